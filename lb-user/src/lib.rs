@@ -1,0 +1,2 @@
+//! The controller of Weir.
+pub mod object;
