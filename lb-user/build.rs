@@ -7,8 +7,10 @@ use std::{env, fs, path::Path, path::PathBuf, process::Command};
 
 const TARGET: &str = "bpfel-unknown-none";
 /// `cpu=v3` has 32-bit jumps and atomic operations that return a value.
-const RUSTFLAGS: [&str; 5] = [
+const RUSTFLAGS: [&str; 6] = [
     "--cfg=bpf_target_arch=\"x86_64\"",
+    // Packet fields lie at odd addresses; without it every load of one is a load per byte.
+    "-Ctarget-feature=+allows-misaligned-mem-access",
     "-Ctarget-cpu=v3",
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",

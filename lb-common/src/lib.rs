@@ -1,2 +1,25 @@
-//! What both worlds of Weir share.
+//! What both worlds of Weir share: packet views, MPTCP options, tokens, hashing, the steering decision, table keys and
+//! values, verdicts and reasons, limits.
+//!
+//! The code here runs inside the kernel, as part of the XDP program, and on the host, under test. It knows nothing of
+//! BPF, tokio or files, allocates nothing (but for the `std` feature's ring builder and host tables), and has no unsafe
+//! code.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+
+pub mod decap;
+pub mod encap;
+pub mod flow;
+pub mod hash;
+#[cfg(any(test, feature = "std"))]
+pub mod host;
+pub mod ids;
+pub mod limits;
+pub mod mptcp;
+pub mod packet;
+pub mod reason;
+pub mod recent;
+#[cfg(any(test, feature = "std"))]
+pub mod ring;
+pub mod steer;
+pub mod tables;
+pub mod wire;

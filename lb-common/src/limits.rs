@@ -1,0 +1,66 @@
+//! Every limit of Weir, by name, with its reason. The controller checks a configuration against them and shows them to
+//! the operator; the kernel side sizes its maps by them.
+
+/// A limit that the operator may move between two bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The smallest value that still works.
+    pub min: u32,
+    /// What an unconfigured balancer gets.
+    pub default: u32,
+    /// The largest value whose memory is still sane.
+    pub max: u32,
+}
+
+/// VIPs of a balancer. Counters are kept per VIP and reason: 1,024 cost about 1 MiB a CPU.
+pub const VIPS_MAX: u32 = 1024;
+
+/// Pools of a balancer. Each has a ring of 256 KiB, allocated at load: 64 cost 16 MiB.
+pub const POOLS_MAX: u32 = 64;
+
+/// Backends of all pools together. A ring slot has 15 bits for each of its two owners; 4,096 is what the largest known
+/// deployments of a single balancer use.
+pub const BACKENDS_MAX: u32 = 4096;
+
+/// Port rules of one address. The lookup is a binary search of this many steps at most: `log2(64) + 1`.
+pub const SERVICES_PER_ADDRESS_MAX: u32 = 64;
+
+/// Port rules of all addresses together.
+pub const SERVICES_MAX: u32 = 4096;
+
+/// Bits of the filter in front of the joined flows, per flow that the table holds: with 16, one packet in 16 of the
+/// flows without an entry looks in vain when the table is full.
+pub const FILTER_BITS_PER_FLOW: u32 = 16;
+
+/// Learned tokens. An entry takes about 100 bytes of kernel memory, allocated at load.
+pub const TOKENS: Limit = Limit { min: 1024, default: 1 << 20, max: 1 << 24 };
+
+/// Joined subflows that the ring does not answer. An entry takes about 80 bytes of kernel memory, allocated at load.
+pub const JOINED_FLOWS: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };
+
+/// MPTCP handshakes between the SYN and the third ACK, 16 bytes each. A flood of `r` SYNs a second overwrites one that
+/// lasts `t` seconds only when four land in its bucket: with 262,144 that takes about `r * t = 100,000` for one percent.
+pub const PENDING_HANDSHAKES: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };
+
+/// Joins between the SYN and the ACK that confirms them, 16 bytes each; overwritten like the pending handshakes.
+pub const EMBRYONIC_FLOWS: Limit = Limit { min: 1024, default: 1 << 16, max: 1 << 22 };
+
+/// FIN and RST signs that the controller has not read yet, 16 bytes each. One that is overwritten costs nothing but
+/// the time until its token's age ends it.
+pub const CLOSING_SIGNS: u32 = 1 << 18;
+
+/// 802.1Q and 802.1ad tags before the IP header: one, or two with QinQ.
+pub const VLAN_TAGS_MAX: usize = 2;
+
+/// IPv6 extension headers walked before the transport header. RFC 8200 names six, each at most once but one.
+pub const IPV6_EXTENSIONS_MAX: usize = 6;
+
+/// Bytes of TCP options: the data offset has four bits of 32-bit words, five of which are the header (RFC 9293, 3.1).
+pub const TCP_OPTIONS_BYTES: usize = 40;
+
+/// How far after the client's initial sequence number an MPTCP option with both keys still belongs to the handshake:
+/// the unscaled window, within which the data before the server's first answer lies (TFO data, the first write).
+pub const HANDSHAKE_WINDOW_BYTES: u32 = 65_535;
+
+/// Balancers that a backend takes tunnels from.
+pub const BALANCERS_MAX: u32 = 256;

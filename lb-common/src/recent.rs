@@ -1,0 +1,165 @@
+//! What strangers can fill: a four-way set-associative table of fixed size that forgets the oldest of a bucket.
+//!
+//! A bucket is one cache line, found by the low bits of the flow hash; an entry is told by its high bits. Whatever a
+//! flood writes, a lookup costs one cache miss and an insert allocates and locks nothing. Two CPUs that write one bucket
+//! at once may lose an entry of it, never corrupt the decision: an entry counts only if its sequence number fits.
+
+use crate::{
+    ids::{BackendId, FlowHash, Tick},
+    limits::FILTER_BITS_PER_FLOW,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Entries of a bucket.
+pub const WAYS: usize = 4;
+
+/// What is remembered of a flow for a short time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Recent {
+    tag: u32,
+    /// The sequence number of the SYN (or of the FIN or RST that closes).
+    pub sequence: u32,
+    /// When it was written.
+    pub at: Tick,
+    /// The backend that was chosen; none where that does not matter.
+    pub backend: BackendId,
+    /// What kind of memory this is; 0 is an empty entry.
+    pub state: u16,
+}
+
+const _: () = assert!(size_of::<Recent>() == 16);
+
+/// The entries of the flows whose hashes agree in the low bits, newest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Bucket {
+    ways: [Recent; WAYS],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+impl Recent {
+    /// A new entry for a flow.
+    #[inline(always)]
+    pub const fn new(flow: FlowHash, sequence: u32, at: Tick, backend: BackendId, state: u16) -> Self {
+        Self { tag: tag(flow), sequence, at, backend, state }
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the high half")]
+const fn tag(flow: FlowHash) -> u32 {
+    (flow.0 >> 32) as u32
+}
+
+/// The bucket of a flow in a table of `buckets`, a power of two.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half")]
+pub const fn bucket_of(flow: FlowHash, buckets: u32) -> u32 {
+    flow.0 as u32 & (buckets - 1)
+}
+
+/// Buckets for at least this many entries.
+pub const fn buckets_for(entries: u32) -> u32 {
+    entries.div_ceil(4).next_power_of_two()
+}
+
+/// Words of the filter in front of a table of `flows`.
+pub const fn filter_words(flows: u32) -> u32 {
+    flows.next_power_of_two() / u64::BITS * FILTER_BITS_PER_FLOW
+}
+
+/// The word and the bit of a flow in a filter of `words`, a power of two.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "bits of a hash")]
+pub const fn filter_place(flow: FlowHash, words: u32) -> (u32, u64) {
+    ((flow.0 >> 6) as u32 & (words - 1), 1 << (flow.0 & 63))
+}
+
+impl Bucket {
+    /// The entry of a flow.
+    #[inline(always)]
+    pub fn find(&mut self, flow: FlowHash) -> Option<&mut Recent> {
+        let tag = tag(flow);
+        self.ways.iter_mut().find(|way| way.state != 0 && way.tag == tag)
+    }
+
+    /// Remembers a flow as the newest; its former entry goes, or else the oldest.
+    #[inline(always)]
+    pub fn insert(&mut self, entry: Recent) {
+        let w = &mut self.ways;
+        if w[0].state != 0 && w[0].tag != entry.tag {
+            if w[1].state != 0 && w[1].tag != entry.tag {
+                if w[2].state != 0 && w[2].tag != entry.tag {
+                    w[3] = w[2];
+                }
+                w[2] = w[1];
+            }
+            w[1] = w[0];
+        }
+        w[0] = entry;
+    }
+
+    /// Forgets a flow.
+    #[inline(always)]
+    pub fn remove(&mut self, flow: FlowHash) {
+        if let Some(way) = self.find(flow) {
+            way.state = 0;
+        }
+    }
+
+    /// The entries that are in use, newest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Recent> {
+        self.ways.iter().filter(|way| way.state != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    fn flow(tag: u64) -> FlowHash {
+        FlowHash(tag << 32 | 5)
+    }
+
+    fn entry(tag: u64, sequence: u32) -> Recent {
+        Recent::new(flow(tag), sequence, Tick(1), BackendId(3), 1)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_bucket_is_its_four_newest_flows(inserts in proptest::collection::vec((0..8_u64, 0..100_u32), 0..40)) {
+            let mut bucket = Bucket::default();
+            let mut model = VecDeque::new();
+            for (tag, sequence) in inserts {
+                bucket.insert(entry(tag, sequence));
+                model.retain(|&(t, _)| t != tag);
+                model.push_front((tag, sequence));
+                model.truncate(WAYS);
+            }
+            for tag in 0..8 {
+                let expected = model.iter().find(|&&(t, _)| t == tag).map(|&(_, sequence)| sequence);
+                proptest::prop_assert_eq!(bucket.find(flow(tag)).map(|way| way.sequence), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn removed_is_not_found() {
+        let mut bucket = Bucket::default();
+        bucket.insert(entry(1, 10));
+        bucket.insert(entry(2, 20));
+        bucket.remove(flow(1));
+        assert!(bucket.find(flow(1)).is_none());
+        assert_eq!(bucket.find(flow(2)).unwrap().sequence, 20);
+    }
+
+    #[test]
+    fn buckets_are_a_power_of_two() {
+        assert_eq!(buckets_for(1), 1);
+        assert_eq!(buckets_for(1024), 256);
+        assert_eq!(buckets_for(1025), 512);
+    }
+}

@@ -1,0 +1,106 @@
+//! A client opens a TCP connection or a further subflow of an MPTCP one.
+//!
+//! A SYN proves nothing, so it never makes or ends an entry that live connections need: what it asks for waits in the
+//! pending or the embryonic table until an ACK confirms it.
+
+use super::{Choice, arrival::Arrival, by_ring, slot_of};
+use crate::{
+    ids::BackendId,
+    mptcp::{Options, Version},
+    packet::Packet,
+    reason::Reason,
+    recent::Recent,
+    tables::{FlowEntry, Tables, TokenKey, UnknownJoin, Ways, state},
+};
+
+#[inline(always)]
+pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival) -> Choice {
+    if arrival.service.ways.any() {
+        let options = Options::scan(packet, &arrival.tcp);
+        match (options.capable, options.join) {
+            (None, Some(join)) => {
+                if let Some(token) = join.token(packet, &arrival.tcp) {
+                    return choose_join(tables, arrival, &TokenKey::new(arrival.service.pool, token));
+                }
+            }
+            // A server answers plain TCP to a SYN with both options.
+            (Some(_), Some(_)) | (None, None) => note_handshake(tables, arrival, None),
+            (Some(capable), None) => note_handshake(tables, arrival, capable.offered()),
+        }
+    }
+    choose_new(tables, arrival, Reason::RingNew)
+}
+
+/// A new connection goes to the slot's owner, whatever entry an older one on the same 5-tuple has left.
+#[inline(always)]
+fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> Choice {
+    let owner = slot_of(tables, arrival).owner;
+    if owner.is_some() && contest(tables, arrival) {
+        await_confirmation(tables, arrival, owner);
+    }
+    by_ring(owner, reason)
+}
+
+#[inline(always)]
+fn choose_join<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> Choice {
+    let Some(entry) = tables.token(key) else {
+        return match arrival.service.unknown_join {
+            UnknownJoin::HASH => choose_new(tables, arrival, Reason::JoinUnknownHashed),
+            UnknownJoin::RESET => Err(Reason::JoinUnknownReset),
+            _ => Err(Reason::JoinUnknown),
+        };
+    };
+    let backend = entry.backend().ok_or(Reason::JoinAmbiguous)?;
+    let ring_answers = slot_of(tables, arrival).established() == backend;
+    let contested = contest(tables, arrival);
+    if contested || !ring_answers {
+        await_confirmation(tables, arrival, backend);
+    }
+    Ok((backend, Reason::JoinToken))
+}
+
+/// Marks the entry of an older connection on this 5-tuple, if there is one, as possibly succeeded.
+#[inline(always)]
+fn contest<T: Tables>(tables: &mut T, arrival: &Arrival) -> bool {
+    if !tables.may_be_joined(arrival.flow) {
+        return false;
+    }
+    let sequence = arrival.tcp.sequence;
+    match tables.joined(arrival.flow) {
+        Some(entry) if entry.sequence != sequence => {
+            entry.state |= FlowEntry::CONTESTED;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn await_confirmation<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId) {
+    let embryo = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), backend, state::EMBRYO);
+    if let Some(bucket) = tables.embryonic(arrival.flow) {
+        bucket.insert(embryo);
+    }
+}
+
+/// Remembers that an MPTCP handshake has begun, or that this flow has fallen back to plain TCP.
+#[inline(always)]
+fn note_handshake<T: Tables>(tables: &mut T, arrival: &Arrival, offered: Option<Version>) {
+    if !arrival.service.ways.has(Ways::LEARN) {
+        return;
+    }
+    let begun = match offered {
+        Some(Version::V0) => state::BEGUN_V0,
+        Some(Version::V1) => state::BEGUN_V1,
+        None => {
+            if let Some(bucket) = tables.pending(arrival.flow) {
+                bucket.remove(arrival.flow);
+            }
+            return;
+        }
+    };
+    let handshake = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), BackendId::NONE, begun);
+    if let Some(bucket) = tables.pending(arrival.flow) {
+        bucket.insert(handshake);
+    }
+}

@@ -1,0 +1,1 @@
+//! Packet benchmarks in the kernel.

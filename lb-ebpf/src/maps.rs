@@ -1,0 +1,219 @@
+//! The maps, and the decision's view of them. Nothing here decides anything.
+//!
+//! The controller sets the real sizes at load, from the configuration; those written here are the defaults.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, PerCpuArray},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::btf_map,
+};
+use core::arch::asm;
+use lb_common::{
+    flow,
+    hash::{sha1, sha256},
+    ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
+    limits,
+    mptcp::Version,
+    reason::Reason,
+    recent::{Bucket, bucket_of, buckets_for, filter_place, filter_words},
+    tables::{
+        Backend, Counter, FlowEntry, Globals, InsertError, RING_SLOTS, Service, Services, Slot, Tables, TokenEntry,
+        TokenKey, counter_index,
+    },
+    wire::ip::Address,
+};
+
+const COUNTERS_MAX: usize = (limits::VIPS_MAX as usize + 1) * Reason::COUNT;
+const BACKENDS: usize = limits::BACKENDS_MAX as usize + 1;
+const SLOTS: usize = limits::POOLS_MAX as usize * RING_SLOTS as usize;
+const PENDING_BUCKETS: usize = buckets_for(limits::PENDING_HANDSHAKES.default) as usize;
+const EMBRYONIC_BUCKETS: usize = buckets_for(limits::EMBRYONIC_FLOWS.default) as usize;
+const CLOSING_BUCKETS: usize = buckets_for(limits::CLOSING_SIGNS) as usize;
+
+#[btf_map(name = "weir_globals")]
+static GLOBALS: Array<Globals, 1> = Array::new();
+#[btf_map(name = "weir_addresses")]
+static ADDRESSES: HashMap<Address, Services, { limits::VIPS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "weir_services")]
+static SERVICES: Array<Service, { limits::SERVICES_MAX as usize }> = Array::new();
+#[btf_map(name = "weir_slots")]
+static SLOTS_OF_RINGS: Array<Slot, SLOTS> = Array::new();
+#[btf_map(name = "weir_backends")]
+static BACKENDS_BY_ID: Array<Backend, BACKENDS> = Array::new();
+#[btf_map(name = "weir_joined")]
+static JOINED: HashMap<FlowHash, FlowEntry, { limits::JOINED_FLOWS.default as usize }> = HashMap::new();
+#[btf_map(name = "weir_tokens")]
+static TOKENS: HashMap<TokenKey, TokenEntry, { limits::TOKENS.default as usize }> = HashMap::new();
+#[btf_map(name = "weir_pending")]
+static PENDING: Array<Bucket, PENDING_BUCKETS> = Array::new();
+#[btf_map(name = "weir_embryonic")]
+static EMBRYONIC: Array<Bucket, EMBRYONIC_BUCKETS> = Array::new();
+#[btf_map(name = "weir_closing")]
+static CLOSING: Array<Bucket, CLOSING_BUCKETS> = Array::new();
+#[btf_map(name = "weir_counters")]
+static COUNTERS: PerCpuArray<Counter, COUNTERS_MAX> = PerCpuArray::new();
+#[btf_map(name = "weir_sent")]
+static SENT: PerCpuArray<Counter, BACKENDS> = PerCpuArray::new();
+#[btf_map(name = "weir_filter")]
+static FILTER: Array<u64, { filter_words(limits::JOINED_FLOWS.default) as usize }> = Array::new();
+
+/// The kernel's tables.
+pub struct KernelTables;
+
+/// A value of an array map, to be changed in place.
+macro_rules! element {
+    ($map:ident, $index:expr) => {{
+        let place = $map.get_ptr_mut($index)?;
+        // SAFETY: the kernel checked the index and keeps the element as long as the map. Another CPU may write it at the
+        // same time; every type here is plain data, and whoever reads it copes with a mix of two writes.
+        Some(unsafe { &mut *place })
+    }};
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn globals(&self) -> Option<&Globals> {
+        GLOBALS.get(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Tick {
+        // SAFETY: a helper without arguments.
+        Tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn services(&self, address: &Address) -> Option<Services> {
+        // SAFETY: the value is copied at once; the controller replaces entries, it does not write into them.
+        unsafe { ADDRESSES.get(address).copied() }
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<Service> {
+        SERVICES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn slot(&self, pool: PoolId, slot: u32) -> Option<Slot> {
+        SLOTS_OF_RINGS.get(flow::slot_index(pool, slot)).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        BACKENDS_BY_ID.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn may_be_joined(&self, flow: FlowHash) -> bool {
+        let Some(globals) = self.globals() else { return true };
+        let (index, bit) = filter_place(flow, globals.filter_words);
+        FILTER.get(index).is_none_or(|word| word & bit != 0)
+    }
+
+    #[inline(always)]
+    fn joined(&mut self, flow: FlowHash) -> Option<&mut FlowEntry> {
+        element!(JOINED, flow)
+    }
+
+    #[inline(always)]
+    fn insert_joined(&mut self, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
+        JOINED.insert(flow, entry, BPF_NOEXIST).map_err(insert_error)?;
+        if let Some(globals) = self.globals() {
+            let (index, bit) = filter_place(flow, globals.filter_words);
+            if let Some(word) = FILTER.get_ptr_mut(index) {
+                // SAFETY: the word is an element of a map; the instruction is atomic, for other CPUs set other bits of it.
+                unsafe { asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bit, options(nostack)) };
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn remove_joined(&mut self, flow: FlowHash) {
+        // Another CPU may have removed it first.
+        let _ = JOINED.remove(flow);
+    }
+
+    #[inline(always)]
+    fn token(&mut self, key: &TokenKey) -> Option<&mut TokenEntry> {
+        element!(TOKENS, key)
+    }
+
+    #[inline(always)]
+    fn insert_token(&mut self, key: &TokenKey, entry: TokenEntry) -> Result<(), InsertError> {
+        TOKENS.insert(key, entry, BPF_NOEXIST).map_err(insert_error)
+    }
+
+    #[inline(always)]
+    fn pending(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
+        let buckets = self.globals()?.pending_buckets;
+        element!(PENDING, bucket_of(flow, buckets))
+    }
+
+    #[inline(always)]
+    fn embryonic(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
+        let buckets = self.globals()?.embryonic_buckets;
+        element!(EMBRYONIC, bucket_of(flow, buckets))
+    }
+
+    #[inline(always)]
+    fn closing(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
+        element!(CLOSING, bucket_of(flow, CLOSING_BUCKETS as u32))
+    }
+
+    #[inline(always)]
+    fn derive_token(version: Version, key: [u8; 8]) -> Token {
+        let key = u64::from_ne_bytes(key);
+        let word = match version {
+            Version::V0 => token_v0(key),
+            Version::V1 => token_v1(key),
+        };
+        Token::from_wire(word.to_ne_bytes())
+    }
+}
+
+fn insert_error(errno: i32) -> InsertError {
+    if errno == -EEXIST { InsertError::Exists } else { InsertError::Full }
+}
+
+const EEXIST: i32 = 17;
+const BPF_NOEXIST: u64 = 1;
+
+/// A function of its own, so that the verifier sees the digest once and its variables have their own stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn token_v0(key: u64) -> u32 {
+    u32::from_ne_bytes(sha1::first_word(key.to_ne_bytes()))
+}
+
+/// Likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn token_v1(key: u64) -> u32 {
+    u32::from_ne_bytes(sha256::first_word(key.to_ne_bytes()))
+}
+
+/// Counts a packet for its VIP and reason.
+#[inline(always)]
+pub fn count(vip: VipId, reason: Reason, bytes: usize) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(counter_index(vip, reason)) {
+        add(counter, bytes);
+    }
+}
+
+/// Counts a packet sent to a backend.
+#[inline(always)]
+pub fn count_sent(backend: BackendId, bytes: usize) {
+    if let Some(counter) = SENT.get_ptr_mut(u32::from(backend.0)) {
+        add(counter, bytes);
+    }
+}
+
+#[inline(always)]
+fn add(counter: *mut Counter, bytes: usize) {
+    // SAFETY: the element is this CPU's own.
+    unsafe {
+        (*counter).packets += 1;
+        (*counter).bytes += bytes as u64;
+    }
+}
