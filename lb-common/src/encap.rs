@@ -121,44 +121,39 @@ const fn protocol(family: Family) -> u8 {
     }
 }
 
-/// The MAC addresses for a backend on the same link.
+/// Writes the MAC addresses for a backend on the same link.
 #[inline(always)]
-pub fn link(backend: &Backend) -> [u8; 12] {
-    let mut macs = [0; 12];
+pub fn write_link(macs: &mut [u8; 12], backend: &Backend) {
     macs.copy_from_slice(&backend.outer[..12]);
-    macs
 }
 
-/// The Ethernet and IPv4 header of a packet's tunnel.
+/// Writes the Ethernet and IPv4 header of a packet's tunnel.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "`fits` keeps the length within the MTU's 16 bits")]
-pub fn outer_v4(backend: &Backend, ip: &Ip) -> [u8; OUTER_V4] {
+pub fn write_v4(outer: &mut [u8; OUTER_V4], backend: &Backend, ip: &Ip) {
     let len = (ip.len + OUTER_V4 - ethernet::HEADER_LEN) as u16;
     let protocol = protocol(ip.family);
     let sum = u32::from(backend.checksum) + u32::from(ip.traffic_class) + u32::from(len) + u32::from(protocol);
     let sum = (sum & 0xffff) + (sum >> 16);
     let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
 
-    let mut outer = [0; OUTER_V4];
     outer.copy_from_slice(&backend.outer[..OUTER_V4]);
     outer[15] = ip.traffic_class;
     [outer[16], outer[17]] = len.to_be_bytes();
     outer[23] = protocol;
     [outer[24], outer[25]] = checksum.to_be_bytes();
-    outer
 }
 
-/// The Ethernet and IPv6 header of a packet's tunnel; the flow label spreads flows over the paths and queues that look
-/// at it (RFC 6438).
+/// Writes the Ethernet and IPv6 header of a packet's tunnel; the flow label spreads flows over the paths and queues that
+/// look at it (RFC 6438).
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "`fits` keeps the length within the MTU's 16 bits")]
-pub fn outer_v6(backend: &Backend, ip: &Ip, flow: FlowHash) -> [u8; OUTER_V6] {
+pub fn write_v6(outer: &mut [u8; OUTER_V6], backend: &Backend, ip: &Ip, flow: FlowHash) {
     let word = 6 << 28 | u32::from(ip.traffic_class) << 20 | flow.label();
-    let mut outer = backend.outer;
+    *outer = backend.outer;
     [outer[14], outer[15], outer[16], outer[17]] = word.to_be_bytes();
     [outer[18], outer[19]] = (ip.len as u16).to_be_bytes();
     outer[20] = protocol(ip.family);
-    outer
 }
 
 /// The ones' complement sum of big-endian words (RFC 1071), folded, not inverted.
@@ -188,7 +183,8 @@ mod tests {
         fn ipip4_is_what_etherparse_would_write(len in 20..1480_usize, traffic_class: u8, v6: bool, source: [u8; 4], destination: [u8; 4]) {
             let family = if v6 { Family::V6 } else { Family::V4 };
             let tunnel = Tunnel::V4 { source: source.into(), destination: destination.into() };
-            let outer = outer_v4(&Backend::ipip(&LINK, tunnel), &inner(family, len, traffic_class));
+            let mut outer = [0xff; OUTER_V4];
+            write_v4(&mut outer, &Backend::ipip(&LINK, tunnel), &inner(family, len, traffic_class));
             let (header, _) = etherparse::Ipv4Header::from_slice(&outer[14..]).unwrap();
             proptest::prop_assert_eq!(header.header_checksum, header.calc_header_checksum());
             proptest::prop_assert_eq!(usize::from(header.total_len), len + 20);
@@ -202,7 +198,8 @@ mod tests {
         fn ipip6_is_what_etherparse_would_read(len in 20..1460_usize, traffic_class: u8, v6: bool, flow: u64) {
             let family = if v6 { Family::V6 } else { Family::V4 };
             let tunnel = Tunnel::V6 { source: [1; 16].into(), destination: [2; 16].into() };
-            let outer = outer_v6(&Backend::ipip(&LINK, tunnel), &inner(family, len, traffic_class), FlowHash(flow));
+            let mut outer = [0xff; OUTER_V6];
+            write_v6(&mut outer, &Backend::ipip(&LINK, tunnel), &inner(family, len, traffic_class), FlowHash(flow));
             let (header, _) = etherparse::Ipv6Header::from_slice(&outer[14..]).unwrap();
             proptest::prop_assert_eq!(usize::from(header.payload_length), len);
             proptest::prop_assert_eq!(header.traffic_class, traffic_class);

@@ -7,7 +7,6 @@ use crate::cursor::Frame;
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{HashMap, PerCpuArray},
-    helpers::generated::bpf_xdp_adjust_head,
     macros::btf_map,
 };
 use lb_common::{
@@ -23,9 +22,9 @@ static BALANCERS: HashMap<Address, u32, { limits::BALANCERS_MAX as usize }> = Ha
 static COUNTERS: PerCpuArray<u64, { Decap::COUNT }> = PerCpuArray::new();
 
 #[inline(always)]
-pub fn decapsulate(frame: Frame) -> u32 {
+pub fn decapsulate(frame: &mut Frame) -> u32 {
     // SAFETY: only the presence of the key matters.
-    let outcome = find_tunnel(&frame, |source| unsafe { BALANCERS.get(source) }.is_some());
+    let outcome = find_tunnel(frame, |source| unsafe { BALANCERS.get(source) }.is_some());
     let (outcome, action) = match outcome {
         Ok(tunnel) if unwrap(frame, &tunnel) => (Decap::Taken, xdp_action::XDP_PASS),
         Ok(_) => (Decap::Malformed, xdp_action::XDP_DROP),
@@ -40,12 +39,13 @@ pub fn decapsulate(frame: Frame) -> u32 {
 
 /// Moves the MAC addresses in front of the inner packet and cuts off what was before.
 #[inline(always)]
-fn unwrap(frame: Frame, tunnel: &Tunnel) -> bool {
+fn unwrap(frame: &mut Frame, tunnel: &Tunnel) -> bool {
     let Some(macs) = frame.load::<12>(0) else { return false };
-    let mut header = [0; ethernet::HEADER_LEN];
+    if !frame.move_start(tunnel.len() as i32) {
+        return false;
+    }
+    let Some(header) = frame.place::<{ ethernet::HEADER_LEN }>(0) else { return false };
     header[..12].copy_from_slice(&macs);
     header[12..].copy_from_slice(&tunnel.inner_ethertype().to_be_bytes());
-    // SAFETY: the helper moves the packet's start within the packet, or refuses.
-    let cut = unsafe { bpf_xdp_adjust_head(frame.md(), tunnel.len() as i32) == 0 };
-    cut && frame.store(0, &header)
+    true
 }

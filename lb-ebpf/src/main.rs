@@ -35,16 +35,16 @@ pub fn weir_pass(_ctx: XdpContext) -> u32 {
 /// Takes the tunnel off packets from the configured balancers, on a backend.
 #[xdp(frags)]
 pub fn weir_decap(ctx: XdpContext) -> u32 {
-    decap::decapsulate(Frame::new(ctx.ctx))
+    decap::decapsulate(&mut Frame::new(ctx.ctx))
 }
 
 #[inline(always)]
 fn balance(md: *mut xdp_md) -> u32 {
-    let frame = Frame::new(md);
-    let tables = &mut KernelTables;
-    let decision = steer(&frame, tables);
+    let mut frame = Frame::new(md);
+    let mut tables = KernelTables;
+    let decision = steer(&frame, &mut tables);
     let reason = match decision.verdict {
-        Ok(forward) => match send::send(frame, &forward) {
+        Ok(forward) => match send::send(&mut frame, &forward) {
             Ok(action) => {
                 maps::count(decision.vip, forward.reason, forward.ip.len);
                 maps::count_sent(forward.id, forward.ip.len);

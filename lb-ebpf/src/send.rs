@@ -1,10 +1,7 @@
 //! Puts a forwarded packet on its way: the outer header in front of it, the packet itself untouched.
 
 use crate::cursor::Frame;
-use aya_ebpf::{
-    bindings::xdp_action,
-    helpers::generated::{bpf_redirect, bpf_xdp_adjust_head},
-};
+use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};
 use lb_common::{
     encap::{self, OUTER_V4, OUTER_V6},
     reason::Reason,
@@ -15,30 +12,31 @@ use lb_common::{
 
 /// Sends a packet to its backend. The XDP action that does it, or the reason why it cannot be done.
 #[inline(always)]
-pub fn send(frame: Frame, forward: &Forward) -> Result<u32, Reason> {
+pub fn send(frame: &mut Frame, forward: &Forward) -> Result<u32, Reason> {
+    write_outer(frame, forward).ok_or(Reason::NoHeadroom)?;
+    Ok(action(frame, forward.backend))
+}
+
+#[inline(always)]
+fn write_outer(frame: &mut Frame, forward: &Forward) -> Option<()> {
     let backend = forward.backend;
-    let written = match backend.encap {
-        Encap::IPIP4 => {
-            let outer = encap::outer_v4(backend, &forward.ip);
-            grow(frame, OUTER_V4 - ethernet::HEADER_LEN) && frame.store(0, &outer)
-        }
-        Encap::IPIP6 => {
-            let outer = encap::outer_v6(backend, &forward.ip, forward.flow);
-            grow(frame, OUTER_V6 - ethernet::HEADER_LEN) && frame.store(0, &outer)
-        }
-        _ => frame.store(0, &encap::link(backend)),
-    };
-    if written { Ok(action(frame, backend)) } else { Err(Reason::NoHeadroom) }
+    match backend.encap {
+        Encap::IPIP4 => encap::write_v4(grow::<OUTER_V4>(frame)?, backend, &forward.ip),
+        Encap::IPIP6 => encap::write_v6(grow::<OUTER_V6>(frame)?, backend, &forward.ip, forward.flow),
+        _ => encap::write_link(frame.place(0)?, backend),
+    }
+    Some(())
+}
+
+/// Makes room for an outer header of `N` bytes and hands it out; the present Ethernet header's room is part of it.
+#[inline(always)]
+fn grow<const N: usize>(frame: &mut Frame) -> Option<&mut [u8; N]> {
+    let more = (N - ethernet::HEADER_LEN) as i32;
+    if frame.move_start(-more) { frame.place(0) } else { None }
 }
 
 #[inline(always)]
-fn grow(frame: Frame, bytes: usize) -> bool {
-    // SAFETY: the helper moves the packet's start within its headroom, or refuses.
-    unsafe { bpf_xdp_adjust_head(frame.md(), -(bytes as i32)) == 0 }
-}
-
-#[inline(always)]
-fn action(frame: Frame, backend: &Backend) -> u32 {
+fn action(frame: &Frame, backend: &Backend) -> u32 {
     if frame.interface() == backend.interface {
         return xdp_action::XDP_TX;
     }

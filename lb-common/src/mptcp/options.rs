@@ -19,7 +19,7 @@ pub const BOTH_KEYS_LEN: usize = 20;
 /// `MP_CAPABLE`, in whatever packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capable {
-    at: usize,
+    at: u8,
     len: u8,
     version: u8,
     flags: u8,
@@ -28,7 +28,7 @@ pub struct Capable {
 /// `MP_JOIN`, in whatever packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Join {
-    at: usize,
+    at: u8,
     len: u8,
 }
 
@@ -42,17 +42,17 @@ pub struct Options {
 }
 
 impl Options {
-    /// Walks the options of a TCP header to their end, or to the first that is out of form.
+    /// Walks the `len` bytes of options that start at `options` to their end, or to the first that is out of form.
     #[inline(always)]
-    pub fn scan<P: Packet>(packet: &P, tcp: &Tcp) -> Self {
+    pub fn scan<P: Packet>(packet: &P, options: usize, len: usize) -> Self {
         let mut found = Self::default();
         let mut offset = 0;
         for _ in 0..TCP_OPTIONS_BYTES {
             offset = P::below_64(offset);
-            if offset >= tcp.options_len {
+            if offset >= len {
                 break;
             }
-            let at = tcp.options + offset;
+            let at = options + offset;
             let Some([kind]) = packet.load(at) else { break };
             match kind {
                 END => break,
@@ -62,31 +62,56 @@ impl Options {
                 }
                 _ => {}
             }
-            let Some([len]) = packet.load(at + 1) else { break };
-            if len < 2 || offset + usize::from(len) > tcp.options_len {
+            let Some([option_len]) = packet.load(at + 1) else { break };
+            if option_len < 2 || offset + usize::from(option_len) > len {
                 break;
             }
-            if kind == MPTCP && len > 2 {
-                found.note(packet, at, offset, len);
+            if kind == MPTCP && option_len > 3 {
+                found.note(packet, at, offset, option_len);
             }
-            offset += usize::from(len);
+            offset += usize::from(option_len);
         }
         found
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "below 64")]
     fn note<P: Packet>(&mut self, packet: &P, at: usize, offset: usize, len: u8) {
-        let Some([subtype]) = packet.load(at + 2) else { return };
+        let Some([subtype, flags]) = packet.load(at + 2) else { return };
         match subtype >> 4 {
-            MP_CAPABLE if len > 3 => {
-                let Some([flags]) = packet.load(at + 3) else { return };
-                self.capable = Some(Capable { at: offset, len, version: subtype & 0x0f, flags });
-            }
-            MP_JOIN => self.join = Some(Join { at: offset, len }),
+            MP_CAPABLE => self.capable = Some(Capable { at: offset as u8, len, version: subtype & 0x0f, flags }),
+            MP_JOIN => self.join = Some(Join { at: offset as u8, len }),
             _ => {}
         }
     }
+
+    /// All of it in one word, as a function in the kernel returns it.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        let capable = match self.capable {
+            Some(c) => u32::from_le_bytes([c.at | PRESENT, c.len, c.version, c.flags]),
+            None => 0,
+        };
+        let join = match self.join {
+            Some(j) => u16::from_le_bytes([j.at | PRESENT, j.len]),
+            None => 0,
+        };
+        capable as u64 | (join as u64) << 32
+    }
+
+    /// The inverse of [`Self::pack`].
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        let [at, len, version, flags, join_at, join_len, ..] = word.to_le_bytes();
+        Self {
+            capable: if at & PRESENT != 0 { Some(Capable { at: at & !PRESENT, len, version, flags }) } else { None },
+            join: if join_at & PRESENT != 0 { Some(Join { at: join_at & !PRESENT, len: join_len }) } else { None },
+        }
+    }
 }
+
+/// An offset has six bits; this one tells that there is one.
+const PRESENT: u8 = 0x80;
 
 impl Capable {
     /// Bit B, "must be 0" (RFC 8684, 3.1): a server answers plain TCP.
@@ -125,7 +150,7 @@ impl Capable {
     /// The sender's and the receiver's key, where [`Self::accepted`] said that they are there.
     #[inline(always)]
     pub fn keys<P: Packet>(self, packet: &P, tcp: &Tcp) -> Option<([u8; 8], [u8; 8])> {
-        let at = tcp.options + P::below_64(self.at);
+        let at = tcp.options + P::below_64(usize::from(self.at));
         Some((packet.load(at + 4)?, packet.load(at + 12)?))
     }
 }
@@ -140,7 +165,7 @@ impl Join {
         if self.len != Self::SYN_LEN {
             return None;
         }
-        let at = tcp.options + P::below_64(self.at);
+        let at = tcp.options + P::below_64(usize::from(self.at));
         packet.load(at + 4).map(Token::from_wire)
     }
 
@@ -174,7 +199,7 @@ mod tests {
         let packet = bytes.as_slice();
         let ip = Ipv4::load(&packet, ethernet::HEADER_LEN).unwrap().check(&packet).unwrap();
         let tcp = Tcp::parse(&packet, &ip).unwrap();
-        let found = Options::scan(&packet, &tcp);
+        let found = packet.mptcp_options(&tcp);
         (bytes, tcp, found)
     }
 
@@ -280,8 +305,9 @@ mod tests {
         #[test]
         fn any_bytes_are_walked(options in proptest::collection::vec(proptest::num::u8::ANY, 0..=40)) {
             let (_, tcp, found) = scan(&options);
+            proptest::prop_assert_eq!(Options::unpack(found.pack()), found);
             for (at, len) in [found.capable.map(|c| (c.at, c.len)), found.join.map(|j| (j.at, j.len))].into_iter().flatten() {
-                proptest::prop_assert!(at + usize::from(len) <= tcp.options_len);
+                proptest::prop_assert!(usize::from(at) + usize::from(len) <= tcp.options_len);
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{Choice, arrival::Arrival, by_ring, learn, slot_of};
 use crate::{
     ids::BackendId,
-    mptcp::{Options, options::BOTH_KEYS_LEN},
+    mptcp::options::BOTH_KEYS_LEN,
     packet::Packet,
     reason::Reason,
     recent::Recent,
@@ -24,7 +24,7 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
     let backend = slot_of(tables, arrival).established();
     // A shorter option field holds neither both keys nor the ACK of a join.
     if ways.any() && arrival.tcp.options_len >= BOTH_KEYS_LEN && arrival.tcp.acknowledges() {
-        let options = Options::scan(packet, &arrival.tcp);
+        let options = packet.mptcp_options(&arrival.tcp);
         if options.join.is_some_and(|join| join.confirms()) {
             if let Some(choice) = confirm_join(tables, arrival) {
                 return choice;

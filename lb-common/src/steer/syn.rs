@@ -6,7 +6,7 @@
 use super::{Choice, arrival::Arrival, by_ring, slot_of};
 use crate::{
     ids::BackendId,
-    mptcp::{Options, Version},
+    mptcp::Version,
     packet::Packet,
     reason::Reason,
     recent::Recent,
@@ -16,7 +16,7 @@ use crate::{
 #[inline(always)]
 pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival) -> Choice {
     if arrival.service.ways.any() {
-        let options = Options::scan(packet, &arrival.tcp);
+        let options = packet.mptcp_options(&arrival.tcp);
         match (options.capable, options.join) {
             (None, Some(join)) => {
                 if let Some(token) = join.token(packet, &arrival.tcp) {
