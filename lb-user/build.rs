@@ -19,13 +19,7 @@ const RUSTFLAGS: [&str; 6] = [
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
-    for watched in [
-        "lb-ebpf",
-        "lb-common/src",
-        "lb-common/Cargo.toml",
-        "Cargo.toml",
-        "Cargo.lock",
-    ] {
+    for watched in ["lb-ebpf", "lb-common/src", "lb-common/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", root.join(watched).display());
     }
     println!("cargo:rerun-if-env-changed=WEIR_SKIP_EBPF");
@@ -40,23 +34,13 @@ fn main() {
     let mut cargo = compiler();
     cargo
         .current_dir(root.join("lb-ebpf"))
-        .args([
-            "build",
-            "--quiet",
-            "--profile",
-            "bpf",
-            "--package",
-            "lb-ebpf",
-        ])
+        .args(["build", "--quiet", "--profile", "bpf", "--package", "lb-ebpf"])
         .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
         .arg(out.join("bpf"))
         .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"))
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
     let status = cargo.status().expect("cargo starts");
-    assert!(
-        status.success(),
-        "lb-ebpf did not build; `cargo xtask setup` installs what it needs"
-    );
+    assert!(status.success(), "lb-ebpf did not build; `cargo xtask setup` installs what it needs");
 
     let built = out.join("bpf").join(TARGET).join("bpf/weir");
     fs::copy(&built, &object).expect("cargo built the object");
@@ -67,15 +51,10 @@ fn compiler() -> Command {
     let debian = Path::new("/usr/lib/rustlib/src/rust/library/core");
     if debian.exists() && Path::new("/usr/bin/cargo").exists() {
         let mut cargo = Command::new("/usr/bin/cargo");
-        cargo
-            .env("RUSTC", "/usr/bin/rustc")
-            .env("RUSTC_BOOTSTRAP", "1");
+        cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
         return cargo;
     }
     let mut cargo = Command::new("rustup");
-    cargo
-        .args(["run", "nightly", "cargo"])
-        .env_remove("RUSTC")
-        .env_remove("RUSTUP_TOOLCHAIN");
+    cargo.args(["run", "nightly", "cargo"]).env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN");
     cargo
 }

@@ -172,7 +172,8 @@ mod tests {
     use super::*;
     use crate::wire::ip::Fragment;
 
-    const LINK: Link = Link { interface: 7, source_mac: [2, 0, 0, 0, 0, 1], next_hop_mac: [2, 0, 0, 0, 0, 2], mtu: 1500 };
+    const LINK: Link =
+        Link { interface: 7, source_mac: [2, 0, 0, 0, 0, 1], next_hop_mac: [2, 0, 0, 0, 0, 2], mtu: 1500 };
 
     fn inner(family: Family, len: usize, traffic_class: u8) -> Ip {
         Ip { family, header: 14, payload: 34, len, protocol: 6, traffic_class, fragment: Fragment::Whole }

@@ -47,7 +47,7 @@ pub const EMBRYONIC_FLOWS: Limit = Limit { min: 1024, default: 1 << 16, max: 1 <
 
 /// FIN and RST signs that the controller has not read yet, 16 bytes each. One that is overwritten costs nothing but
 /// the time until its token's age ends it.
-pub const CLOSING_SIGNS: u32 = 1 << 18;
+pub const CLOSING_SIGNS: u32 = 1 << 16;
 
 /// 802.1Q and 802.1ad tags before the IP header: one, or two with QinQ.
 pub const VLAN_TAGS_MAX: usize = 2;

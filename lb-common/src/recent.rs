@@ -85,6 +85,11 @@ impl Bucket {
         self.ways.iter_mut().find(|way| way.state != 0 && way.tag == tag)
     }
 
+    /// The entry of a flow, to be read.
+    pub fn of(&self, flow: FlowHash) -> Option<&Recent> {
+        self.entries().find(|entry| entry.tag == tag(flow))
+    }
+
     /// Remembers a flow as the newest; its former entry goes, or else the oldest.
     #[inline(always)]
     pub fn insert(&mut self, entry: Recent) {

@@ -1,2 +1,12 @@
-//! The controller of Weir.
+//! The controller of Weir: it owns the tables that the XDP program steers by, and answers the operator.
+
+pub mod admin;
+pub mod bpf;
+pub mod commands;
+pub mod config;
+pub mod layout;
+pub mod metrics;
 pub mod object;
+pub mod resolve;
+pub mod service;
+pub mod sweep;

@@ -1,2 +1,107 @@
 //! The `weir` command.
-fn main() {}
+
+use anyhow::Result;
+use aya::programs::XdpMode;
+use clap::{Parser, Subcommand, ValueEnum};
+use lb_user::{
+    admin,
+    commands::{self, status::Output},
+    config::Config,
+};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+
+/// An MPTCP-aware layer-4 load balancer.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Steer packets, in the foreground, until SIGTERM.
+    Run {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+        config: PathBuf,
+        /// The admin socket.
+        #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
+        socket: PathBuf,
+    },
+    /// Read a configuration and say what is wrong with it.
+    Check {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+        config: PathBuf,
+    },
+    /// Show what the running balancer does.
+    Status {
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+        /// The admin socket.
+        #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
+        socket: PathBuf,
+    },
+    /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
+    Decap {
+        /// The interface that tunnels come in by.
+        #[arg(long, value_name = "NAME")]
+        interface: String,
+        /// The address of a balancer; once for each.
+        #[arg(long = "from", value_name = "ADDRESS", required = true)]
+        balancers: Vec<IpAddr>,
+        /// How the program is attached.
+        #[arg(long, value_enum, default_value_t = Mode::Native)]
+        xdp_mode: Mode,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// In the driver.
+    Native,
+    /// In the network stack: slower, with every driver.
+    Generic,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { config, socket } => match Config::load(&config) {
+            Ok(config) => {
+                for warning in &config.warnings {
+                    eprintln!("{warning}");
+                }
+                report(block_on(commands::run::run(config, &socket)))
+            }
+            Err(errors) => {
+                eprintln!("{errors}");
+                ExitCode::from(commands::BAD_CONFIG)
+            }
+        },
+        Command::Check { config } => commands::check::check(&config),
+        Command::Status { output, socket } => report(block_on(commands::status::status(&socket, output))),
+        Command::Decap { interface, balancers, xdp_mode } => {
+            let mode = match xdp_mode {
+                Mode::Native => XdpMode::Driver,
+                Mode::Generic => XdpMode::Skb,
+            };
+            report(block_on(commands::decap::decap(&interface, &balancers, mode)))
+        }
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(command)
+}
+
+fn report(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

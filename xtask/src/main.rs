@@ -1,2 +1,132 @@
-//! Chores.
-fn main() {}
+//! Weir's chores: `cargo xtask setup | build | demo | lab | bench | verifier | test`.
+//!
+//! It installs what a fresh machine lacks, builds, and hands over to the `weir-lab` binary.
+//! It must build with a plain stable toolchain, before anything else is there, and must write
+//! its own words to stderr only: stdout belongs to the program that it runs.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{setup::Scope, test::Extent, workspace::Profile};
+
+mod child;
+mod progress;
+mod setup;
+mod test;
+mod workspace;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    match child::outlive_ctrl_c().and_then(|()| run(command)) {
+        _ if child::interrupted() => {
+            progress::say("Stopped", "by Ctrl-C");
+            ExitCode::from(130)
+        }
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Weir's chores
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install what this machine lacks: BPF toolchain, lab and test tools, bpffs
+    Setup,
+    /// Set up the BPF toolchain, then build `weir` and `weir-lab`
+    Build {
+        /// Optimised, as `demo` and `bench` use it
+        #[arg(long)]
+        release: bool,
+    },
+    /// Set up, build, then steer real MPTCP connections and show where each subflow went
+    #[command(disable_help_flag = true)]
+    Demo(ForLab),
+    /// Set up, build, then work with the lab itself: `up`, `down`, ...
+    #[command(disable_help_flag = true)]
+    Lab(ForLab),
+    /// Set up, build, then measure nanoseconds per packet
+    #[command(disable_help_flag = true)]
+    Bench(ForLab),
+    /// Set up, build, then hold each BPF program against its verifier budget
+    #[command(disable_help_flag = true)]
+    Verifier(ForLab),
+    /// Set up, then formatting, lints, documentation and every test
+    Test {
+        /// Only the tests that need neither root nor the lab, and no lints
+        #[arg(long)]
+        fast: bool,
+    },
+}
+
+/// Arguments that go to `weir-lab` as they are; `--help` shows its own.
+#[derive(clap::Args)]
+struct ForLab {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+fn run(chore: Chore) -> Result<ExitCode> {
+    match chore {
+        Chore::Setup => setup::set_up(Scope::Tests)?,
+        Chore::Build { release: false } => {
+            setup::set_up(Scope::Build)?;
+            workspace::build(Profile::Dev)?;
+        }
+        Chore::Build { release: true } => {
+            setup::set_up(Scope::Build)?;
+            workspace::build(Profile::Release)?;
+        }
+        Chore::Demo(ForLab { args }) => return become_lab("demo", &args),
+        Chore::Lab(ForLab { args }) => return become_lab("lab", &args),
+        Chore::Bench(ForLab { args }) => return become_lab("bench", &args),
+        Chore::Verifier(ForLab { args }) => return become_lab("verifier", &args),
+        Chore::Test { fast: false } => return test::test(Extent::Everything),
+        Chore::Test { fast: true } => return test::test(Extent::Fast),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends as `weir-lab`: signals, stdin, stdout and the exit code are its own from there on.
+fn become_lab(scenario: &str, args: &[OsString]) -> Result<ExitCode> {
+    setup::set_up(Scope::Lab)?;
+    workspace::build(Profile::Release)?;
+    let error = child::replace_self(
+        workspace::binary(Profile::Release, "weir-lab")
+            .arg(scenario)
+            .args(args),
+    );
+    Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_after_demo_go_to_the_lab() {
+        let cli = Cli::try_parse_from(["xtask", "demo", "--json", "--connections", "8", "--help"]);
+        let Ok(Chore::Demo(ForLab { args })) = cli.map(|cli| cli.command) else {
+            panic!("demo takes any arguments");
+        };
+        assert_eq!(args, ["--json", "--connections", "8", "--help"]);
+    }
+}

@@ -22,13 +22,7 @@ pub fn first_word(message: [u8; 8]) -> [u8; 4] {
 /// The working variables a to e.
 type State = [u32; 5];
 
-const INITIAL: State = [
-    0x6745_2301,
-    0xefcd_ab89,
-    0x98ba_dcfe,
-    0x1032_5476,
-    0xc3d2_e1f0,
-];
+const INITIAL: State = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
 
 /// The rounds of `steps`, four in each, all with the same constant and function.
 #[inline(always)]
@@ -61,15 +55,8 @@ const fn extend(w: &mut Schedule, step: usize) {
 }
 
 #[inline(always)]
-fn round(
-    [a, b, c, d, e]: State,
-    constant_and_word: u32,
-    function: impl Fn(u32, u32, u32) -> u32,
-) -> State {
-    let next = rotate::<5>(a)
-        .wrapping_add(function(b, c, d))
-        .wrapping_add(e)
-        .wrapping_add(constant_and_word);
+fn round([a, b, c, d, e]: State, constant_and_word: u32, function: impl Fn(u32, u32, u32) -> u32) -> State {
+    let next = rotate::<5>(a).wrapping_add(function(b, c, d)).wrapping_add(e).wrapping_add(constant_and_word);
     [next, a, rotate::<30>(b), c, d]
 }
 
@@ -90,10 +77,7 @@ const fn majority(b: u32, c: u32, d: u32) -> u32 {
 
 /// `word` rotated left. A word beside its own copy needs one shift, where BPF would need three instructions.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the lower half is the rotated word"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is the rotated word")]
 const fn rotate<const LEFT: u32>(word: u32) -> u32 {
     let twice = (word as u64) << 32 | word as u64;
     (twice >> (32 - LEFT)) as u32
@@ -114,11 +98,7 @@ mod tests {
             (0xac47_5c49_cfd7_f249, 0x8363_dc18),
             (0x967d_2770_b696_0552, 0xe47f_0142),
         ] {
-            assert_eq!(
-                first_word(u64::to_be_bytes(key)),
-                u32::to_be_bytes(token),
-                "key {key:016x}"
-            );
+            assert_eq!(first_word(u64::to_be_bytes(key)), u32::to_be_bytes(token), "key {key:016x}");
         }
     }
 

@@ -39,9 +39,7 @@ const fn extend(w: &mut Schedule, step: usize) {
 const fn next_word(w16: u32, w15: u32, w7: u32, w2: u32) -> u32 {
     let sigma0 = rotations([7, 18], w15) ^ (w15 >> 3);
     let sigma1 = rotations([17, 19], w2) ^ (w2 >> 10);
-    w16.wrapping_add(sigma0)
-        .wrapping_add(w7)
-        .wrapping_add(sigma1)
+    w16.wrapping_add(sigma0).wrapping_add(w7).wrapping_add(sigma1)
 }
 
 #[inline(always)]
@@ -56,10 +54,7 @@ const fn four_rounds(s: State, k: &[u32; 4], w: &[u32; 4]) -> State {
 const fn round([a, b, c, d, e, f, g, h]: State, constant_and_word: u32) -> State {
     let choice = g ^ (e & (f ^ g));
     let majority = b ^ ((a ^ b) & (b ^ c));
-    let t1 = h
-        .wrapping_add(constant_and_word)
-        .wrapping_add(choice)
-        .wrapping_add(rotations([6, 11, 25], e));
+    let t1 = h.wrapping_add(constant_and_word).wrapping_add(choice).wrapping_add(rotations([6, 11, 25], e));
     let t2 = rotations([2, 13, 22], a).wrapping_add(majority);
     [t1.wrapping_add(t2), a, b, c, d.wrapping_add(t1), e, f, g]
 }
@@ -69,10 +64,7 @@ const fn round([a, b, c, d, e, f, g, h]: State, constant_and_word: u32) -> State
 /// A word beside its own copy turns a rotation into one shift, where BPF needs three instructions; and to shift the
 /// sum by the difference of two distances needs fewer copies than to shift the word by each.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the lower half is the rotated word"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is the rotated word")]
 const fn rotations<const N: usize>(distances: [u32; N], word: u32) -> u32 {
     let twice = (word as u64) << 32 | word as u64;
     let mut sum = 0;
@@ -84,16 +76,8 @@ const fn rotations<const N: usize>(distances: [u32; N], word: u32) -> u32 {
     ((sum ^ twice) >> distances[0]) as u32
 }
 
-const INITIAL: State = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: State =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 static CONSTANTS: [[u32; 4]; 16] = [
     [0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5],
@@ -123,16 +107,10 @@ mod tests {
     /// RFC 8684 gives no vectors; the third key and its token are from a capture whose `MP_JOIN` confirms them.
     #[test]
     fn known_tokens() {
-        for (key, token) in [
-            (0, 0xaf55_70f5),
-            (0x0102_0304_0506_0708, 0x6684_0dda),
-            (0xac47_5c49_cfd7_f249, 0x3c61_4612),
-        ] {
-            assert_eq!(
-                first_word(u64::to_be_bytes(key)),
-                u32::to_be_bytes(token),
-                "key {key:016x}"
-            );
+        for (key, token) in
+            [(0, 0xaf55_70f5), (0x0102_0304_0506_0708, 0x6684_0dda), (0xac47_5c49_cfd7_f249, 0x3c61_4612)]
+        {
+            assert_eq!(first_word(u64::to_be_bytes(key)), u32::to_be_bytes(token), "key {key:016x}");
         }
     }
 

@@ -19,17 +19,11 @@ impl SipKey {
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         let key = u128::from_le_bytes(bytes);
-        Self {
-            k0: low_half(key),
-            k1: low_half(key >> 64),
-        }
+        Self { k0: low_half(key), k1: low_half(key >> 64) }
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the low half is what is asked for"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
 const fn low_half(wide: u128) -> u64 {
     wide as u64
 }
@@ -54,9 +48,7 @@ pub fn sip13<const WORDS: usize>(key: &SipKey, words: [u64; WORDS], tail: u64, l
 /// SipHash-1-3 of any bytes. For the host: in XDP the length of a slice is not known to the verifier.
 pub fn sip13_bytes(key: &SipKey, bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<8>();
-    let state = blocks.iter().fold(State::new(key), |state, block| {
-        state.absorb(u64::from_le_bytes(*block))
-    });
+    let state = blocks.iter().fold(State::new(key), |state, block| state.absorb(u64::from_le_bytes(*block)));
     let mut tail = [0; 8];
     tail[..rest.len()].copy_from_slice(rest);
     state.finish(u64::from_le_bytes(tail), bytes.len() as u64)
@@ -144,10 +136,7 @@ mod tests {
     fn with_words<const WORDS: usize>(key: [u8; 16], message: &[u8]) -> u64 {
         let (blocks, rest) = message.as_chunks::<8>();
         let words = core::array::from_fn(|i| u64::from_le_bytes(blocks[i]));
-        let tail = rest
-            .iter()
-            .rev()
-            .fold(0, |tail, byte| tail << 8 | u64::from(*byte));
+        let tail = rest.iter().rev().fold(0, |tail, byte| tail << 8 | u64::from(*byte));
         sip13::<WORDS>(&SipKey::from_bytes(key), words, tail, message.len() as u64)
     }
 
@@ -171,11 +160,7 @@ mod tests {
         let message: Vec<u8> = (0..63).collect();
         for len in 0..=message.len() {
             let message = &message[..len];
-            assert_eq!(
-                straight_line(key, message),
-                reference(key, message),
-                "{len} bytes"
-            );
+            assert_eq!(straight_line(key, message), reference(key, message), "{len} bytes");
         }
     }
 

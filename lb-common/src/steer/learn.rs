@@ -95,7 +95,8 @@ impl TokenEntry {
     /// An entry with one holder.
     #[inline(always)]
     pub const fn held_by(holder: Holder) -> Self {
-        const VACANT: Holder = Holder { flow: crate::ids::FlowHash(0), since: Tick(0), backend: BackendId::NONE, state: 0 };
+        const VACANT: Holder =
+            Holder { flow: crate::ids::FlowHash(0), since: Tick(0), backend: BackendId::NONE, state: 0 };
         Self { holders: [holder, VACANT] }
     }
 

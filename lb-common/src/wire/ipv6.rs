@@ -165,7 +165,9 @@ mod tests {
 
     #[test]
     fn fragments() {
-        for (field, fragment) in [(1_u16, Fragment::First), (8, Fragment::Later), (9, Fragment::Later), (6, Fragment::Whole)] {
+        for (field, fragment) in
+            [(1_u16, Fragment::First), (8, Fragment::Later), (9, Fragment::Later), (6, Fragment::Whole)]
+        {
             let [high, low] = field.to_be_bytes();
             let bytes = packet(44, &[6, 0, high, low, 0, 0, 0, 7]);
             let ip = check(&bytes).unwrap();

@@ -1,0 +1,144 @@
+//! The `weir-lab` command.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use weir_lab::{
+    BackendCount, Lab, LabError,
+    demo::{self, Demo, Screen},
+    interrupt, leftovers, wait,
+    weir::{Join, Weir, WeirConfig},
+};
+
+/// What a shell reports for a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Weir's lab: real MPTCP stacks in network namespaces around a balancer.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run MPTCP connections through a plain balancer and through Weir, and compare
+    Demo {
+        /// How many connections in each run
+        #[arg(long, default_value_t = 60)]
+        connections: usize,
+        /// How many backends (1 to 64)
+        #[arg(long, default_value_t, value_parser = backend_count)]
+        backends: BackendCount,
+        /// Print one JSON object and nothing else on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a lab and keep it until Ctrl-C
+    Up {
+        /// How many backends (1 to 64)
+        #[arg(long, default_value_t, value_parser = backend_count)]
+        backends: BackendCount,
+        /// What carries the service's packets
+        #[arg(long, value_enum, default_value_t = Steering::Learn)]
+        steering: Steering,
+    },
+    /// Clear what labs left whose process is gone
+    Down,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Steering {
+    /// Weir, which learns the tokens
+    Learn,
+    /// Weir with `join = "off"`
+    Off,
+    /// No balancer: the router sends everything to b1
+    Bypass,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) if interrupt::requested() => {
+            eprintln!("weir-lab: {error:#}; the lab is removed");
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("weir-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    interrupt::install().context("cannot handle SIGINT and SIGTERM")?;
+    match *command {
+        Command::Demo { connections, backends, json } => {
+            let screen = if json { Screen::Quiet } else { Screen::Tables };
+            let options = demo::Options { connections, backends };
+            demonstrate(options, screen)
+        }
+        Command::Up { backends, steering } => up(backends, steering),
+        Command::Down => down(),
+    }
+}
+
+fn demonstrate(options: demo::Options, screen: Screen) -> anyhow::Result<ExitCode> {
+    let demo = Demo::run(options, screen)?;
+    if screen == Screen::Quiet {
+        println!("{}", serde_json::to_string(&demo.report())?);
+    }
+    let failures = demo.failures();
+    for failure in &failures {
+        eprintln!("weir-lab: {failure}");
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn up(backends: BackendCount, steering: Steering) -> anyhow::Result<ExitCode> {
+    let lab = Lab::builder().backends(backends).build()?;
+    let weir = |join| Weir::start(&lab, &WeirConfig::for_lab(&lab, join)).map(Some);
+    let _weir = match steering {
+        Steering::Learn => weir(Join::Learn)?,
+        Steering::Off => weir(Join::Off)?,
+        Steering::Bypass => {
+            lab.router.bypass_balancer(&lab.backends[0])?;
+            None
+        }
+    };
+    println!("The lab {} is up. Its namespaces:\n", lab.name());
+    for namespace in lab.namespaces() {
+        println!("  {}", namespace.name());
+    }
+    let client = lab.client.namespace.path();
+    println!(
+        "\nTo enter one:    nsenter --net={} bash\n\
+         Try from there:  mptcpize run curl --max-time 2 telnet://192.0.2.10:8000\n\
+         Ctrl-C takes the lab down.",
+        client.display()
+    );
+    wait::for_interrupt();
+    Ok(ExitCode::from(EXIT_INTERRUPTED))
+}
+
+fn down() -> anyhow::Result<ExitCode> {
+    let cleared = leftovers::clear_dead()?;
+    for lab in &cleared {
+        println!("{lab}: cleared");
+    }
+    for lab in leftovers::labs()? {
+        println!("{lab}: in use by process {pid}; end it with `kill {pid}`", pid = lab.owner().pid());
+    }
+    if cleared.is_empty() {
+        println!("no lab was left behind");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn backend_count(text: &str) -> Result<BackendCount, String> {
+    let count: u8 = text.parse().map_err(|_| "not a number from 1 to 64".to_owned())?;
+    BackendCount::try_from(count).map_err(|error: LabError| error.to_string())
+}

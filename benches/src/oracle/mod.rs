@@ -1,0 +1,12 @@
+//! What really happened, told by the kernels of client and backends: their counters (`nstat`), their
+//! sockets (`ss`) and their MPTCP events (`ip mptcp monitor`). Weir's word is never asked here.
+
+pub mod counters;
+pub mod joins;
+pub mod monitor;
+pub mod subflows;
+
+pub use counters::Counters;
+pub use joins::{JoinCounts, JoinTally};
+pub use monitor::Monitor;
+pub use subflows::{Subflow, Token};

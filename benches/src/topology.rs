@@ -1,0 +1,227 @@
+//! A lab: its namespaces, links, addresses, routes and MPTCP settings, and the service on each
+//! backend.
+//!
+//! ```text
+//!            path 1 .-------.          .------.
+//!  client ----------|       |----------| weir |   VIPs are routed here; the balancer
+//!         ----------| router|          '------'   sends back out of the same interface
+//!            path 2 |       |----- b1 ... bn      VIPs on lo; answers go straight back
+//!                   '-------'
+//! ```
+//!
+//! Building either gives a working lab or leaves nothing. The host's own network is never changed.
+
+mod links;
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::Uid;
+
+use crate::{
+    LabError,
+    addresses::{self, BACKENDS_MAX, BALANCER, DualAddress},
+    leftovers,
+    namespace::Namespace,
+    owner::LabName,
+    server::Server,
+    xdp::PassProgram,
+};
+
+/// The interface by which the balancer and each backend reach the router.
+pub const INTERFACE: &str = "eth0";
+
+/// How many backends a lab has: 1 to 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendCount(u8);
+
+impl Default for BackendCount {
+    fn default() -> Self {
+        Self(3)
+    }
+}
+
+impl fmt::Display for BackendCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<u8> for BackendCount {
+    type Error = LabError;
+
+    fn try_from(asked: u8) -> Result<Self, LabError> {
+        if (1..=BACKENDS_MAX).contains(&asked) {
+            return Ok(Self(asked));
+        }
+        Err(LabError::BackendCount { asked })
+    }
+}
+
+/// What a lab will be.
+#[derive(Debug, Default)]
+pub struct LabBuilder {
+    backends: BackendCount,
+}
+
+impl LabBuilder {
+    /// Sets how many backends (3 by default).
+    #[must_use]
+    pub fn backends(self, backends: BackendCount) -> Self {
+        Self { backends }
+    }
+
+    /// Clears what dead labs left, then makes this one.
+    ///
+    /// # Errors
+    ///
+    /// If this process is not root, a tool is missing, or the kernel refuses something.
+    pub fn build(self) -> Result<Lab, LabError> {
+        if !Uid::effective().is_root() {
+            return Err(LabError::NotRoot);
+        }
+        leftovers::clear_dead()?;
+        let teardown = Teardown(LabName::unique());
+        let lab = teardown.0;
+        let directory = leftovers::directory(lab);
+        fs::create_dir_all(&directory).map_err(LabError::file("create", &directory))?;
+
+        let client = Client { namespace: Namespace::of(lab, "client") };
+        let router = Namespace::of(lab, "router");
+        let balancer = Balancer { namespace: Namespace::of(lab, "weir"), directory: directory.clone() };
+        let namespaces: Vec<(u8, Namespace)> =
+            (1..=self.backends.0).map(|number| (number, Namespace::of(lab, &format!("b{number}")))).collect();
+        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces)?;
+
+        Ok(Lab {
+            client,
+            router: Router { _pass: PassProgram::attach(&router, links::BALANCER_SIDE)?, namespace: router },
+            balancer,
+            backends: namespaces
+                .into_iter()
+                .map(|(number, namespace)| Backend::start(number, namespace, &directory))
+                .collect::<Result<_, _>>()?,
+            teardown,
+        })
+    }
+}
+
+/// A lab. Dropping it removes everything that it made.
+#[derive(Debug)]
+pub struct Lab {
+    /// Where connections begin.
+    pub client: Client,
+    /// What joins the others.
+    pub router: Router,
+    /// Where Weir runs.
+    pub balancer: Balancer,
+    /// Where connections end, b1 first.
+    pub backends: Vec<Backend>,
+    /// Last, so that the servers are gone before their namespaces.
+    teardown: Teardown,
+}
+
+impl Lab {
+    /// Begins to describe a lab.
+    pub fn builder() -> LabBuilder {
+        LabBuilder::default()
+    }
+
+    /// The lab's name, which the names of all that it makes begin with.
+    pub fn name(&self) -> LabName {
+        self.teardown.0
+    }
+
+    /// Every namespace of the lab.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        let backends = self.backends.iter().map(|backend| &backend.namespace);
+        [&self.client.namespace, &self.router.namespace, &self.balancer.namespace].into_iter().chain(backends)
+    }
+}
+
+#[derive(Debug)]
+struct Teardown(LabName);
+
+impl Drop for Teardown {
+    fn drop(&mut self) {
+        if let Err(error) = leftovers::clear(self.0) {
+            eprintln!("lab {}: {error}; `weir-lab down` tries again", self.0);
+        }
+    }
+}
+
+/// The client: two paths, each with both families.
+#[derive(Debug)]
+pub struct Client {
+    /// Its namespace.
+    pub namespace: Namespace,
+}
+
+/// The router between all the others.
+#[derive(Debug)]
+pub struct Router {
+    /// Its namespace.
+    pub namespace: Namespace,
+    _pass: PassProgram,
+}
+
+impl Router {
+    /// Routes the VIPs straight to one backend: no balancer at all, the plainest lab.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn bypass_balancer(&self, backend: &Backend) -> Result<(), LabError> {
+        self.namespace.ip_batch(&links::vip_routes(backend.address))
+    }
+
+    /// Routes the VIPs to the balancer, as in a new lab.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn use_balancer(&self) -> Result<(), LabError> {
+        self.namespace.ip_batch(&links::vip_routes(BALANCER))
+    }
+}
+
+/// The place for Weir; [`crate::weir`] runs it there.
+#[derive(Debug)]
+pub struct Balancer {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// For its configuration and log.
+    pub(crate) directory: PathBuf,
+}
+
+/// A backend with the service running.
+#[derive(Debug)]
+pub struct Backend {
+    /// `b1`, `b2` and so on: its name to Weir, and what its service says.
+    pub name: String,
+    /// Counted from 1.
+    pub number: u8,
+    /// Where tunnels to it end.
+    pub address: DualAddress,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// For logs.
+    pub(crate) directory: PathBuf,
+    _server: Server,
+}
+
+impl Backend {
+    fn start(number: u8, namespace: Namespace, directory: &Path) -> Result<Self, LabError> {
+        let name = format!("b{number}");
+        Ok(Self {
+            _server: Server::start(&namespace, &name)?,
+            address: addresses::backend(number),
+            directory: directory.to_owned(),
+            name,
+            number,
+            namespace,
+        })
+    }
+}

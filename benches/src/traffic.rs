@@ -1,0 +1,132 @@
+//! Real MPTCP connections from the client to the VIPs, over the kernel's own sockets. What becomes
+//! of them is for [`crate::oracle`] to say; a connection knows only what its own socket sees.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use crate::{
+    Client, LabError,
+    addresses::{Family, VIP},
+    sockets,
+};
+
+/// How long each step of opening a connection may take: three SYNs (1 s and 2 s apart) and a bit.
+const STEP_LIMIT: Duration = Duration::from_secs(5);
+const GREETING_MAX_BYTES: usize = 64;
+
+/// How a connection comes about: its family, and the family of its joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// IPv4, joined from path two.
+    V4,
+    /// IPv6, joined from path two.
+    V6,
+    /// IPv4, joined from path two and, at the IPv6 VIP that the backend announces, over IPv6.
+    V4JoinedOverV6,
+}
+
+impl Mix {
+    /// The mix of the `index`th connection: the families alternate, and every other IPv4 one is
+    /// joined over IPv6 too.
+    pub const fn alternating(index: usize) -> Self {
+        match index % 4 {
+            0 => Self::V4,
+            2 => Self::V4JoinedOverV6,
+            _ => Self::V6,
+        }
+    }
+
+    /// The family of the first subflow.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::V4 | Self::V4JoinedOverV6 => Family::V4,
+            Self::V6 => Family::V6,
+        }
+    }
+
+    /// How many further subflows the client's kernel will try.
+    pub const fn joins(self) -> u64 {
+        match self {
+            Self::V4 | Self::V6 => 1,
+            Self::V4JoinedOverV6 => 2,
+        }
+    }
+
+    /// Linux joins over IPv6 only what was opened by an IPv6 socket, be it to an IPv4-mapped address.
+    fn destination(self) -> SocketAddr {
+        let service = VIP.service(self.family());
+        match (self, service.ip()) {
+            (Self::V4JoinedOverV6, IpAddr::V4(v4)) => (v4.to_ipv6_mapped(), service.port()).into(),
+            _ => service,
+        }
+    }
+}
+
+/// An open connection; dropping it resets it.
+#[derive(Debug)]
+pub struct Connection {
+    /// How it came about.
+    pub mix: Mix,
+    /// The client's end of the first subflow.
+    pub client: SocketAddr,
+    /// The name of the backend that answered.
+    pub backend: String,
+    stream: TcpStream,
+}
+
+impl Connection {
+    /// Opens a connection and exchanges a few bytes on it.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused or nothing (or something else) comes back in time.
+    pub fn open(client: &Client, mix: Mix) -> Result<Self, LabError> {
+        let destination = mix.destination();
+        let opened = client.namespace.run(|| -> io::Result<Self> {
+            let stream = sockets::connect(destination, STEP_LIMIT)?;
+            let mut connection = Self { mix, client: canonical(stream.local_addr()?), backend: String::new(), stream };
+            connection.backend = connection.read_greeting()?;
+            connection.exchange()?;
+            Ok(connection)
+        })?;
+        opened.map_err(LabError::system(format!("use a connection to {destination}")))
+    }
+
+    /// Sends a line and waits for its echo.
+    ///
+    /// # Errors
+    ///
+    /// If the connection has ended, or the echo does not come or is not what was sent.
+    pub fn exchange(&mut self) -> io::Result<()> {
+        let sent = b"ping\n";
+        self.stream.write_all(sent)?;
+        let mut received = [0; 5];
+        self.stream.read_exact(&mut received)?;
+        if &received == sent {
+            return Ok(());
+        }
+        Err(io::Error::other("the echo is not what was sent"))
+    }
+
+    /// The first line that the service sends.
+    fn read_greeting(&mut self) -> io::Result<String> {
+        let mut name = String::new();
+        let mut byte = [0];
+        while name.len() < GREETING_MAX_BYTES {
+            self.stream.read_exact(&mut byte)?;
+            match byte[0] {
+                b'\n' => return Ok(name),
+                other => name.push(char::from(other)),
+            }
+        }
+        Err(io::Error::other("the greeting does not end"))
+    }
+}
+
+/// IPv4-mapped addresses as the IPv4 that is on the wire.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,77 @@
+//! The decapsulation program of a backend.
+
+use super::{
+    HashTable, LoadError, PerCpuTable,
+    balancer::{hash, per_cpu},
+};
+use crate::object::OBJECT;
+use aya::{
+    Ebpf,
+    maps::MapError,
+    programs::{Xdp, XdpMode},
+};
+use lb_common::{decap::Decap, wire::ip::Address};
+use std::net::IpAddr;
+
+const PROGRAM: &str = "weir_decap";
+
+/// The decapsulation program, loaded into the kernel; its links end with it.
+pub struct Decapsulator {
+    ebpf: Ebpf,
+    balancers: HashTable<Address, u32>,
+    counters: PerCpuTable<u64>,
+}
+
+impl Decapsulator {
+    /// Loads the program; it takes no tunnel yet.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn load() -> Result<Self, LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject);
+        }
+        let mut ebpf = Ebpf::load(OBJECT).map_err(LoadError::object)?;
+        program(&mut ebpf)?.load().map_err(|error| LoadError::program(PROGRAM, error))?;
+        Ok(Self { balancers: hash(&mut ebpf, "weir_balancers")?, counters: per_cpu(&mut ebpf, "weir_decaps")?, ebpf })
+    }
+
+    /// Takes tunnels from a balancer.
+    ///
+    /// # Errors
+    /// There are more than [`lb_common::limits::BALANCERS_MAX`].
+    pub fn accept(&mut self, balancer: IpAddr) -> Result<(), MapError> {
+        self.balancers.write(balancer.into(), 1)
+    }
+
+    /// Attaches the program to an interface for as long as this lives.
+    ///
+    /// # Errors
+    /// Another program is there, the driver has no XDP of this mode, or the kernel refuses.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<(), LoadError> {
+        self.program()?.attach(interface, mode).map_err(|error| LoadError::attach(interface, error))?;
+        Ok(())
+    }
+
+    /// The program itself, for a test run.
+    ///
+    /// # Errors
+    /// None once it is loaded.
+    pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf)
+    }
+
+    /// How many frames had each outcome so far.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn counts(&self) -> Result<Vec<(Decap, u64)>, MapError> {
+        let count = |outcome: Decap| Ok((outcome, self.counters.read(outcome as u32)?.iter().sum()));
+        Decap::ALL.into_iter().map(count).collect()
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
+    let program = ebpf.program_mut(PROGRAM).ok_or(LoadError::Missing(PROGRAM))?;
+    program.try_into().map_err(|error| LoadError::program(PROGRAM, error))
+}

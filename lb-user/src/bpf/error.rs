@@ -1,0 +1,106 @@
+//! Why the kernel did not take a program, in words of the operator's.
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use std::io;
+
+/// Why a program could not be loaded or attached.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The process lacks capabilities.
+    #[error(
+        "no privilege to load an XDP program: run as root, or give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
+    Privilege,
+    /// This binary was built without the eBPF object.
+    #[error("this binary was built without its eBPF object: build it again without WEIR_SKIP_EBPF")]
+    NoObject,
+    /// The object could not be taken apart, or a map could not be made.
+    #[error("the kernel did not take Weir's maps: {0}")]
+    Object(#[source] EbpfError),
+    /// The verifier or the kernel refused a program.
+    #[error("the kernel did not take the program {program}: {error}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        error: ProgramError,
+    },
+    /// The object does not hold what this binary expects.
+    #[error("the eBPF object has no {0}: the binary and its object are of different versions")]
+    Missing(&'static str),
+    /// A map is not of the expected kind.
+    #[error("the map {map} is not what this binary expects: {error}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What aya said.
+        #[source]
+        error: MapError,
+    },
+    /// Another program is on the interface.
+    #[error("{interface} already has an XDP program: `ip -d link show {interface}` tells which; detach it first")]
+    Busy {
+        /// The interface.
+        interface: String,
+    },
+    /// The driver has no XDP.
+    #[error(
+        "the driver of {interface} takes no native XDP program: set `xdp_mode = \"generic\"` (slower) or use another interface"
+    )]
+    NoNativeXdp {
+        /// The interface.
+        interface: String,
+    },
+    /// The interface refused the program for another reason.
+    #[error("the XDP program could not be attached to {interface}: {error}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        error: ProgramError,
+    },
+}
+
+impl LoadError {
+    pub(super) fn object(error: EbpfError) -> Self {
+        if is_denied(&error) { Self::Privilege } else { Self::Object(error) }
+    }
+
+    pub(super) fn program(program: &'static str, error: ProgramError) -> Self {
+        match &error {
+            ProgramError::LoadError { io_error, verifier_log }
+                if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().is_empty() =>
+            {
+                Self::Privilege
+            }
+            _ => Self::Program { program, error },
+        }
+    }
+
+    pub(super) fn attach(interface: &str, error: ProgramError) -> Self {
+        let interface = interface.to_owned();
+        let errno = match &error {
+            ProgramError::SyscallError(call) => call.io_error.raw_os_error().map(nix::errno::Errno::from_raw),
+            _ => None,
+        };
+        match errno {
+            Some(nix::errno::Errno::EBUSY | nix::errno::Errno::EEXIST) => Self::Busy { interface },
+            Some(nix::errno::Errno::EOPNOTSUPP) => Self::NoNativeXdp { interface },
+            Some(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES) => Self::Privilege,
+            _ => Self::Attach { interface, error },
+        }
+    }
+}
+
+fn is_denied(error: &EbpfError) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,15 @@
+//! The kernel side of Weir as the controller holds it: loaded programs, typed maps, attached links.
+//!
+//! Nothing here knows of configuration or metrics; what stands in the maps is decided in [`crate::layout`].
+
+mod balancer;
+mod decap;
+mod error;
+mod pod;
+mod table;
+
+pub use balancer::{Attached, Balancer, Sizes};
+pub use decap::Decapsulator;
+pub use error::LoadError;
+pub use pod::Pod;
+pub use table::{ArrayTable, HashTable, PerCpuTable, Value};

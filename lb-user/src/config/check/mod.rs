@@ -1,0 +1,115 @@
+//! From the file as written to a [`Config`]: every check that the configuration must pass.
+//!
+//! A check that fails notes its problem and the others go on, so that an operator sees all of them at once. A value
+//! that failed is absent, never replaced by a default.
+
+mod balancer;
+mod pool;
+mod vip;
+
+use super::file::File;
+use super::place::Text;
+use super::problem::{Oddity, Problem};
+use super::{Config, ConfigErrors};
+use std::ops::Range;
+use toml::Spanned;
+
+pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
+    let text_of_file = Text::new(file, text);
+    let written: File = toml::from_str(text).map_err(|error| {
+        let problem = Problem::Syntax(syntax_message(error.message()));
+        let span = error.span().unwrap_or_default();
+        ConfigErrors::Wrong(text_of_file.locate(vec![(span, problem)]))
+    })?;
+
+    let mut findings = Findings::new(&text_of_file);
+    let balancer = balancer::balancer(&written.balancer, &mut findings);
+    let metrics = balancer::metrics(written.metrics.as_ref(), &mut findings);
+    let limits = balancer::limits(&written.limits, &mut findings);
+    let pools = pool::pools(&written, &mut findings);
+    let vips = vip::vips(&written, &mut findings);
+
+    let Findings { problems, oddities, .. } = findings;
+    if let (true, Some(balancer), Some(metrics), Some(limits), Some(pools), Some(vips)) =
+        (problems.is_empty(), balancer, metrics, limits, pools, vips)
+    {
+        return Ok(Config { balancer, metrics, limits, pools, vips, warnings: text_of_file.locate(oddities) });
+    }
+    Err(ConfigErrors::Wrong(text_of_file.locate(problems)))
+}
+
+/// What the checks have found so far.
+struct Findings<'t> {
+    text: &'t Text<'t>,
+    problems: Vec<(Range<usize>, Problem)>,
+    oddities: Vec<(Range<usize>, Oddity)>,
+}
+
+impl<'t> Findings<'t> {
+    fn new(text: &'t Text<'t>) -> Self {
+        Self { text, problems: Vec::new(), oddities: Vec::new() }
+    }
+
+    fn problem(&mut self, at: Range<usize>, problem: Problem) {
+        self.problems.push((at, problem));
+    }
+
+    fn oddity(&mut self, at: Range<usize>, oddity: Oddity) {
+        self.oddities.push((at, oddity));
+    }
+
+    /// Parses a text that must be there.
+    fn parse<T>(&mut self, written: &Spanned<String>, parse: impl Fn(&str) -> Result<T, Problem>) -> Option<T> {
+        parse(written.get_ref()).map_err(|problem| self.problem(written.span(), problem)).ok()
+    }
+
+    /// Parses a text that may be absent: the outer `None` is a problem, the inner one is absence.
+    #[expect(clippy::option_option, reason = "absent and wrong are different")]
+    fn parse_optional<T>(
+        &mut self,
+        written: Option<&Spanned<String>>,
+        parse: impl Fn(&str) -> Result<T, Problem>,
+    ) -> Option<Option<T>> {
+        match written {
+            None => Some(None),
+            Some(written) => self.parse(written, parse).map(Some),
+        }
+    }
+
+    fn in_range(&mut self, written: &Spanned<i64>, min: i64, max: i64) -> Option<i64> {
+        let count = *written.get_ref();
+        if (min..=max).contains(&count) {
+            return Some(count);
+        }
+        self.problem(written.span(), Problem::OutOfRange { count, min, max });
+        None
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        self.text.line(span)
+    }
+
+    /// Checks a number of things against its limit; the problem stands at the first one above it.
+    fn count<'a>(&mut self, spans: impl Iterator<Item = Range<usize>> + Clone + 'a, things: &'static str, max: u32) {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        if let Some(first_above) = spans.clone().nth(max) {
+            let count = spans.count();
+            self.problem(first_above, Problem::TooMany { count, things, max });
+        }
+    }
+}
+
+/// The TOML parser's message in one line, with what to do.
+fn syntax_message(message: &str) -> String {
+    let message = message.trim().replace('\n', ", ").replace("expected i64", "expected an integer");
+    let message =
+        message.replace("expected a map", "expected a table").replace("expected a sequence", "expected a list");
+    let advice = if message.starts_with("unknown field") {
+        "; correct or remove it"
+    } else if message.starts_with("missing field") {
+        "; add it"
+    } else {
+        ""
+    };
+    format!("{message}{advice}")
+}

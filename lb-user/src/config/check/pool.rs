@@ -1,0 +1,217 @@
+//! Checks of the pools and their backends.
+
+use super::super::words::{Word as _, host_address};
+use super::super::{Backend, Family, Forward, Join, Name, Oddity, Pool, Problem, UnknownJoin, Way};
+use super::super::{file, file::File};
+use super::Findings;
+use lb_common::limits::{BACKENDS_MAX, POOLS_MAX};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::ops::Range;
+use toml::Spanned;
+
+/// A backend without a weight of its own has this share of the ring.
+const WEIGHT_DEFAULT: u16 = 100;
+const WEIGHT_MAX: u16 = 10_000;
+
+pub(super) fn pools(written: &File, findings: &mut Findings<'_>) -> Option<Vec<Pool>> {
+    let backends = written.pool.iter().flat_map(|pool| &pool.get_ref().backend);
+    findings.count(written.pool.iter().map(Spanned::span), "pools", POOLS_MAX);
+    findings.count(backends.map(Spanned::span), "backends", BACKENDS_MAX);
+
+    let mut names = Names::new("pool");
+    let vips = vip_addresses(written);
+    let used: HashSet<_> = written.vip.iter().map(|vip| vip.get_ref().pool.get_ref()).collect();
+    let pools: Vec<_> = written
+        .pool
+        .iter()
+        .map(|pool| {
+            if !used.contains(pool.get_ref().name.get_ref()) {
+                findings.oddity(pool.span(), Oddity::UnusedPool);
+            }
+            let name = names.take(&pool.get_ref().name, findings);
+            let backends = backends_of(pool, &written.balancer, &vips, findings);
+            self::pool(pool.get_ref(), name, backends, findings)
+        })
+        .collect();
+    pools.into_iter().collect()
+}
+
+fn pool(
+    written: &file::Pool,
+    name: Option<Name>,
+    backends: Option<Vec<Backend>>,
+    findings: &mut Findings<'_>,
+) -> Option<Pool> {
+    let join = match &written.join {
+        None => Some(Join::By(vec![Way::Learn])),
+        Some(written) => join(written, findings),
+    };
+    let unknown_join = findings.parse_optional(written.unknown_join.as_ref(), UnknownJoin::parse);
+    let forward = findings.parse_optional(written.forward.as_ref(), Forward::parse);
+    Some(Pool {
+        name: name?,
+        join: join?,
+        unknown_join: unknown_join?.unwrap_or_default(),
+        learn_unseen: written.learn_unseen,
+        forward: forward?.unwrap_or_default(),
+        backends: backends?,
+    })
+}
+
+fn join(written: &Spanned<file::Join>, findings: &mut Findings<'_>) -> Option<Join> {
+    let list = match written.get_ref() {
+        file::Join::Word(word) if word == "off" => return Some(Join::Off),
+        file::Join::Word(word) => {
+            let problem =
+                Problem::UnknownWord { word: word.clone(), known: "\"off\" or a list such as [\"learn\"]".to_owned() };
+            findings.problem(written.span(), problem);
+            return None;
+        }
+        file::Join::List(list) => list,
+    };
+    if list.is_empty() {
+        findings.problem(written.span(), Problem::NoWays);
+    }
+    let mut seen = HashSet::new();
+    let mut way = |text: &str| match text {
+        "off" => Err(Problem::OffInList),
+        text => {
+            let way = Way::parse(text)?;
+            if !seen.insert(way) {
+                return Err(Problem::WayTwice(text.to_owned()));
+            }
+            Ok(way)
+        }
+    };
+    let mut ways = Vec::new();
+    for written in list {
+        match way(written.get_ref()) {
+            Ok(way) => ways.push(way),
+            Err(problem) => findings.problem(written.span(), problem),
+        }
+    }
+    Some(Join::By(ways))
+}
+
+fn backends_of(
+    pool: &Spanned<file::Pool>,
+    balancer: &file::Balancer,
+    vips: &HashMap<IpAddr, Range<usize>>,
+    findings: &mut Findings<'_>,
+) -> Option<Vec<Backend>> {
+    let written = &pool.get_ref().backend;
+    if written.is_empty() {
+        findings.problem(pool.span(), Problem::NoBackend);
+        return None;
+    }
+    let tunnelled = !matches!(&pool.get_ref().forward, Some(word) if word.get_ref() == "l2");
+
+    let mut names = Names::new("backend of this pool");
+    let mut addresses = HashMap::new();
+    let mut backends = Vec::new();
+    for backend in written.iter().map(Spanned::get_ref) {
+        let name = names.take(&backend.name, findings);
+        let address = findings.parse(&backend.address, host_address);
+        if let Some(address) = address {
+            let reachable = if tunnelled { has_source(address, balancer) } else { Ok(()) };
+            let checks = [
+                reachable,
+                unlike_vips(address, vips, findings),
+                unlike_others(address, backend, &mut addresses, findings),
+            ];
+            for problem in checks.into_iter().filter_map(Result::err) {
+                findings.problem(backend.address.span(), problem);
+            }
+        }
+        let weight = weight(backend, findings);
+        backends.push((name, address, weight));
+    }
+    if backends.iter().all(|(_, _, weight)| *weight == Some(0)) {
+        findings.problem(pool.span(), Problem::NoWeight);
+    }
+    backends
+        .into_iter()
+        .map(|(name, address, weight)| Some(Backend { name: name?, address: address?, weight: weight? }))
+        .collect()
+}
+
+fn weight(written: &file::Backend, findings: &mut Findings<'_>) -> Option<u16> {
+    let Some(written) = &written.weight else {
+        return Some(WEIGHT_DEFAULT);
+    };
+    let weight = findings.in_range(written, 0, WEIGHT_MAX.into())?;
+    u16::try_from(weight).ok()
+}
+
+/// Where one source address is given, the operator chose the families of the tunnels.
+fn has_source(address: IpAddr, balancer: &file::Balancer) -> Result<(), Problem> {
+    let family = Family::of(address);
+    let (own, other) = match family {
+        Family::V4 => (&balancer.source_v4, &balancer.source_v6),
+        Family::V6 => (&balancer.source_v6, &balancer.source_v4),
+    };
+    if own.is_none() && other.is_some() {
+        return Err(Problem::NoSource { address, family, field: family.source_field() });
+    }
+    Ok(())
+}
+
+fn unlike_vips(address: IpAddr, vips: &HashMap<IpAddr, Range<usize>>, findings: &Findings<'_>) -> Result<(), Problem> {
+    match vips.get(&address) {
+        None => Ok(()),
+        Some(vip) => Err(Problem::BackendIsVip { address, line: findings.line(vip) }),
+    }
+}
+
+fn unlike_others<'w>(
+    address: IpAddr,
+    backend: &'w file::Backend,
+    seen: &mut HashMap<IpAddr, &'w file::Backend>,
+    findings: &Findings<'_>,
+) -> Result<(), Problem> {
+    if let Some(other) = seen.get(&address) {
+        return Err(Problem::BackendTwice {
+            address,
+            other: other.name.get_ref().clone(),
+            line: findings.line(&other.address.span()),
+        });
+    }
+    seen.insert(address, backend);
+    Ok(())
+}
+
+fn vip_addresses(written: &File) -> HashMap<IpAddr, Range<usize>> {
+    let mut addresses = HashMap::new();
+    for vip in &written.vip {
+        let address = &vip.get_ref().address;
+        if let Ok(parsed) = address.get_ref().parse() {
+            addresses.entry(parsed).or_insert(address.span());
+        }
+    }
+    addresses
+}
+
+/// The names of one kind that are taken so far.
+pub(super) struct Names<'w> {
+    kind: &'static str,
+    taken: HashMap<&'w str, Range<usize>>,
+}
+
+impl<'w> Names<'w> {
+    pub(super) fn new(kind: &'static str) -> Self {
+        Self { kind, taken: HashMap::new() }
+    }
+
+    pub(super) fn take(&mut self, written: &'w Spanned<String>, findings: &mut Findings<'_>) -> Option<Name> {
+        let name = findings.parse(written, str::parse)?;
+        if let Some(first) = self.taken.get(written.get_ref().as_str()) {
+            let problem =
+                Problem::NameTaken { name: written.get_ref().clone(), kind: self.kind, line: findings.line(first) };
+            findings.problem(written.span(), problem);
+            return None;
+        }
+        self.taken.insert(written.get_ref(), written.span());
+        Some(name)
+    }
+}

@@ -1,0 +1,109 @@
+//! The configuration file as it is written: every value with its place, none judged yet.
+//!
+//! Fields are as permissive as TOML's own types, so that `check` can say what is wrong with a value in an operator's
+//! words. Nothing outside `config` sees these types.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
+use std::fmt;
+use std::path::PathBuf;
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) balancer: Balancer,
+    pub(super) metrics: Option<Metrics>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) pool: Vec<Spanned<Pool>>,
+    #[serde(default)]
+    pub(super) vip: Vec<Spanned<Vip>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Balancer {
+    pub(super) interface: Spanned<String>,
+    pub(super) xdp_mode: Option<Spanned<String>>,
+    pub(super) source_v4: Option<Spanned<String>>,
+    pub(super) source_v6: Option<Spanned<String>>,
+    pub(super) cluster_key_file: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) listen: Spanned<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) tokens: Option<Spanned<i64>>,
+    pub(super) joined_flows: Option<Spanned<i64>>,
+    pub(super) pending_handshakes: Option<Spanned<i64>>,
+    pub(super) embryonic_flows: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    pub(super) name: Spanned<String>,
+    pub(super) join: Option<Spanned<Join>>,
+    pub(super) unknown_join: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) learn_unseen: bool,
+    pub(super) forward: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) backend: Vec<Spanned<Backend>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Backend {
+    pub(super) name: Spanned<String>,
+    pub(super) address: Spanned<String>,
+    pub(super) weight: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vip {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) address: Spanned<String>,
+    pub(super) protocol: Spanned<String>,
+    pub(super) port: Spanned<i64>,
+    pub(super) pool: Spanned<String>,
+}
+
+/// `join` is one word or a list of words.
+pub(super) enum Join {
+    Word(String),
+    List(Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for Join {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JoinVisitor)
+    }
+}
+
+struct JoinVisitor;
+
+impl<'de> Visitor<'de> for JoinVisitor {
+    type Value = Join;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of ways such as [\"learn\"], or \"off\"")
+    }
+
+    fn visit_str<E>(self, word: &str) -> Result<Join, E> {
+        Ok(Join::Word(word.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Join, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Join::List)
+    }
+}

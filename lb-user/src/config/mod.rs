@@ -1,0 +1,198 @@
+//! The configuration: a TOML file in, a [`Config`] out that needs no further checks, or every error with its place.
+//!
+//! `file` is the text as written, `check` turns it into the types here, `problem` has the messages. Nothing here
+//! touches the network or the running balancer: a bad file changes nothing.
+
+mod check;
+mod file;
+mod key;
+mod place;
+mod problem;
+mod words;
+
+pub use key::{ClusterKey, KeyError};
+pub use place::Located;
+pub use problem::{Family, Oddity, Problem};
+pub use words::{Forward, InterfaceName, Name, Protocol, UnknownJoin, Way, XdpMode};
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::{fs, io};
+
+/// A configuration that holds: every name resolved, every value in its range.
+#[derive(Debug)]
+pub struct Config {
+    /// What the balancer itself is.
+    pub balancer: Balancer,
+    /// Where Prometheus may scrape; `None` where it may not.
+    pub metrics: Option<Metrics>,
+    /// Sizes of the tables.
+    pub limits: Limits,
+    /// The pools, in the order of the file.
+    pub pools: Vec<Pool>,
+    /// The VIPs, in the order of the file.
+    pub vips: Vec<Vip>,
+    /// What is allowed, and hardly meant.
+    pub warnings: Vec<Located<Oddity>>,
+}
+
+/// The `[balancer]` table.
+#[derive(Debug)]
+pub struct Balancer {
+    /// The interface that the XDP program is attached to.
+    pub interface: InterfaceName,
+    /// How it is attached.
+    pub xdp_mode: XdpMode,
+    /// Outer source address of IPv4 tunnels; the route's where `None`.
+    pub source_v4: Option<Ipv4Addr>,
+    /// Outer source address of IPv6 tunnels; the route's where `None`.
+    pub source_v6: Option<Ipv6Addr>,
+    /// The key of the cluster; `None` asks for a random one.
+    pub cluster_key: Option<ClusterKey>,
+}
+
+/// The `[metrics]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where the HTTP listener is.
+    pub listen: SocketAddr,
+}
+
+/// The `[limits]` table, in entries; the ranges are those of [`lb_common::limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Learned tokens.
+    pub tokens: u32,
+    /// Joined subflows that the ring does not answer.
+    pub joined_flows: u32,
+    /// Handshakes between the SYN and the third ACK.
+    pub pending_handshakes: u32,
+    /// Joins between the SYN and the ACK that confirms them.
+    pub embryonic_flows: u32,
+}
+
+/// A `[[pool]]`: the backends behind one or more VIPs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name, unique among pools.
+    pub name: Name,
+    /// How joins find their connection's backend.
+    pub join: Join,
+    /// What happens to a join that none of the ways knows.
+    pub unknown_join: UnknownJoin,
+    /// Whether a third ACK teaches its token though the balancer never saw its SYN.
+    pub learn_unseen: bool,
+    /// How packets reach the backends.
+    pub forward: Forward,
+    /// At least one, in the order of the file; at least one has a weight.
+    pub backends: Vec<Backend>,
+}
+
+/// How joins of a pool find their connection's backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Join {
+    /// Not at all: the balancer is blind to MPTCP.
+    Off,
+    /// By these ways: at least one, each once.
+    By(Vec<Way>),
+}
+
+/// A `[[pool.backend]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name, unique in its pool.
+    pub name: Name,
+    /// Its address, unique in its pool.
+    pub address: IpAddr,
+    /// Its share of the ring, 0 to 10000; 0 gets no new flow.
+    pub weight: u16,
+}
+
+/// A `[[vip]]`: what clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    /// The configured name, or `ADDRESS:PORT/PROTOCOL`; unique among VIPs.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port, not 0.
+    pub port: u16,
+    /// The pool that serves it.
+    pub pool: PoolIndex,
+}
+
+/// A pool by its place in [`Config::pools`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PoolIndex(pub usize);
+
+/// Why there is no [`Config`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigErrors {
+    /// The file cannot be read.
+    #[error("{file}: {source}{}", advice(source.kind()))]
+    Unreadable {
+        /// The path as given.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Everything that is wrong in the file, in its order, a line each.
+    #[error("{}", lines(.0))]
+    Wrong(Vec<Located<Problem>>),
+}
+
+impl Config {
+    /// Reads and checks a file, and the key file that it names.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = path.display().to_string();
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &file),
+            Err(source) => Err(ConfigErrors::Unreadable { file, source }),
+        }
+    }
+
+    /// Checks a text, and the key file that it names; `file` is what the messages call it.
+    ///
+    /// # Errors
+    /// Something in the text is wrong: all of it is reported, or the first mistake of syntax.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        check::config(text, file)
+    }
+
+    /// The pool of a VIP of this configuration.
+    ///
+    /// # Panics
+    /// The VIP is of another configuration, with more pools.
+    pub fn pool_of(&self, vip: &Vip) -> &Pool {
+        &self.pools[vip.pool.0]
+    }
+
+    /// How much is configured, such as `2 VIPs, 1 pool, 3 backends`.
+    pub fn summary(&self) -> String {
+        let count = |n: usize, thing| format!("{n} {thing}{}", if n == 1 { "" } else { "s" });
+        let backends = self.pools.iter().map(|pool| pool.backends.len()).sum();
+        let parts = [count(self.vips.len(), "VIP"), count(self.pools.len(), "pool"), count(backends, "backend")];
+        parts.join(", ")
+    }
+}
+
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => "; write it, or name another with --config",
+        io::ErrorKind::PermissionDenied => "; run as a user who may read it",
+        io::ErrorKind::IsADirectory => "; name the file in it",
+        io::ErrorKind::InvalidData => "; save it as UTF-8 text",
+        _ => "",
+    }
+}
+
+fn lines<T: fmt::Display>(things: &[T]) -> String {
+    let lines: Vec<_> = things.iter().map(T::to_string).collect();
+    lines.join("\n")
+}

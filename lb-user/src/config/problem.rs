@@ -1,0 +1,117 @@
+//! Everything that can be wrong with a configuration, each in its own words: what is wrong, then what to do.
+//!
+//! The messages never contain a secret: a key file is named, its content never is.
+
+use super::KeyError;
+use std::net::IpAddr;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum Problem {
+    /// Not TOML, a field that does not exist, a field that is missing, or a value of the wrong type.
+    #[error("{0}")]
+    Syntax(String),
+
+    #[error("{count} is out of range; choose {min} to {max}")]
+    OutOfRange { count: i64, min: i64, max: i64 },
+    #[error("`{word}` is unknown; choose {known}")]
+    UnknownWord { word: String, known: String },
+    #[error("this build does not offer `{word}` yet; it offers {offered}")]
+    NotOffered { word: &'static str, offered: &'static str },
+
+    #[error("{0:?} is not a name; use 1 to 63 of the characters A-Z a-z 0-9 . _ -")]
+    Name(String),
+    #[error("{0:?} is not an interface name; use 1 to 15 characters without space, `/` or `:` (`ip link` lists them)")]
+    InterfaceName(String),
+    #[error("{name:?} is already the name of another {kind}, at line {line}; give each its own")]
+    NameTaken { name: String, kind: &'static str, line: usize },
+
+    #[error("`{0}` is not an IP address; write it like 192.0.2.1 or 2001:db8::1")]
+    Address(String),
+    #[error("{address} is {kind}; give the address of one machine")]
+    NotAHost { address: IpAddr, kind: &'static str },
+    #[error("{0} is an IPv4-mapped IPv6 address; write the IPv4 address")]
+    MappedAddress(IpAddr),
+    #[error("{address} is not an {wanted} address; put it in {field}")]
+    Family { address: IpAddr, wanted: Family, field: &'static str },
+    #[error("`{0}` is not an address and port; write it like 127.0.0.1:9107 or [::1]:9107")]
+    Listen(String),
+
+    #[error(transparent)]
+    ClusterKey(#[from] KeyError),
+
+    #[error("the list is empty; name the ways, such as [\"learn\"], or say join = \"off\"")]
+    NoWays,
+    #[error("`off` cannot stand beside other ways; say join = \"off\"")]
+    OffInList,
+    #[error("`{0}` is named twice; name each way once")]
+    WayTwice(String),
+
+    #[error("the pool has no backend; add a [[pool.backend]] below it")]
+    NoBackend,
+    #[error("the weight of every backend is 0, so no new flow could go anywhere; give one a weight")]
+    NoWeight,
+    #[error(
+        "{address} is already backend {other:?} of this pool, at line {line}; name each address once and use weight"
+    )]
+    BackendTwice { address: IpAddr, other: String, line: usize },
+    #[error("{address} is also the address of the VIP at line {line}; give the machine's own address")]
+    BackendIsVip { address: IpAddr, line: usize },
+    #[error("{address} needs an {family} tunnel, which has no source address; set {field} in [balancer]")]
+    NoSource { address: IpAddr, family: Family, field: &'static str },
+
+    #[error("{vip} is already the VIP at line {line}; name each address, protocol and port once")]
+    VipTwice { vip: String, line: usize },
+    #[error("no pool is called {name:?}; {known}")]
+    UnknownPool { name: String, known: String },
+
+    #[error("there are {count} {things}, and {max} are the most that one balancer serves; split them over balancers")]
+    TooMany { count: usize, things: &'static str, max: usize },
+}
+
+/// What is allowed, and hardly meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum Oddity {
+    #[error("no VIP uses this pool")]
+    UnusedPool,
+    #[error("there is no [[vip]], so every packet passes to the host")]
+    NoVip,
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The `[balancer]` field with the source address of this family's tunnels.
+    pub(super) const fn source_field(self) -> &'static str {
+        match self {
+            Self::V4 => "source_v4",
+            Self::V6 => "source_v6",
+        }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}

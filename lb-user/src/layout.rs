@@ -1,0 +1,229 @@
+//! From a configuration to what stands in the tables: ids, rings, port rules. Pure: it asks nobody and writes nowhere.
+
+use crate::{
+    config::{Config, Join, Pool, PoolIndex, Protocol, UnknownJoin, Vip, Way},
+    resolve::NextHop,
+};
+use lb_common::{
+    encap::{Link, Tunnel},
+    ids::{BackendId, PoolId, VipId},
+    ring::{self, Member},
+    tables::{self, Service, Services, Slot, Ways},
+    wire::ip::{self, Address},
+};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// Everything that the data path has to know of a configuration, but for the ways to its backends.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The VIPs, by the rows of their counters less one.
+    pub vips: Vec<VipRow>,
+    /// The backends of all pools, by their ids less one.
+    pub backends: Vec<BackendRow>,
+    /// The rings, by pool id.
+    pub rings: Vec<Vec<Slot>>,
+    /// The port rules of all addresses.
+    pub services: Vec<Service>,
+    /// Where each address has its rules.
+    pub addresses: Vec<(Address, Services)>,
+}
+
+/// A VIP and its counters' row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipRow {
+    /// The row.
+    pub id: VipId,
+    /// The VIP's name.
+    pub name: String,
+    /// The name of the pool that serves it.
+    pub pool: String,
+}
+
+/// A backend and its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendRow {
+    /// The id.
+    pub id: BackendId,
+    /// Its name.
+    pub name: String,
+    /// Its pool's name.
+    pub pool: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its share of the ring.
+    pub weight: u16,
+    /// How packets reach it.
+    pub forward: crate::config::Forward,
+}
+
+impl Layout {
+    /// Gives every VIP, pool and backend of a configuration its number.
+    pub fn of(config: &Config) -> Self {
+        let backends = backends(config);
+        let rings = config.pools.iter().map(|pool| ring_of(pool, &backends)).collect();
+        let (services, addresses) = services(config);
+        let vips = config.vips.iter().enumerate().map(|(index, vip)| VipRow {
+            id: VipId(number(index + 1)),
+            name: vip.name.clone(),
+            pool: config.pool_of(vip).name.to_string(),
+        });
+        Self { vips: vips.collect(), backends, rings, services, addresses }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the configuration's limits are far below 16 bits")]
+const fn number(index: usize) -> u16 {
+    assert!(index <= u16::MAX as usize);
+    index as u16
+}
+
+fn backends(config: &Config) -> Vec<BackendRow> {
+    let all = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let row = |(index, (pool, backend)): (usize, (&Pool, &crate::config::Backend))| BackendRow {
+        id: BackendId(number(index + 1)),
+        name: backend.name.to_string(),
+        pool: pool.name.to_string(),
+        address: backend.address,
+        weight: backend.weight,
+        forward: pool.forward,
+    };
+    all.enumerate().map(row).collect()
+}
+
+fn ring_of(pool: &Pool, backends: &[BackendRow]) -> Vec<Slot> {
+    let members: Vec<_> = backends
+        .iter()
+        .filter(|backend| backend.pool == pool.name.as_str())
+        .map(|backend| Member {
+            id: backend.id.0,
+            identity: ring::identity(&backend.name),
+            weight: u32::from(backend.weight),
+        })
+        .collect();
+    let owners = ring::build(&members);
+    owners.into_iter().map(|owner| Slot { owner: BackendId(owner), previous: BackendId::NONE }).collect()
+}
+
+/// The rules of each address lie together, sorted by protocol and port.
+fn services(config: &Config) -> (Vec<Service>, Vec<(Address, Services)>) {
+    let mut by_address: BTreeMap<IpAddr, Vec<Service>> = BTreeMap::new();
+    for (index, vip) in config.vips.iter().enumerate() {
+        by_address.entry(vip.address).or_default().push(service(config, vip, VipId(number(index + 1))));
+    }
+    let mut services = Vec::new();
+    let mut addresses = Vec::new();
+    for (address, mut rules) in by_address {
+        rules.sort_by_key(|rule| (rule.protocol, rule.port_first));
+        let run = Services { first: u32::from(number(services.len())), count: u32::from(number(rules.len())) };
+        addresses.push((address.into(), run));
+        services.append(&mut rules);
+    }
+    (services, addresses)
+}
+
+fn service(config: &Config, vip: &Vip, id: VipId) -> Service {
+    let pool = config.pool_of(vip);
+    let PoolIndex(index) = vip.pool;
+    Service {
+        port_first: vip.port,
+        port_last: vip.port,
+        protocol: match vip.protocol {
+            Protocol::Tcp => ip::TCP,
+        },
+        ways: ways(pool),
+        unknown_join: match pool.unknown_join {
+            UnknownJoin::Drop => tables::UnknownJoin::DROP,
+            UnknownJoin::Hash => tables::UnknownJoin::HASH,
+            UnknownJoin::Reset => tables::UnknownJoin::RESET,
+        },
+        reserved: 0,
+        pool: PoolId(number(index)),
+        vip: id,
+    }
+}
+
+fn ways(pool: &Pool) -> Ways {
+    let Join::By(ways) = &pool.join else { return Ways::OFF };
+    let mut bits = Ways::OFF;
+    for way in ways {
+        bits = bits.and(match way {
+            Way::Learn if pool.learn_unseen => Ways::LEARN.and(Ways::LEARN_UNSEEN),
+            Way::Learn => Ways::LEARN,
+        });
+    }
+    bits
+}
+
+impl BackendRow {
+    /// The data path's entry for this backend by a next hop, tunnelled from `source`. Nothing where the tunnel's two ends
+    /// would be of different families, which resolution never yields.
+    pub fn entry(&self, hop: &NextHop, source: IpAddr) -> Option<tables::Backend> {
+        let link =
+            Link { interface: hop.interface, source_mac: hop.source_mac, next_hop_mac: hop.next_hop_mac, mtu: hop.mtu };
+        if self.forward == crate::config::Forward::L2 {
+            return Some(tables::Backend::l2(&link));
+        }
+        let tunnel = match (source, self.address) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Tunnel::V4 { source, destination },
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Tunnel::V6 { source, destination },
+            _ => return None,
+        };
+        Some(tables::Backend::ipip(&link, tunnel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [balancer]
+        interface = "eth0"
+        [[pool]]
+        name = "web"
+        backend = [{ name = "b1", address = "10.0.0.1" }, { name = "b2", address = "10.0.0.2", weight = 300 }]
+        [[pool]]
+        name = "mail"
+        join = "off"
+        forward = "l2"
+        backend = [{ name = "b1", address = "10.0.0.3" }]
+        [[vip]]
+        address = "192.0.2.1"
+        protocol = "tcp"
+        port = 443
+        pool = "web"
+        [[vip]]
+        address = "192.0.2.1"
+        protocol = "tcp"
+        port = 25
+        pool = "mail"
+        [[vip]]
+        address = "2001:db8::1"
+        protocol = "tcp"
+        port = 443
+        pool = "web"
+    "#;
+
+    fn layout() -> Layout {
+        Layout::of(&Config::parse(CONFIG, "weir.toml").expect("a good configuration"))
+    }
+
+    #[test]
+    fn rules_of_an_address_lie_together_and_are_sorted() {
+        let layout = layout();
+        let (_, v4) = layout.addresses[0];
+        let rules = &layout.services[v4.first as usize..][..v4.count as usize];
+        let summary: Vec<_> = rules.iter().map(|rule| (rule.port_first, rule.pool.0, rule.vip.0, rule.ways)).collect();
+        assert_eq!(summary, [(25, 1, 2, Ways::OFF), (443, 0, 1, Ways::LEARN)]);
+        let (_, v6) = layout.addresses[1];
+        assert_eq!((layout.services[v6.first as usize].pool.0, v6.count), (0, 1));
+    }
+
+    #[test]
+    fn a_ring_holds_only_its_own_pools_backends_by_weight() {
+        let layout = layout();
+        let share = |pool: usize, id| layout.rings[pool].iter().filter(|slot| slot.owner == BackendId(id)).count();
+        assert_eq!((share(0, 1), share(0, 2), share(0, 3)), (16_384, 49_153, 0));
+        assert_eq!((share(1, 3), share(1, 0)), (65_537, 0));
+    }
+}

@@ -1,0 +1,198 @@
+//! The HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever asks whether Weir serves.
+//!
+//! It reads requests of strangers, so what one connection may cost is bounded: one request, a short time, and a small
+//! number of connections at once. It changes nothing.
+
+use super::Source;
+use super::collector::Exposition;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+/// Connections at once; the others wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 32;
+/// A connection may last so long.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// A pause after a failed accept (no file descriptors left, for example).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
+
+type Answer = Response<Full<Bytes>>;
+
+/// Whether packets are being served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet: `/healthz` answers 503.
+    Starting,
+    /// They are: `/healthz` answers 200.
+    Ready,
+}
+
+/// An open listener.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Opens the listener, so that a wrong address is known before anything is attached.
+    ///
+    /// # Errors
+    /// The system will not listen there.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let socket = TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })?;
+        Ok(Self { socket })
+    }
+
+    /// Where it listens; with the port that the kernel chose if port 0 was asked for.
+    ///
+    /// # Errors
+    /// The system does not know its own socket.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves until it is dropped.
+    ///
+    /// # Errors
+    /// The metrics contradict each other: a mistake in Weir.
+    pub async fn serve(
+        self,
+        source: Arc<dyn Source>,
+        readiness: watch::Receiver<Readiness>,
+    ) -> Result<Infallible, ListenError> {
+        let exposition = Arc::new(Exposition::new(source).map_err(ListenError::Metrics)?);
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.len() >= CONNECTIONS_MAX {
+                connections.join_next().await;
+            }
+            while connections.try_join_next().is_some() {}
+            let Ok((stream, _)) = self.socket.accept().await else {
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let pages = Pages { exposition: Arc::clone(&exposition), readiness: readiness.clone() };
+            connections.spawn(timeout(CONNECTION_TIME, serve_one(stream, pages)));
+        }
+    }
+}
+
+/// A connection that breaks is its client's affair.
+async fn serve_one(stream: TcpStream, pages: Pages) {
+    let service = service_fn(|request| async { Ok::<_, Infallible>(pages.answer(request).await) });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// What the listener has to show.
+struct Pages {
+    exposition: Arc<Exposition>,
+    readiness: watch::Receiver<Readiness>,
+}
+
+impl Pages {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let page = request.uri().path();
+        if !matches!(page, "/metrics" | "/healthz") {
+            let text = "no such page; there are /metrics and /healthz\n";
+            return text_answer(StatusCode::NOT_FOUND, text);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let text = "this page can only be read; use GET\n";
+            let mut answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, text);
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            answer.headers_mut().insert(ALLOW, allowed);
+            return answer;
+        }
+        match page {
+            "/metrics" => self.metrics().await,
+            _ => self.health(),
+        }
+    }
+
+    /// Reading the kernel's tables blocks, so it has a thread of its own.
+    async fn metrics(&self) -> Answer {
+        let exposition = Arc::clone(&self.exposition);
+        let text = match spawn_blocking(move || exposition.render()).await {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => return unreadable(&error),
+            Err(panicked) => return unreadable(&panicked),
+        };
+        let mut answer = text_answer(StatusCode::OK, text);
+        answer.headers_mut().insert(CONTENT_TYPE, PROMETHEUS_TEXT);
+        answer
+    }
+
+    fn health(&self) -> Answer {
+        match *self.readiness.borrow() {
+            Readiness::Ready => text_answer(StatusCode::OK, "ok\n"),
+            Readiness::Starting => text_answer(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        }
+    }
+}
+
+fn unreadable(error: &dyn Error) -> Answer {
+    let text = format!("the metrics cannot be read: {error}\n");
+    text_answer(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+fn text_answer(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, PLAIN_TEXT);
+    answer
+}
+
+/// Why the metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The system will not listen at the address.
+    #[error("metrics cannot listen on {address}: {source}{}", advice(*address, source.kind()))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Two families are the same, or a name is none.
+    #[error("the metrics contradict each other: {0}; please report it")]
+    Metrics(prometheus::Error),
+}
+
+fn advice(address: SocketAddr, kind: io::ErrorKind) -> String {
+    let port = address.port();
+    match kind {
+        io::ErrorKind::AddrInUse => format!(
+            "; `ss -ltnp sport = :{port}` shows who has it: stop that, or choose another port for listen in [metrics]"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface has this address: `ip address` shows those that exist, correct listen in [metrics]"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one for listen in [metrics]"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}

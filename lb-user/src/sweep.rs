@@ -1,0 +1,145 @@
+//! Ends what the data path cannot end itself: tokens whose connection is over, and entries of subflows that are gone.
+//!
+//! A token outlives its first subflow, for others may live on; it is never ended while it may still be needed, except
+//! under pressure, oldest first, and counted.
+
+use crate::bpf::{Balancer, HashTable};
+use aya::maps::MapError;
+use hashbrown::HashMap;
+use lb_common::{
+    ids::{FlowHash, Tick},
+    recent::{Bucket, bucket_of},
+    tables::{FlowEntry, Holder, TokenEntry, TokenKey},
+};
+
+/// How long a token stays after its first subflow has closed: 10 minutes, the longest that a second subflow is likely to
+/// be opened late. The kernel itself keeps a connection for 60 s after its last subflow.
+const TOKEN_LINGER: u32 = ticks(600);
+/// How long an entry stays after a FIN or RST of its subflow: the kernel's `close_timeout` of 60 s, and its `FIN_WAIT2`.
+const CLOSED_FLOW_LINGER: u32 = ticks(120);
+/// How long a silent subflow keeps its entry: 2 h 15 min, above the usual TCP keepalive of two hours.
+const IDLE_FLOW: u32 = ticks(8100);
+/// The part of the token table, in percent, above which the oldest tokens go, and down to which.
+const PRESSURE_PERCENT: (u64, u64) = (95, 90);
+
+const fn ticks(seconds: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "hours")]
+    let ticks = (seconds * 1_000_000_000 / Tick::NANOS) as u32;
+    ticks
+}
+
+/// What remains of one sweep to the next: the first subflows that have closed, and when.
+#[derive(Debug, Default)]
+pub struct Sweeper {
+    closed: HashMap<FlowHash, Tick>,
+}
+
+/// What a sweep found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Tokens that remain.
+    pub tokens: u64,
+    /// Tokens that ended because their connection did.
+    pub tokens_ended: u64,
+    /// Tokens that ended because the table was nearly full.
+    pub tokens_evicted: u64,
+    /// Joined flows that remain.
+    pub joined_flows: u64,
+    /// Joined flows that ended.
+    pub joined_flows_ended: u64,
+}
+
+impl Sweeper {
+    /// Goes through the tables once.
+    ///
+    /// # Errors
+    /// The kernel refuses a map operation.
+    pub fn sweep(&mut self, balancer: &mut Balancer, now: Tick) -> Result<Swept, MapError> {
+        let mut swept = Swept::default();
+        self.sweep_tokens(balancer, now, &mut swept)?;
+        sweep_flows(&mut balancer.joined, now, &mut swept)?;
+        Ok(swept)
+    }
+
+    fn sweep_tokens(&mut self, balancer: &mut Balancer, now: Tick, swept: &mut Swept) -> Result<(), MapError> {
+        let signs: Vec<Bucket> =
+            (0..balancer.closing.len()).map(|i| balancer.closing.read(i)).collect::<Result<_, _>>()?;
+        let mut closed = HashMap::new();
+        let mut remaining = Vec::new();
+        for entry in balancer.tokens.entries().collect::<Vec<_>>() {
+            let (key, mut entry) = entry?;
+            let before = entry;
+            for holder in entry.holders.iter_mut().filter(|holder| holder.is_some() && holder.state != Holder::CROWD) {
+                let Some(at) = self.closed_at(holder, &signs) else { continue };
+                if now.since(at) > TOKEN_LINGER {
+                    *holder = Holder::default();
+                } else {
+                    closed.insert(holder.flow, at);
+                }
+            }
+            if entry.holders.iter().all(|holder| matches!(holder.state, Holder::VACANT | Holder::CROWD)) {
+                balancer.tokens.remove(key)?;
+                swept.tokens_ended += 1;
+                continue;
+            }
+            if entry != before {
+                balancer.tokens.write(key, entry)?;
+            }
+            remaining.push((key, entry));
+        }
+        self.closed = closed;
+        swept.tokens_evicted = evict(&mut balancer.tokens, &mut remaining, now)?;
+        swept.tokens = remaining.len() as u64;
+        Ok(())
+    }
+
+    /// When the first subflow of a holder closed, if it has, by a sign of now or one remembered. A sign from before the
+    /// token was learned is of an older connection on the same 5-tuple.
+    fn closed_at(&self, holder: &Holder, signs: &[Bucket]) -> Option<Tick> {
+        let buckets = u32::try_from(signs.len()).unwrap_or(u32::MAX);
+        let sign = signs[bucket_of(holder.flow, buckets) as usize].of(holder.flow).map(|sign| sign.at);
+        let remembered = self.closed.get(&holder.flow).copied();
+        sign.or(remembered).filter(|at| at.since(holder.since) < u32::MAX / 2)
+    }
+}
+
+/// Ends the oldest tokens until there is room again.
+fn evict(
+    tokens: &mut HashTable<TokenKey, TokenEntry>,
+    remaining: &mut Vec<(TokenKey, TokenEntry)>,
+    now: Tick,
+) -> Result<u64, MapError> {
+    let limit = u64::from(tokens.limit()?);
+    let (start, stop) = PRESSURE_PERCENT;
+    if remaining.len() as u64 * 100 <= limit * start {
+        return Ok(0);
+    }
+    let age = |entry: &TokenEntry| {
+        let live = entry.holders.iter().filter(|holder| holder.is_some());
+        live.map(|holder| now.since(holder.since)).min()
+    };
+    remaining.sort_by_key(|(_, entry)| age(entry));
+    let keep = usize::try_from(limit * stop / 100).unwrap_or(usize::MAX);
+    let oldest = remaining.split_off(keep.min(remaining.len()));
+    for (key, _) in &oldest {
+        tokens.remove(*key)?;
+    }
+    Ok(oldest.len() as u64)
+}
+
+fn sweep_flows(joined: &mut HashTable<FlowHash, FlowEntry>, now: Tick, swept: &mut Swept) -> Result<(), MapError> {
+    for entry in joined.entries().collect::<Vec<_>>() {
+        let (flow, entry) = entry?;
+        let silence = now.since(entry.seen);
+        let closed = entry.state & FlowEntry::CLOSED != 0;
+        // A packet that came after `now` was read is no silence at all.
+        let over = silence < u32::MAX / 2 && silence > if closed { CLOSED_FLOW_LINGER } else { IDLE_FLOW };
+        if over {
+            joined.remove(flow)?;
+            swept.joined_flows_ended += 1;
+        } else {
+            swept.joined_flows += 1;
+        }
+    }
+    Ok(())
+}

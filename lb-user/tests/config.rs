@@ -1,0 +1,380 @@
+//! The configuration: good files become what they say, bad ones the exact message.
+//!
+//! Each `config/NAME.toml` is bad, and `config/NAME.expected` is what the operator reads. What is long or needs a key
+//! file is made here.
+
+use lb_user::config::{
+    Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, UnknownJoin, Way, XdpMode,
+};
+use proptest::prelude::*;
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+const SMALL: &str = r#"
+[balancer]
+interface = "eth0"
+[[pool]]
+name = "web"
+[[pool.backend]]
+name = "b1"
+address = "10.0.1.1"
+[[vip]]
+address = "192.0.2.1"
+protocol = "tcp"
+port = 443
+pool = "web"
+"#;
+
+const FULL: &str = r#"
+[balancer]
+interface = "eth0"
+xdp_mode = "generic"
+source_v4 = "10.0.0.5"
+source_v6 = "2001:db8::5"
+[metrics]
+listen = "127.0.0.1:9107"
+[limits]
+tokens = 1024
+joined_flows = 2048
+pending_handshakes = 4096
+embryonic_flows = 8192
+[[pool]]
+name = "web"
+join = "off"
+unknown_join = "reset"
+learn_unseen = true
+forward = "l2"
+[[pool.backend]]
+name = "b1"
+address = "10.0.1.1"
+weight = 0
+[[pool.backend]]
+name = "b2"
+address = "2001:db8:1::2"
+weight = 10000
+[[pool]]
+name = "spare"
+[[pool.backend]]
+name = "b1"
+address = "10.0.1.1"
+[[vip]]
+name = "web-v4"
+address = "192.0.2.1"
+protocol = "tcp"
+port = 443
+pool = "web"
+[[vip]]
+address = "2001:db8::1"
+protocol = "tcp"
+port = 443
+pool = "web"
+"#;
+
+fn refusal(text: &str) -> String {
+    match Config::parse(text, "weir.toml") {
+        Ok(config) => panic!("accepted: {config:#?}"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+#[test]
+fn bad_files_are_refused_in_the_expected_words() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let mut cases = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let expected = fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
+        assert_eq!(refusal(&text), expected.trim_end(), "{}", path.display());
+        cases += 1;
+    }
+    assert_eq!(cases, 26, "a case was added or lost");
+}
+
+#[test]
+fn a_small_file_gets_the_defaults() {
+    let config = Config::parse(SMALL, "weir.toml").unwrap();
+    assert_eq!(config.summary(), "1 VIP, 1 pool, 1 backend");
+    assert_eq!(config.balancer.interface.as_str(), "eth0");
+    assert_eq!(config.balancer.xdp_mode, XdpMode::Native);
+    assert!(config.balancer.cluster_key.is_none());
+    assert_eq!(config.metrics, None);
+    assert_eq!(config.limits.tokens, 1_048_576);
+    assert_eq!(config.limits.joined_flows, 262_144);
+    assert_eq!(config.limits.pending_handshakes, 262_144);
+    assert_eq!(config.limits.embryonic_flows, 65_536);
+    let [pool] = &config.pools[..] else {
+        panic!("one pool");
+    };
+    assert_eq!(pool.join, Join::By(vec![Way::Learn]));
+    assert_eq!(pool.unknown_join, UnknownJoin::Drop);
+    assert_eq!(pool.forward, Forward::Ipip);
+    assert!(!pool.learn_unseen);
+    assert_eq!(pool.backends[0].weight, 100);
+    assert_eq!(config.vips[0].name, "192.0.2.1:443/tcp");
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn a_full_file_becomes_what_it_says() {
+    let config = Config::parse(FULL, "weir.toml").unwrap();
+    assert_eq!(config.summary(), "2 VIPs, 2 pools, 3 backends");
+    assert_eq!(config.balancer.xdp_mode, XdpMode::Generic);
+    assert_eq!(config.balancer.source_v4, "10.0.0.5".parse().ok());
+    assert_eq!(config.balancer.source_v6, "2001:db8::5".parse().ok());
+    assert_eq!(config.metrics.unwrap().listen.port(), 9107);
+    assert_eq!(config.limits.tokens, 1024);
+    assert_eq!(config.limits.joined_flows, 2048);
+    assert_eq!(config.limits.pending_handshakes, 4096);
+    assert_eq!(config.limits.embryonic_flows, 8192);
+    let web = config.pool_of(&config.vips[1]);
+    assert_eq!(web.name.as_str(), "web");
+    assert_eq!(web.join, Join::Off);
+    assert_eq!(web.unknown_join, UnknownJoin::Reset);
+    assert_eq!(web.forward, Forward::L2);
+    assert!(web.learn_unseen);
+    assert_eq!(web.backends[0].weight, 0);
+    assert_eq!(web.backends[1].weight, 10_000);
+    assert_eq!(config.vips[0].name, "web-v4");
+    assert_eq!(config.vips[1].name, "[2001:db8::1]:443/tcp");
+    assert_eq!(config.vips[1].pool, PoolIndex(0));
+}
+
+#[test]
+fn an_unused_pool_and_no_vip_are_warnings() {
+    let config = Config::parse(FULL, "weir.toml").unwrap();
+    let [warning] = &config.warnings[..] else {
+        panic!("one warning: {:?}", config.warnings);
+    };
+    assert_eq!(warning.what, Oddity::UnusedPool);
+    assert_eq!(
+        warning.to_string(),
+        "weir.toml:28:1: pool \"spare\": no VIP uses this pool"
+    );
+
+    let without_vip = SMALL.split("[[vip]]").next().unwrap();
+    let config = Config::parse(without_vip, "weir.toml").unwrap();
+    let oddities: Vec<_> = config
+        .warnings
+        .iter()
+        .map(|warning| warning.what.clone())
+        .collect();
+    assert_eq!(oddities, [Oddity::NoVip, Oddity::UnusedPool]);
+}
+
+#[test]
+fn an_error_names_its_field_by_path() {
+    let text = SMALL.replace(
+        "address = \"10.0.1.1\"",
+        "address = \"10.0.1.1\"\nweight = 20000",
+    );
+    let Err(ConfigErrors::Wrong(errors)) = Config::parse(&text, "weir.toml") else {
+        panic!("refused");
+    };
+    assert_eq!(errors[0].field(), "pool[0].backend[0].weight");
+    assert_eq!((errors[0].line(), errors[0].column()), (9, 10));
+}
+
+#[test]
+fn numbers_of_things_are_limited() {
+    let backends = |range: std::ops::Range<u32>| {
+        range.fold(String::new(), |mut text, i| {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0001 + i);
+            writeln!(
+                text,
+                "[[pool.backend]]\nname = \"b{i}\"\naddress = \"{address}\""
+            )
+            .unwrap();
+            text
+        })
+    };
+    let vips = |range: std::ops::Range<u32>, ports: u32| {
+        range.fold(String::new(), |mut text, i| {
+            let (address, port) = (
+                std::net::Ipv4Addr::from_bits(0xc000_0201 + i / ports),
+                1 + i % ports,
+            );
+            writeln!(
+                text,
+                "[[vip]]\naddress = \"{address}\"\nprotocol = \"tcp\"\nport = {port}\npool = \"p0\""
+            )
+            .unwrap();
+            text
+        })
+    };
+    let pools = |range: std::ops::Range<u32>| {
+        range.fold(String::new(), |mut text, i| {
+            write!(text, "[[pool]]\nname = \"p{i}\"\n{}", backends(0..1)).unwrap();
+            text
+        })
+    };
+    let balancer = "[balancer]\ninterface = \"eth0\"\n";
+    let one_pool = "[[pool]]\nname = \"p0\"\n";
+
+    for (at_limit, above, message) in [
+        (
+            format!("{balancer}{one_pool}{}{}", backends(0..4096), vips(0..1, 1)),
+            format!("{balancer}{one_pool}{}{}", backends(0..4097), vips(0..1, 1)),
+            "weir.toml:12293:1: pool \"p0\": backend \"b4096\": there are 4097 backends, and 4096 are the most that one balancer serves; split them over balancers",
+        ),
+        (
+            format!("{balancer}{}{}", pools(0..64), vips(0..1, 1)),
+            format!("{balancer}{}{}", pools(0..65), vips(0..1, 1)),
+            "weir.toml:323:1: pool \"p64\": there are 65 pools, and 64 are the most that one balancer serves; split them over balancers",
+        ),
+        (
+            format!("{balancer}{}{}", pools(0..1), vips(0..1024, 64)),
+            format!("{balancer}{}{}", pools(0..1), vips(0..1025, 64)),
+            "weir.toml:5128:1: vip[1024]: there are 1025 VIPs, and 1024 are the most that one balancer serves; split them over balancers",
+        ),
+        (
+            format!("{balancer}{}{}", pools(0..1), vips(0..64, 64)),
+            format!("{balancer}{}{}", pools(0..1), vips(0..65, 65)),
+            "weir.toml:328:1: vip[64]: there are 65 VIPs with this address, and 64 are the most that one balancer serves; split them over balancers",
+        ),
+    ] {
+        assert!(Config::parse(&at_limit, "weir.toml").is_ok(), "{message}");
+        assert_eq!(refusal(&above), message);
+    }
+}
+
+#[test]
+fn the_cluster_key_is_its_owners_alone_and_never_printed() {
+    const KEY: &str = "00112233445566778899aabbccddeeff";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cluster.key");
+    let shown = path.display().to_string();
+    let text = SMALL.replace(
+        "\"eth0\"",
+        &format!("\"eth0\"\ncluster_key_file = {shown:?}"),
+    );
+    let refused = |content: &str, mode: u32| {
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let message = refusal(&text);
+        assert!(!message.contains("0011"), "{message}");
+        message.replace(&shown, "KEY")
+    };
+    let place = "weir.toml:4:20: balancer.cluster_key_file: ";
+
+    let missing = refusal(&text).replace(&shown, "KEY");
+    assert!(
+        missing.starts_with(&format!("{place}KEY: No such file or directory")),
+        "{missing}"
+    );
+    for mode in [0o640, 0o604, 0o620, 0o666] {
+        let wrong = format!(
+            "{place}KEY has the rights {mode:04o}, so others may read the secret; `chmod 0600 KEY`, and change the key if they did"
+        );
+        assert_eq!(refused(KEY, mode), wrong);
+    }
+    let malformed = format!(
+        "{place}KEY does not hold exactly 32 hexadecimal digits; write them with `openssl rand -hex 16`"
+    );
+    for content in [
+        "",
+        &KEY[1..],
+        &format!("{KEY}0"),
+        &format!("+{}", &KEY[1..]),
+        &format!("{KEY}\n{KEY}\n{KEY}"),
+    ] {
+        assert_eq!(refused(content, 0o600), malformed, "{content:?}");
+    }
+
+    fs::write(&path, format!("{KEY}\n")).unwrap();
+    for mode in [0o600, 0o400] {
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let config = Config::parse(&text, "weir.toml").unwrap();
+        let printed = format!("{config:?}");
+        assert!(printed.contains("ClusterKey(secret)"), "{printed}");
+        let key = config.balancer.cluster_key.unwrap();
+        assert_eq!(
+            u128::from_be_bytes(*key.bytes()),
+            0x0011_2233_4455_6677_8899_aabb_ccdd_eeff
+        );
+    }
+}
+
+#[test]
+fn a_key_file_that_is_no_plain_file_does_not_hang_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for path in [&fifo, folder.path()] {
+        let text = SMALL.replace(
+            "\"eth0\"",
+            &format!("\"eth0\"\ncluster_key_file = {path:?}"),
+        );
+        assert!(
+            refusal(&text).contains("is not a plain file; name a file with 32 hexadecimal digits")
+        );
+    }
+    let relative = SMALL.replace("\"eth0\"", "\"eth0\"\ncluster_key_file = \"weir.key\"");
+    assert_eq!(
+        refusal(&relative),
+        "weir.toml:4:20: balancer.cluster_key_file: weir.key is not an absolute path; write it from / on"
+    );
+}
+
+#[test]
+fn an_unreadable_file_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("weir.toml");
+    let error = Config::load(&missing).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "{}: No such file or directory (os error 2); write it, or name another with --config",
+            missing.display()
+        )
+    );
+    fs::write(&missing, [0xff, 0xfe]).unwrap();
+    let error = Config::load(&missing).unwrap_err().to_string();
+    assert!(error.ends_with("save it as UTF-8 text"), "{error}");
+}
+
+proptest! {
+    /// Any text gives a configuration or errors that have a place in it.
+    #[test]
+    fn any_text_is_judged(text in any::<String>()) {
+        judge(&text)?;
+    }
+
+    /// A good text with a piece replaced gets further into the checks.
+    #[test]
+    fn any_damage_is_judged(
+        from in 0..FULL.len(),
+        length in 0..40usize,
+        piece in prop_oneof![
+            Just("\"\"".to_owned()), Just("-1".to_owned()), Just("[]".to_owned()), Just("{}".to_owned()),
+            Just("\n[[pool]]\n".to_owned()), Just("\n[[vip]]\n".to_owned()), "[\\PC\n]{0,12}",
+        ],
+    ) {
+        let to = (from + length).min(FULL.len());
+        judge(&format!("{}{piece}{}", &FULL[..from], &FULL[to..]))?;
+    }
+}
+
+fn judge(text: &str) -> Result<(), TestCaseError> {
+    let Err(ConfigErrors::Wrong(errors)) = Config::parse(text, "weir.toml") else {
+        return Ok(());
+    };
+    prop_assert!(!errors.is_empty());
+    for error in errors {
+        let line = text.split('\n').nth(error.line() - 1);
+        let Some(line) = line else {
+            return Err(TestCaseError::fail(format!("no such line: {error}")));
+        };
+        prop_assert!(
+            error.column() <= line.chars().count() + 1,
+            "no such column: {}",
+            error
+        );
+    }
+    Ok(())
+}

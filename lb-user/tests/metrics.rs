@@ -1,0 +1,253 @@
+//! The metrics as a stranger sees them: by plain TCP, judged by promtool.
+
+use lb_user::metrics::{
+    BackendCount, FAMILIES, Listener, PacketCount, Readiness, Snapshot, Source, TableFill,
+};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Counts its snapshots, so that a stale answer shows.
+#[derive(Default)]
+struct Counting(AtomicU64);
+
+impl Source for Counting {
+    fn snapshot(&self) -> Snapshot {
+        let scrapes = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let packets = |vip: &str, reason, packets| PacketCount {
+            vip: vip.to_owned(),
+            pool: "web".to_owned(),
+            reason,
+            packets,
+            bytes: 60 * packets,
+        };
+        Snapshot {
+            packets: vec![
+                packets("web-v4", "ring", scrapes),
+                packets("web-v4", "unknown_join", 7),
+            ],
+            backends: vec![BackendCount {
+                pool: "web".to_owned(),
+                backend: "b1".to_owned(),
+                packets: 3,
+                bytes: 180,
+            }],
+            tables: vec![TableFill {
+                table: "tokens",
+                entries: 5,
+                limit: 1_048_576,
+            }],
+            xdp_mode: "native",
+        }
+    }
+}
+
+/// A source that cannot be read.
+struct Broken;
+
+impl Source for Broken {
+    fn snapshot(&self) -> Snapshot {
+        panic!("on purpose")
+    }
+}
+
+struct Served {
+    address: SocketAddr,
+    readiness: watch::Sender<Readiness>,
+    _tasks: JoinSet<()>,
+}
+
+async fn serve(source: impl Source) -> Served {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let address = listener.local_address().unwrap();
+    let (readiness, receiver) = watch::channel(Readiness::Starting);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let error = listener.serve(Arc::new(source), receiver).await;
+        panic!("it ended: {error:?}");
+    });
+    Served {
+        address,
+        readiness,
+        _tasks: tasks,
+    }
+}
+
+/// Sends one request and returns the whole answer.
+async fn ask(served: &Served, request_line: &str) -> String {
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let request = format!("{request_line} HTTP/1.1\r\nHost: weir\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").expect("headers end").1
+}
+
+#[tokio::test]
+async fn metrics_are_what_the_source_has_at_the_scrape() {
+    let served = serve(Counting::default()).await;
+    for scrape in 1..=2 {
+        let answer = ask(&served, "GET /metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(
+            answer.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"),
+            "{answer}"
+        );
+        let lines: Vec<_> = body(&answer).lines().collect();
+        for line in [
+            format!("weir_packets_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {scrape}"),
+            format!(
+                "weir_bytes_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {}",
+                60 * scrape
+            ),
+            "weir_packets_total{vip=\"web-v4\",pool=\"web\",reason=\"unknown_join\"} 7".to_owned(),
+            "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
+            "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
+            "weir_table_entries{table=\"tokens\"} 5".to_owned(),
+            "weir_table_limit{table=\"tokens\"} 1048576".to_owned(),
+            format!(
+                "weir_build_info{{version=\"{}\"}} 1",
+                env!("CARGO_PKG_VERSION")
+            ),
+            "weir_xdp_mode{mode=\"native\"} 1".to_owned(),
+        ] {
+            assert!(
+                lines.contains(&line.as_str()),
+                "{line} is missing in:\n{}",
+                body(&answer)
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn promtool_finds_no_fault() {
+    let served = serve(Counting::default()).await;
+    let answer = ask(&served, "GET /metrics").await;
+    let families = body(&answer)
+        .lines()
+        .filter(|line| line.starts_with("# TYPE "))
+        .count();
+    assert_eq!(families, FAMILIES.len());
+
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed: `cargo xtask setup` does it");
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(body(&answer).as_bytes())
+        .unwrap();
+    let verdict = promtool.wait_with_output().unwrap();
+    let words = [verdict.stdout, verdict.stderr].concat();
+    assert!(
+        verdict.status.success() && words.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&words)
+    );
+}
+
+#[tokio::test]
+async fn health_follows_readiness() {
+    let served = serve(Counting::default()).await;
+    assert!(
+        ask(&served, "GET /healthz")
+            .await
+            .starts_with("HTTP/1.1 503 ")
+    );
+    served.readiness.send_replace(Readiness::Ready);
+    let answer = ask(&served, "GET /healthz").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(body(&answer), "ok\n");
+}
+
+#[tokio::test]
+async fn wrong_requests_are_told_what_is_right() {
+    let served = serve(Counting::default()).await;
+    let answer = ask(&served, "GET /").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert_eq!(
+        body(&answer),
+        "no such page; there are /metrics and /healthz\n"
+    );
+    for page in ["/metrics", "/healthz"] {
+        let answer = ask(&served, &format!("POST {page}")).await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        assert!(answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
+    }
+    let answer = ask(&served, "HEAD /metrics").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && body(&answer).is_empty(),
+        "{answer}"
+    );
+    assert!(ask(&served, "nonsense").await.starts_with("HTTP/1.1 400 "));
+}
+
+#[tokio::test]
+async fn a_source_that_panics_is_an_error_page_and_no_more() {
+    let served = serve(Broken).await;
+    for _ in 0..2 {
+        assert!(
+            ask(&served, "GET /metrics")
+                .await
+                .starts_with("HTTP/1.1 500 ")
+        );
+    }
+    assert!(
+        ask(&served, "GET /healthz")
+            .await
+            .starts_with("HTTP/1.1 503 ")
+    );
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_keep_prometheus_out() {
+    let served = serve(Counting::default()).await;
+    let mut silent = Vec::new();
+    for _ in 0..31 {
+        silent.push(TcpStream::connect(served.address).await.unwrap());
+    }
+    assert!(
+        ask(&served, "GET /metrics")
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_says_what_to_do() {
+    let taken = Listener::bind("127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let address = taken.local_address().unwrap();
+    let error = Listener::bind(address).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "metrics cannot listen on {address}: Address already in use (os error 98); `ss -ltnp sport = :{}` shows who has it: stop that, or choose another port for listen in [metrics]",
+            address.port()
+        )
+    );
+    let error = Listener::bind("192.0.2.77:9107".parse().unwrap())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no interface has this address"), "{error}");
+}

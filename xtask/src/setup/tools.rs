@@ -1,0 +1,202 @@
+//! The commands that the lab and the tests call, and the Debian packages that hold them.
+//!
+//! A command that is on PATH is enough, wherever it comes from.
+
+use std::{collections::BTreeSet, env, ffi::OsString, path::Path};
+
+use anyhow::{Error, anyhow};
+
+use crate::{
+    progress,
+    setup::{Scope, apt::Apt},
+};
+
+/// Where a package's file goes that is taken out of it.
+const LOCAL_BIN: &str = "/usr/local/bin";
+/// Directories that a user's PATH may lack.
+const ADMIN_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+
+struct Tool {
+    command: &'static str,
+    source: Source,
+    /// The smallest scope that calls it.
+    scope: Scope,
+    needed_for: &'static str,
+}
+
+enum Source {
+    Package(&'static str),
+    /// One file of a package whose rest would start a service.
+    FileOf {
+        package: &'static str,
+        file: &'static str,
+    },
+}
+
+impl Tool {
+    const fn packaged(
+        command: &'static str,
+        package: &'static str,
+        scope: Scope,
+        needed_for: &'static str,
+    ) -> Self {
+        Self {
+            command,
+            source: Source::Package(package),
+            scope,
+            needed_for,
+        }
+    }
+}
+
+const TOOLS: [Tool; 9] = [
+    Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
+    Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues"),
+    Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
+    Tool::packaged("nstat", "iproute2", Scope::Lab, "the kernels' own counters"),
+    Tool::packaged(
+        "ethtool",
+        "ethtool",
+        Scope::Lab,
+        "the lab's offload settings",
+    ),
+    Tool::packaged(
+        "tcpdump",
+        "tcpdump",
+        Scope::Tests,
+        "captures in the lab tests",
+    ),
+    Tool::packaged(
+        "tshark",
+        "tshark",
+        Scope::Tests,
+        "judging the packet parser",
+    ),
+    Tool::packaged(
+        "bpftool",
+        "bpftool",
+        Scope::Tests,
+        "judging the loaded maps",
+    ),
+    Tool {
+        command: "promtool",
+        source: Source::FileOf {
+            package: "prometheus",
+            file: "usr/bin/promtool",
+        },
+        scope: Scope::Tests,
+        needed_for: "judging the metrics page",
+    },
+];
+
+/// Installs the commands that are missing in a scope; what cannot be had comes back.
+pub(crate) fn set_up(scope: Scope, apt: &mut Apt) -> Vec<Error> {
+    let (found, missing): (Vec<&Tool>, Vec<&Tool>) = TOOLS
+        .iter()
+        .filter(|tool| tool.scope <= scope)
+        .partition(|tool| is_there(tool.command));
+    if !found.is_empty() {
+        progress::say("Found", commands(&found));
+    }
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    progress::say("Missing", commands(&missing));
+    let (known, mut problems) = known_to(apt, missing);
+    problems.extend(install_packages(apt, &known).err());
+    problems.extend(known.iter().filter_map(|tool| extract(apt, tool).err()));
+    problems
+}
+
+/// The tools whose packages apt has, and a problem for each other.
+fn known_to<'a>(apt: &mut Apt, missing: Vec<&'a Tool>) -> (Vec<&'a Tool>, Vec<Error>) {
+    let packages = missing.iter().map(|tool| tool.package()).collect();
+    let unknown = match apt.unknown(&packages) {
+        Ok(unknown) => unknown,
+        Err(error) => {
+            let problem = error.context(format!("cannot install {}", commands(&missing)));
+            return (Vec::new(), vec![problem]);
+        }
+    };
+    let (lacking, known): (Vec<&Tool>, Vec<&Tool>) = missing
+        .into_iter()
+        .partition(|tool| unknown.contains(&tool.package()));
+    (
+        known,
+        lacking.into_iter().map(Tool::not_to_be_had).collect(),
+    )
+}
+
+fn install_packages(apt: &mut Apt, tools: &[&Tool]) -> anyhow::Result<()> {
+    let packages: BTreeSet<&str> = tools
+        .iter()
+        .filter_map(|tool| match tool.source {
+            Source::Package(package) => Some(package),
+            Source::FileOf { .. } => None,
+        })
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    apt.install(&packages)
+}
+
+fn extract(apt: &mut Apt, tool: &Tool) -> anyhow::Result<()> {
+    let Source::FileOf { package, file } = tool.source else {
+        return Ok(());
+    };
+    apt.extract(package, file, &Path::new(LOCAL_BIN).join(tool.command))
+}
+
+impl Tool {
+    fn package(&self) -> &'static str {
+        match self.source {
+            Source::Package(package) | Source::FileOf { package, .. } => package,
+        }
+    }
+
+    fn not_to_be_had(&self) -> Error {
+        anyhow!(
+            "`{}`, needed for {}, cannot be installed: apt knows no package `{}`; \
+             add Debian's `main` component to /etc/apt/sources.list.d, or put `{0}` on PATH",
+            self.command,
+            self.needed_for,
+            self.package(),
+        )
+    }
+}
+
+fn is_there(command: &str) -> bool {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(OsString::from(":"));
+    path.push(ADMIN_PATH);
+    which::which_in_global(command, Some(path)).is_ok_and(|mut found| found.next().is_some())
+}
+
+fn commands(tools: &[&Tool]) -> String {
+    tools
+        .iter()
+        .map(|tool| tool.command)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_is_there_and_nonsense_is_not() {
+        assert!(is_there("sh"));
+        assert!(!is_there("no-such-command-anywhere"));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_named_with_its_package_and_purpose() {
+        let tool = Tool::packaged("frob", "frob-tools", Scope::Lab, "frobbing");
+        let problem = tool.not_to_be_had().to_string();
+        for word in ["`frob`", "`frob-tools`", "frobbing", "PATH"] {
+            assert!(problem.contains(word), "{problem}");
+        }
+    }
+}
