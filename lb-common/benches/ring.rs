@@ -19,11 +19,7 @@ fn build_time(c: &mut Criterion) {
 /// Members whose weights spread over 1 to `weights`.
 fn pool(count: u16, weights: u32) -> Vec<Member> {
     (1..=count)
-        .map(|id| Member {
-            id,
-            identity: identity(&format!("backend-{id}")),
-            weight: 1 + u32::from(id) * 37 % weights,
-        })
+        .map(|id| Member { id, identity: identity(&format!("backend-{id}")), weight: 1 + u32::from(id) * 37 % weights })
         .collect()
 }
 

@@ -54,7 +54,6 @@ const fn words(b: [u8; 16]) -> [u64; 2] {
 impl FlowHash {
     /// The slot of the ring: the high half scaled to the number of slots, without a division.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "below RING_SLOTS")]
     pub const fn slot(self) -> u32 {
         (((self.0 >> 32) * RING_SLOTS as u64) >> 32) as u32
     }
@@ -82,7 +81,9 @@ mod tests {
 
     fn reference(key: [u8; 16], parts: &[&[u8]]) -> u64 {
         let mut hasher = SipHasher13::new_with_key(&key);
-        parts.iter().for_each(|part| hasher.write(part));
+        for part in parts {
+            hasher.write(part);
+        }
         hasher.finish()
     }
 

@@ -72,6 +72,9 @@ impl HostTables {
     }
 
     /// Adds a pool whose ring is `owners`, one per slot, and returns its id.
+    ///
+    /// # Panics
+    /// With more pools than a `u16` counts; likewise below.
     pub fn add_pool(&mut self, owners: impl IntoIterator<Item = u16>) -> PoolId {
         let pool = self.slots.len() / RING_SLOTS as usize;
         let slots = owners.into_iter().map(|id| Slot { owner: BackendId(id), previous: BackendId::NONE });
@@ -81,12 +84,18 @@ impl HostTables {
     }
 
     /// Adds a backend and returns its id.
+    ///
+    /// # Panics
+    /// With more backends than a `u16` counts.
     pub fn add_backend(&mut self, backend: Backend) -> BackendId {
         self.backends.push(backend);
         BackendId(u16::try_from(self.backends.len() - 1).expect("a backend id has 16 bits"))
     }
 
     /// Adds the rules of a VIP's address, which must be sorted by protocol and first port, without overlap.
+    ///
+    /// # Panics
+    /// With more rules than a `u32` counts.
     pub fn add_services(&mut self, address: Address, rules: &[Service]) {
         let number = |n: usize| u32::try_from(n).expect("few rules");
         let services = Services { first: number(self.services.len()), count: number(rules.len()) };

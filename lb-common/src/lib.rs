@@ -18,6 +18,7 @@ pub mod mptcp;
 pub mod packet;
 pub mod reason;
 pub mod recent;
+pub mod reset;
 #[cfg(any(test, feature = "std"))]
 pub mod ring;
 pub mod steer;

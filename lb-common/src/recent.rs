@@ -48,7 +48,6 @@ impl Recent {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the high half")]
 const fn tag(flow: FlowHash) -> u32 {
     (flow.0 >> 32) as u32
 }

@@ -47,6 +47,7 @@ pub struct Counter {
 
 /// Where the packets of a VIP that had a reason are counted.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a few dozen reasons")]
 pub const fn counter_index(vip: VipId, reason: Reason) -> u32 {
     vip.0 as u32 * Reason::COUNT as u32 + reason.index()
 }

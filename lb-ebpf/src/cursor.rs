@@ -1,7 +1,10 @@
 //! The packet cursor over XDP memory. This is the one place that turns an offset into packet memory; everything that
 //! reads or writes a packet goes through it, so nothing can miss the check against the packet's end.
 
-use aya_ebpf::{bindings::xdp_md, helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len}};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+};
 use core::arch::asm;
 use lb_common::{mptcp::Options, packet::Packet, wire::tcp::Tcp};
 
@@ -58,6 +61,16 @@ impl Frame {
     pub fn move_start(&mut self, bytes: i32) -> bool {
         // SAFETY: the helper refuses what does not fit; no reference into the packet outlives the exclusive borrow.
         unsafe { bpf_xdp_adjust_head(self.md, bytes) == 0 }
+    }
+
+    /// Cuts the packet's end off so that `len` bytes remain. False where it is shorter already.
+    #[inline(always)]
+    #[must_use]
+    pub fn cut_to(&mut self, len: usize) -> bool {
+        // SAFETY: the helper only reads the context.
+        let whole = unsafe { bpf_xdp_get_buff_len(self.md) };
+        // SAFETY: as in `move_start`.
+        unsafe { bpf_xdp_adjust_tail(self.md, len as i32 - whole as i32) == 0 }
     }
 }
 

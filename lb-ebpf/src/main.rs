@@ -7,6 +7,7 @@ mod bench;
 mod cursor;
 mod decap;
 mod maps;
+mod reply;
 mod send;
 
 use crate::{cursor::Frame, maps::KernelTables};
@@ -55,15 +56,16 @@ fn balance(md: *mut xdp_md) -> u32 {
         Err(reason) => reason,
     };
     maps::count(decision.vip, reason, 0);
-    without_backend(reason)
+    without_backend(md, reason)
 }
 
 /// What becomes of a packet that no backend gets.
 #[inline(always)]
-fn without_backend(reason: Reason) -> u32 {
+fn without_backend(md: *mut xdp_md, reason: Reason) -> u32 {
     match reason.action() {
         Action::Pass => xdp_action::XDP_PASS,
-        Action::Drop | Action::Forward | Action::Reply => xdp_action::XDP_DROP,
+        Action::Reply => reply::reply_reset(md),
+        Action::Drop | Action::Forward => xdp_action::XDP_DROP,
     }
 }
 

@@ -1,11 +1,7 @@
-//! The hashes of the data path: SipHash for flows, and the first words of SHA-1 and SHA-256 for MPTCP tokens.
+//! The hashes of the data path: `SipHash` for flows, and the first words of SHA-1 and SHA-256 for MPTCP tokens.
 //!
 //! All of it runs inside XDP as well as on the host. It must never allocate, panic, print a key, or loop by a length
 //! that the verifier cannot see; a stack frame here stays within 200 of the 512 bytes that BPF has.
-#![expect(
-    clippy::inline_always,
-    reason = "in BPF a call costs a stack frame and loses what the verifier knows of the arguments"
-)]
 
 pub mod sha1;
 pub mod sha256;
@@ -18,8 +14,8 @@ type Schedule = [[u32; 4]; 4];
 
 /// The only block of an eight-byte message: the message itself, a one bit, zeros, and its length of 64 bits.
 #[inline(always)]
-const fn padded([a, b, c, d, e, f, g, h]: [u8; 8]) -> Schedule {
-    let high = u32::from_be_bytes([a, b, c, d]);
-    let low = u32::from_be_bytes([e, f, g, h]);
+const fn padded(m: [u8; 8]) -> Schedule {
+    let high = u32::from_be_bytes([m[0], m[1], m[2], m[3]]);
+    let low = u32::from_be_bytes([m[4], m[5], m[6], m[7]]);
     [[high, low, 1 << 31, 0], [0; 4], [0; 4], [0, 0, 0, 64]]
 }

@@ -141,8 +141,7 @@ impl Capable {
         match (self.version, self.len, payload_len) {
             _ if !self.flags_are_known() => None,
             (0, 20, _) => Some(Version::V0),
-            (1, 20, 0) => Some(Version::V1),
-            (1, 22 | 24, 1..) => Some(Version::V1),
+            (1, 20, 0) | (1, 22 | 24, 1..) => Some(Version::V1),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use super::{Choice, arrival::Arrival, by_ring, learn, slot_of};
 use crate::{
     ids::BackendId,
-    mptcp::options::BOTH_KEYS_LEN,
+    mptcp::{Join, options::BOTH_KEYS_LEN},
     packet::Packet,
     reason::Reason,
     recent::Recent,
@@ -12,10 +12,10 @@ use crate::{
 
 #[inline(always)]
 pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival) -> Choice {
-    if tables.may_be_joined(arrival.flow) {
-        if let Some(choice) = choose_by_entry(tables, arrival) {
-            return choice;
-        }
+    if tables.may_be_joined(arrival.flow)
+        && let Some(choice) = choose_by_entry(tables, arrival)
+    {
+        return choice;
     }
     let ways = arrival.service.ways;
     if ways.has(Ways::LEARN) && arrival.tcp.closes() {
@@ -25,7 +25,7 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
     // A shorter option field holds neither both keys nor the ACK of a join.
     if ways.any() && arrival.tcp.options_len >= BOTH_KEYS_LEN && arrival.tcp.acknowledges() {
         let options = packet.mptcp_options(&arrival.tcp);
-        if options.join.is_some_and(|join| join.confirms()) {
+        if options.join.is_some_and(Join::confirms) {
             if let Some(choice) = confirm_join(tables, arrival) {
                 return choice;
             }

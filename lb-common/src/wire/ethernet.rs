@@ -52,6 +52,7 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Ethernet, WireError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
 

@@ -124,6 +124,7 @@ fn skip_extensions<P: Packet>(packet: &P, mut ip: Ip) -> Result<Ip, WireError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
 
