@@ -7,7 +7,8 @@ use crate::{
     limits,
     recent::{Bucket, bucket_of, buckets_for},
     tables::{
-        Backend, FlowEntry, Globals, InsertError, RING_SLOTS, Service, Services, Slot, Tables, TokenEntry, TokenKey,
+        Backend, Exception, FlowEntry, Globals, InsertError, RING_SLOTS, Service, Services, Slot, Tables, TokenEntry,
+        TokenKey,
     },
     wire::ip::Address,
 };
@@ -30,8 +31,12 @@ pub struct HostTables {
     pub backends: Vec<Backend>,
     /// Joined subflows that the ring does not answer.
     pub joined: HashMap<FlowHash, FlowEntry>,
-    /// How many of them there may be.
-    pub joined_max: usize,
+    /// Flows that began in a slot in transition.
+    pub moved: HashMap<FlowHash, FlowEntry>,
+    /// Flows that outlive the transition of their slot.
+    pub pinned: HashMap<FlowHash, FlowEntry>,
+    /// How many of each of these three kinds there may be.
+    pub entries_max: usize,
     /// Learned tokens.
     pub tokens: HashMap<TokenKey, TokenEntry>,
     /// How many of them there may be.
@@ -62,7 +67,9 @@ impl HostTables {
             slots: Vec::new(),
             backends: vec![Backend::GONE],
             joined: HashMap::new(),
-            joined_max: limits::JOINED_FLOWS.min as usize,
+            moved: HashMap::new(),
+            pinned: HashMap::new(),
+            entries_max: limits::JOINED_FLOWS.min as usize,
             tokens: HashMap::new(),
             tokens_max: limits::TOKENS.min as usize,
             pending: buckets(limits::PENDING_HANDSHAKES.min),
@@ -77,7 +84,7 @@ impl HostTables {
     /// With more pools than a `u16` counts; likewise below.
     pub fn add_pool(&mut self, owners: impl IntoIterator<Item = u16>) -> PoolId {
         let pool = self.slots.len() / RING_SLOTS as usize;
-        let slots = owners.into_iter().map(|id| Slot { owner: BackendId(id), previous: BackendId::NONE });
+        let slots = owners.into_iter().map(|id| Slot::settled(BackendId(id)));
         self.slots.extend(slots);
         self.slots.resize((pool + 1) * RING_SLOTS as usize, Slot::default());
         PoolId(u16::try_from(pool).expect("a pool id has 16 bits"))
@@ -134,20 +141,28 @@ impl Tables for HostTables {
         self.backends.get(usize::from(id.0))
     }
 
-    fn may_be_joined(&self, _flow: FlowHash) -> bool {
-        !self.joined.is_empty()
+    fn may_have_entry(&self, _flow: FlowHash) -> bool {
+        !(self.joined.is_empty() && self.moved.is_empty() && self.pinned.is_empty())
     }
 
-    fn joined(&mut self, flow: FlowHash) -> Option<&mut FlowEntry> {
-        self.joined.get_mut(&flow)
+    fn entry(&mut self, flow: FlowHash) -> Option<&mut FlowEntry> {
+        let Self { joined, moved, pinned, .. } = self;
+        [joined, moved, pinned].into_iter().find_map(|table| table.get_mut(&flow))
     }
 
-    fn insert_joined(&mut self, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
-        insert(&mut self.joined, self.joined_max, flow, entry)
+    fn insert_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
+        let table = match kind {
+            Exception::Joined => &mut self.joined,
+            Exception::Moved => &mut self.moved,
+            Exception::Pinned => &mut self.pinned,
+        };
+        insert(table, self.entries_max, flow, entry)
     }
 
-    fn remove_joined(&mut self, flow: FlowHash) {
-        self.joined.remove(&flow);
+    fn remove_entry(&mut self, flow: FlowHash) {
+        for table in [&mut self.joined, &mut self.moved, &mut self.pinned] {
+            table.remove(&flow);
+        }
     }
 
     fn token(&mut self, key: &TokenKey) -> Option<&mut TokenEntry> {

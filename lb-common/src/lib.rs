@@ -23,4 +23,6 @@ pub mod reset;
 pub mod ring;
 pub mod steer;
 pub mod tables;
+#[cfg(any(test, feature = "std"))]
+pub mod transition;
 pub mod wire;

@@ -38,6 +38,17 @@ pub const TOKENS: Limit = Limit { min: 1024, default: 1 << 20, max: 1 << 24 };
 /// Joined subflows that the ring does not answer. An entry takes about 80 bytes of kernel memory, allocated at load.
 pub const JOINED_FLOWS: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };
 
+/// Flows that began in a slot in transition. At 1,000 backends one more takes a thousandth of the slots; a whole pool
+/// that is replaced needs an entry for every connection that begins within the transition time.
+pub const MOVED_FLOWS: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };
+
+/// Flows that outlive the transition of their slot. While the table is full, transitions are extended.
+pub const PINNED_FLOWS: Limit = Limit { min: 1024, default: 1 << 17, max: 1 << 24 };
+
+/// Seconds for which a slot whose owner changed remembers the one before. By default 2 h 15 min, above the usual TCP
+/// keepalive of two hours, so that every live connection shows itself within a window.
+pub const TRANSITION_S: Limit = Limit { min: 1, default: 8100, max: 604_800 };
+
 /// MPTCP handshakes between the SYN and the third ACK, 16 bytes each. A flood of `r` SYNs a second overwrites one that
 /// lasts `t` seconds only when four land in its bucket: with 262,144 that takes about `r * t = 100,000` for one percent.
 pub const PENDING_HANDSHAKES: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };

@@ -86,8 +86,16 @@ reasons! {
         JoinUnknownHashed = "join_unknown_hashed",
         /// The ACK that confirms a join: the subflow has an entry now.
         Joined = "joined",
-        /// A subflow's entry names its backend.
+        /// An entry of the flow names its backend.
         Flow = "flow",
+        /// The slot is in transition: a flow without an entry is its previous owner's.
+        RingPrevious = "ring_previous",
+        /// The first ACK of a connection that began in a slot in transition: it has an entry now.
+        Moved = "moved",
+        /// A connection that outlives the transition of its slot: it has an entry now.
+        Pinned = "pinned",
+        /// The same, but the table of pinned flows is full: the transition will be extended.
+        PinnedFull = "pinned_full",
     }
     Reply {
         /// A joining SYN whose token is unknown, answered by a reset as the pool's policy says.
@@ -110,6 +118,8 @@ reasons! {
         JoinUnknown = "join_unknown",
         /// A joining SYN whose token two connections on two backends share.
         JoinAmbiguous = "join_ambiguous",
+        /// The first ACK of a connection in a slot in transition that found the table of moved flows full.
+        MovedFull = "moved_full",
         /// A confirmed join that found the table of joined flows full.
         JoinedFull = "joined_full",
         /// Too long for the path to the backend, tunnel included.

@@ -138,15 +138,52 @@ const _: () = assert!(size_of::<Service>() == 12);
 pub struct Slot {
     /// Who takes new connections.
     pub owner: BackendId,
-    /// Who took them before the last change, while that is in transition; else none.
-    pub previous: BackendId,
+    /// Read by [`Self::previous`] and [`Self::pins`].
+    previous: BackendId,
 }
 
 impl Slot {
+    /// The bit of `previous` that asks for entries for the survivors, see [`Self::pins`].
+    const PINS: u16 = 1 << 15;
+
+    /// A slot that no change has touched.
+    pub const fn settled(owner: BackendId) -> Self {
+        Self { owner, previous: BackendId::NONE }
+    }
+
+    /// A slot whose connections without an entry are its previous owner's.
+    pub const fn in_transition(owner: BackendId, previous: BackendId) -> Self {
+        Self { owner, previous }
+    }
+
+    /// Who took new connections before the change, while the slot is in transition; else none.
+    #[inline(always)]
+    pub const fn previous(self) -> BackendId {
+        BackendId(self.previous.0 & !Self::PINS)
+    }
+
+    /// Whether connections of two owners may be open here.
+    #[inline(always)]
+    pub const fn is_in_transition(self) -> bool {
+        self.previous.0 != 0
+    }
+
+    /// Whether the transition is about to end: what is still open at the previous owner gets an entry.
+    #[inline(always)]
+    pub const fn pins(self) -> bool {
+        self.previous.0 & Self::PINS != 0
+    }
+
+    /// The same slot, about to end its transition.
+    #[must_use]
+    pub const fn pinning(self) -> Self {
+        Self { owner: self.owner, previous: BackendId(self.previous.0 | Self::PINS) }
+    }
+
     /// Who has the connections of this slot that nothing else is known of.
     #[inline(always)]
     pub const fn established(self) -> BackendId {
-        if self.previous.is_some() { self.previous } else { self.owner }
+        if self.is_in_transition() { self.previous() } else { self.owner }
     }
 }
 
@@ -250,7 +287,7 @@ pub struct TokenEntry {
 
 const _: () = assert!(size_of::<TokenEntry>() == 32);
 
-/// A joined subflow that the ring does not answer.
+/// A flow that the ring does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowEntry {
@@ -267,7 +304,7 @@ pub struct FlowEntry {
 const _: () = assert!(size_of::<FlowEntry>() == 12);
 
 impl FlowEntry {
-    /// The subflow is open.
+    /// The flow is open.
     pub const OPEN: u16 = 1;
     /// A FIN or RST has come from the client.
     pub const CLOSED: u16 = 2;
@@ -283,10 +320,23 @@ pub mod state {
     pub const BEGUN_V1: u16 = 2;
     /// The handshake has taught its token; it teaches no other.
     pub const TAUGHT: u16 = 3;
+    /// A joined subflow waits for the ACK that confirms it.
+    pub const JOINING: u16 = 4;
     /// A new connection waits for the ACK that confirms it.
-    pub const EMBRYO: u16 = 4;
+    pub const OPENING: u16 = 6;
     /// The client has sent FIN or RST.
     pub const CLOSING: u16 = 5;
+}
+
+/// Why a flow is an exception to the ring. Each kind has a table of its own, so that none can fill another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exception {
+    /// A subflow that joined a connection on another backend than the ring's.
+    Joined,
+    /// A connection begun in a slot in transition, at its new owner.
+    Moved,
+    /// A connection older than the transition of its slot, which outlives it at the previous owner.
+    Pinned,
 }
 
 /// Why a table took no new entry.
@@ -314,16 +364,16 @@ pub trait Tables {
     fn backend(&self, id: BackendId) -> Option<&Backend>;
 
     /// Whether a flow may have an entry: no false "no", few false "yes".
-    fn may_be_joined(&self, flow: FlowHash) -> bool;
-    /// A joined subflow's entry.
-    fn joined(&mut self, flow: FlowHash) -> Option<&mut FlowEntry>;
-    /// A new entry for a joined subflow.
+    fn may_have_entry(&self, flow: FlowHash) -> bool;
+    /// A flow's entry, of whatever kind.
+    fn entry(&mut self, flow: FlowHash) -> Option<&mut FlowEntry>;
+    /// A new entry for a flow.
     ///
     /// # Errors
-    /// `Full` at the limit, `Exists` where there is one.
-    fn insert_joined(&mut self, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError>;
-    /// Ends a joined subflow's entry.
-    fn remove_joined(&mut self, flow: FlowHash);
+    /// `Full` at the limit of this kind, `Exists` where there is one of this kind.
+    fn insert_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError>;
+    /// Ends a flow's entry, of whatever kind.
+    fn remove_entry(&mut self, flow: FlowHash);
 
     /// A token's entry.
     fn token(&mut self, key: &TokenKey) -> Option<&mut TokenEntry>;

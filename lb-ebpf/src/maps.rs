@@ -17,8 +17,8 @@ use lb_common::{
     reason::Reason,
     recent::{Bucket, bucket_of, buckets_for, filter_place, filter_words},
     tables::{
-        Backend, Counter, FlowEntry, Globals, InsertError, RING_SLOTS, Service, Services, Slot, Tables, TokenEntry,
-        TokenKey, counter_index,
+        Backend, Counter, Exception, FlowEntry, Globals, InsertError, RING_SLOTS, Service, Services, Slot, Tables,
+        TokenEntry, TokenKey, counter_index,
     },
     wire::ip::Address,
 };
@@ -42,6 +42,10 @@ static SLOTS_OF_RINGS: Array<Slot, SLOTS> = Array::new();
 static BACKENDS_BY_ID: Array<Backend, BACKENDS> = Array::new();
 #[btf_map(name = "weir_joined")]
 static JOINED: HashMap<FlowHash, FlowEntry, { limits::JOINED_FLOWS.default as usize }> = HashMap::new();
+#[btf_map(name = "weir_moved")]
+static MOVED: HashMap<FlowHash, FlowEntry, { limits::MOVED_FLOWS.default as usize }> = HashMap::new();
+#[btf_map(name = "weir_pinned")]
+static PINNED: HashMap<FlowHash, FlowEntry, { limits::PINNED_FLOWS.default as usize }> = HashMap::new();
 #[btf_map(name = "weir_tokens")]
 static TOKENS: HashMap<TokenKey, TokenEntry, { limits::TOKENS.default as usize }> = HashMap::new();
 #[btf_map(name = "weir_pending")]
@@ -104,20 +108,33 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn may_be_joined(&self, flow: FlowHash) -> bool {
+    fn may_have_entry(&self, flow: FlowHash) -> bool {
         let Some(globals) = self.globals() else { return true };
         let (index, bit) = filter_place(flow, globals.filter_words);
         FILTER.get(index).is_none_or(|word| word & bit != 0)
     }
 
     #[inline(always)]
-    fn joined(&mut self, flow: FlowHash) -> Option<&mut FlowEntry> {
-        element!(JOINED, flow)
+    fn entry(&mut self, flow: FlowHash) -> Option<&mut FlowEntry> {
+        let place = match JOINED.get_ptr_mut(flow) {
+            Some(place) => place,
+            None => match MOVED.get_ptr_mut(flow) {
+                Some(place) => place,
+                None => PINNED.get_ptr_mut(flow)?,
+            },
+        };
+        // SAFETY: as for the elements of arrays; an entry that is removed meanwhile stays readable until the program ends.
+        Some(unsafe { &mut *place })
     }
 
     #[inline(always)]
-    fn insert_joined(&mut self, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
-        JOINED.insert(flow, entry, BPF_NOEXIST).map_err(insert_error)?;
+    fn insert_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
+        let inserted = match kind {
+            Exception::Joined => JOINED.insert(flow, entry, BPF_NOEXIST),
+            Exception::Moved => MOVED.insert(flow, entry, BPF_NOEXIST),
+            Exception::Pinned => PINNED.insert(flow, entry, BPF_NOEXIST),
+        };
+        inserted.map_err(insert_error)?;
         if let Some(globals) = self.globals() {
             let (index, bit) = filter_place(flow, globals.filter_words);
             if let Some(word) = FILTER.get_ptr_mut(index) {
@@ -129,9 +146,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn remove_joined(&mut self, flow: FlowHash) {
-        // Another CPU may have removed it first.
+    fn remove_entry(&mut self, flow: FlowHash) {
+        // A flow has an entry of one kind; another CPU may have removed it first.
         let _ = JOINED.remove(flow);
+        let _ = MOVED.remove(flow);
+        let _ = PINNED.remove(flow);
     }
 
     #[inline(always)]

@@ -1,27 +1,31 @@
 //! From a configuration to what stands in the tables: ids, rings, port rules. Pure: it asks nobody and writes nowhere.
 
 use crate::{
-    config::{Config, Join, Pool, PoolIndex, Protocol, UnknownJoin, Vip, Way},
+    config::{Config, Join, Pool, Protocol, UnknownJoin, Vip, Way},
+    numbering::{BackendName, Numbering},
     resolve::NextHop,
 };
 use lb_common::{
     encap::{Link, Tunnel},
     ids::{BackendId, PoolId, VipId},
     ring::{self, Member},
-    tables::{self, Service, Services, Slot, Ways},
+    tables::{self, Service, Services, Ways},
     wire::ip::{self, Address},
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Everything that the data path has to know of a configuration, but for the ways to its backends.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// The VIPs, by the rows of their counters less one.
+    /// The VIPs, in the order of the configuration.
     pub vips: Vec<VipRow>,
-    /// The backends of all pools, by their ids less one.
+    /// The backends of all pools, likewise.
     pub backends: Vec<BackendRow>,
-    /// The rings, by pool id.
-    pub rings: Vec<Vec<Slot>>,
+    /// The owners of the slots of each pool's ring.
+    pub rings: BTreeMap<PoolId, Vec<u16>>,
     /// The port rules of all addresses.
     pub services: Vec<Service>,
     /// Where each address has its rules.
@@ -44,12 +48,8 @@ pub struct VipRow {
 pub struct BackendRow {
     /// The id.
     pub id: BackendId,
-    /// Its name.
-    pub name: String,
-    /// Its pool's name.
-    pub pool: String,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its name, pool and address.
+    pub name: BackendName,
     /// Its share of the ring.
     pub weight: u16,
     /// How packets reach it.
@@ -57,13 +57,14 @@ pub struct BackendRow {
 }
 
 impl Layout {
-    /// Gives every VIP, pool and backend of a configuration its number.
-    pub fn of(config: &Config) -> Self {
-        let backends = backends(config);
-        let rings = config.pools.iter().map(|pool| ring_of(pool, &backends)).collect();
-        let (services, addresses) = services(config);
-        let vips = config.vips.iter().enumerate().map(|(index, vip)| VipRow {
-            id: VipId(number(index + 1)),
+    /// What stands in the tables for a configuration.
+    pub fn of(config: &Config, numbers: &Numbering) -> Self {
+        let backends = backends(config, numbers);
+        let rings = config.pools.iter().map(|pool| (numbers.pool(pool.name.as_str()), ring_of(pool, &backends)));
+        let rings = rings.collect();
+        let (services, addresses) = services(config, numbers);
+        let vips = config.vips.iter().map(|vip| VipRow {
+            id: vip_id(vip, numbers),
             name: vip.name.clone(),
             pool: config.pool_of(vip).name.to_string(),
         });
@@ -71,59 +72,57 @@ impl Layout {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the configuration's limits are far below 16 bits")]
-const fn number(index: usize) -> u16 {
-    assert!(index <= u16::MAX as usize);
-    index as u16
+fn vip_id(vip: &Vip, numbers: &Numbering) -> VipId {
+    numbers.vip(SocketAddr::new(vip.address, vip.port), &vip.protocol.to_string())
 }
 
-fn backends(config: &Config) -> Vec<BackendRow> {
+fn backends(config: &Config, numbers: &Numbering) -> Vec<BackendRow> {
     let all = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let row = |(index, (pool, backend)): (usize, (&Pool, &crate::config::Backend))| BackendRow {
-        id: BackendId(number(index + 1)),
-        name: backend.name.to_string(),
-        pool: pool.name.to_string(),
-        address: backend.address,
-        weight: backend.weight,
-        forward: pool.forward,
+    let row = |(pool, backend): (&Pool, &crate::config::Backend)| {
+        let name =
+            BackendName { pool: pool.name.to_string(), name: backend.name.to_string(), address: backend.address };
+        BackendRow { id: numbers.backend(&name), name, weight: backend.weight, forward: pool.forward }
     };
-    all.enumerate().map(row).collect()
+    all.map(row).collect()
 }
 
-fn ring_of(pool: &Pool, backends: &[BackendRow]) -> Vec<Slot> {
+fn ring_of(pool: &Pool, backends: &[BackendRow]) -> Vec<u16> {
     let members: Vec<_> = backends
         .iter()
-        .filter(|backend| backend.pool == pool.name.as_str())
+        .filter(|backend| backend.name.pool == pool.name.as_str())
         .map(|backend| Member {
             id: backend.id.0,
-            identity: ring::identity(&backend.name),
+            identity: ring::identity(&backend.name.name),
             weight: u32::from(backend.weight),
         })
         .collect();
-    let owners = ring::build(&members);
-    owners.into_iter().map(|owner| Slot { owner: BackendId(owner), previous: BackendId::NONE }).collect()
+    ring::build(&members)
 }
 
 /// The rules of each address lie together, sorted by protocol and port.
-fn services(config: &Config) -> (Vec<Service>, Vec<(Address, Services)>) {
+fn services(config: &Config, numbers: &Numbering) -> (Vec<Service>, Vec<(Address, Services)>) {
     let mut by_address: BTreeMap<IpAddr, Vec<Service>> = BTreeMap::new();
-    for (index, vip) in config.vips.iter().enumerate() {
-        by_address.entry(vip.address).or_default().push(service(config, vip, VipId(number(index + 1))));
+    for vip in &config.vips {
+        by_address.entry(vip.address).or_default().push(service(config, vip, numbers));
     }
     let mut services = Vec::new();
     let mut addresses = Vec::new();
     for (address, mut rules) in by_address {
         rules.sort_by_key(|rule| (rule.protocol, rule.port_first));
-        let run = Services { first: u32::from(number(services.len())), count: u32::from(number(rules.len())) };
+        let run = Services { first: number(services.len()), count: number(rules.len()) };
         addresses.push((address.into(), run));
         services.append(&mut rules);
     }
     (services, addresses)
 }
 
-fn service(config: &Config, vip: &Vip, id: VipId) -> Service {
+#[expect(clippy::cast_possible_truncation, reason = "at most one for each VIP")]
+const fn number(rules: usize) -> u32 {
+    rules as u32
+}
+
+fn service(config: &Config, vip: &Vip, numbers: &Numbering) -> Service {
     let pool = config.pool_of(vip);
-    let PoolIndex(index) = vip.pool;
     Service {
         port_first: vip.port,
         port_last: vip.port,
@@ -137,8 +136,8 @@ fn service(config: &Config, vip: &Vip, id: VipId) -> Service {
             UnknownJoin::Reset => tables::UnknownJoin::RESET,
         },
         reserved: 0,
-        pool: PoolId(number(index)),
-        vip: id,
+        pool: numbers.pool(pool.name.as_str()),
+        vip: vip_id(vip, numbers),
     }
 }
 
@@ -163,7 +162,7 @@ impl BackendRow {
         if self.forward == crate::config::Forward::L2 {
             return Some(tables::Backend::l2(&link));
         }
-        let tunnel = match (source, self.address) {
+        let tunnel = match (source, self.name.address) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => Tunnel::V4 { source, destination },
             (IpAddr::V6(source), IpAddr::V6(destination)) => Tunnel::V6 { source, destination },
             _ => return None,
@@ -205,7 +204,8 @@ mod tests {
     "#;
 
     fn layout() -> Layout {
-        Layout::of(&Config::parse(CONFIG, "weir.toml").expect("a good configuration"))
+        let config = Config::parse(CONFIG, "weir.toml").expect("a good configuration");
+        Layout::of(&config, &Numbering::default().next(&config).expect("few names"))
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_ring_holds_only_its_own_pools_backends_by_weight() {
         let layout = layout();
-        let share = |pool: usize, id| layout.rings[pool].iter().filter(|slot| slot.owner == BackendId(id)).count();
+        let share = |pool, id| layout.rings[&PoolId(pool)].iter().filter(|&&owner| owner == id).count();
         assert_eq!((share(0, 1), share(0, 2), share(0, 3)), (16_384, 49_153, 0));
         assert_eq!((share(1, 3), share(1, 0)), (65_537, 0));
     }

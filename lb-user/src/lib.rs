@@ -6,6 +6,7 @@ pub mod commands;
 pub mod config;
 pub mod layout;
 pub mod metrics;
+pub mod numbering;
 pub mod object;
 pub mod resolve;
 pub mod service;

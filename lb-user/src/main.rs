@@ -69,11 +69,11 @@ enum Mode {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { config, socket } => match Config::load(&config) {
-            Ok(config) => {
-                for warning in &config.warnings {
+            Ok(parsed) => {
+                for warning in &parsed.warnings {
                     eprintln!("{warning}");
                 }
-                report(block_on(commands::run::run(config, &socket)))
+                report(block_on(commands::run::run(parsed, &config, &socket)))
             }
             Err(errors) => {
                 eprintln!("{errors}");
@@ -100,8 +100,19 @@ fn report(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weir: {error:#}");
+            eprintln!("weir: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, but for those that an error already tells in its own words.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }

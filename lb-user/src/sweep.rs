@@ -5,9 +5,9 @@
 
 use crate::bpf::{Balancer, HashTable};
 use aya::maps::MapError;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use lb_common::{
-    ids::{FlowHash, Tick},
+    ids::{BackendId, FlowHash, Tick},
     recent::{Bucket, bucket_of},
     tables::{FlowEntry, Holder, TokenEntry, TokenKey},
 };
@@ -35,7 +35,7 @@ pub struct Sweeper {
 }
 
 /// What a sweep found and did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Tokens that remain.
     pub tokens: u64,
@@ -45,8 +45,14 @@ pub struct Swept {
     pub tokens_evicted: u64,
     /// Joined flows that remain.
     pub joined_flows: u64,
-    /// Joined flows that ended.
-    pub joined_flows_ended: u64,
+    /// Moved flows that remain.
+    pub moved_flows: u64,
+    /// Pinned flows that remain.
+    pub pinned_flows: u64,
+    /// Flows of these three kinds that ended.
+    pub flows_ended: u64,
+    /// The backends that a token or a flow's entry names.
+    pub backends: HashSet<BackendId>,
 }
 
 impl Sweeper {
@@ -57,8 +63,12 @@ impl Sweeper {
     pub fn sweep(&mut self, balancer: &mut Balancer, now: Tick) -> Result<Swept, MapError> {
         let mut swept = Swept::default();
         self.sweep_tokens(balancer, now, &mut swept)?;
-        sweep_flows(&mut balancer.joined, now, &mut swept)?;
-        Ok(swept)
+        let Swept { flows_ended, backends, .. } = &mut swept;
+        let mut sweep = |table| sweep_flows(table, now, flows_ended, backends);
+        let joined_flows = sweep(&mut balancer.joined)?;
+        let moved_flows = sweep(&mut balancer.moved)?;
+        let pinned_flows = sweep(&mut balancer.pinned)?;
+        Ok(Swept { joined_flows, moved_flows, pinned_flows, ..swept })
     }
 
     fn sweep_tokens(&mut self, balancer: &mut Balancer, now: Tick, swept: &mut Swept) -> Result<(), MapError> {
@@ -85,6 +95,7 @@ impl Sweeper {
             if entry != before {
                 balancer.tokens.write(key, entry)?;
             }
+            swept.backends.extend(entry.holders.iter().filter(|holder| holder.is_some()).map(|holder| holder.backend));
             remaining.push((key, entry));
         }
         self.closed = closed;
@@ -127,19 +138,26 @@ fn evict(
     Ok(oldest.len() as u64)
 }
 
-fn sweep_flows(joined: &mut HashTable<FlowHash, FlowEntry>, now: Tick, swept: &mut Swept) -> Result<(), MapError> {
-    for entry in joined.entries().collect::<Vec<_>>() {
+/// Ends the entries of a table that are over; how many remain.
+fn sweep_flows(
+    table: &mut HashTable<FlowHash, FlowEntry>,
+    now: Tick,
+    ended: &mut u64,
+    backends: &mut HashSet<BackendId>,
+) -> Result<u64, MapError> {
+    let mut remaining = 0;
+    for entry in table.entries().collect::<Vec<_>>() {
         let (flow, entry) = entry?;
         let silence = now.since(entry.seen);
         let closed = entry.state & FlowEntry::CLOSED != 0;
         // A packet that came after `now` was read is no silence at all.
-        let over = silence < u32::MAX / 2 && silence > if closed { CLOSED_FLOW_LINGER } else { IDLE_FLOW };
-        if over {
-            joined.remove(flow)?;
-            swept.joined_flows_ended += 1;
+        if silence < u32::MAX / 2 && silence > if closed { CLOSED_FLOW_LINGER } else { IDLE_FLOW } {
+            table.remove(flow)?;
+            *ended += 1;
         } else {
-            swept.joined_flows += 1;
+            backends.insert(entry.backend);
+            remaining += 1;
         }
     }
-    Ok(())
+    Ok(remaining)
 }

@@ -3,97 +3,117 @@
 use super::{Choice, arrival::Arrival, by_ring, learn, slot_of};
 use crate::{
     ids::BackendId,
-    mptcp::{Join, options::BOTH_KEYS_LEN},
+    mptcp::{Join, Options, options::BOTH_KEYS_LEN},
     packet::Packet,
     reason::Reason,
     recent::Recent,
-    tables::{FlowEntry, InsertError, Tables, Ways, state},
+    tables::{Exception, FlowEntry, InsertError, Slot, Tables, Ways, state},
 };
 
 #[inline(always)]
 pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival) -> Choice {
-    if tables.may_be_joined(arrival.flow)
+    if tables.may_have_entry(arrival.flow)
         && let Some(choice) = choose_by_entry(tables, arrival)
     {
         return choice;
     }
-    let ways = arrival.service.ways;
-    if ways.has(Ways::LEARN) && arrival.tcp.closes() {
+    if arrival.service.ways.has(Ways::LEARN) && arrival.tcp.closes() {
         note_closing(tables, arrival);
     }
-    let backend = slot_of(tables, arrival).established();
-    // A shorter option field holds neither both keys nor the ACK of a join.
-    if ways.any() && arrival.tcp.options_len >= BOTH_KEYS_LEN && arrival.tcp.acknowledges() {
-        let options = packet.mptcp_options(&arrival.tcp);
-        if options.join.is_some_and(Join::confirms) {
-            if let Some(choice) = confirm_join(tables, arrival) {
-                return choice;
-            }
-        } else if let Some(capable) = options.capable {
-            let reason = learn::from_third_packet(packet, tables, arrival, capable, backend);
-            return by_ring(backend, reason.unwrap_or(Reason::Ring));
-        }
+    let slot = slot_of(tables, arrival);
+    let options = handshake_options(packet, arrival);
+    let joins = options.join.is_some_and(Join::confirms);
+    let confirmed = if joins || slot.is_in_transition() { confirm(tables, arrival, slot) } else { None };
+    let (backend, reason) = match confirmed {
+        Some(choice) => choice?,
+        None => choose_by_slot(tables, arrival, slot)?,
+    };
+    let learned = match options.capable {
+        Some(capable) if !joins => learn::from_third_packet(packet, tables, arrival, capable, backend),
+        _ => None,
+    };
+    Ok((backend, learned.unwrap_or(reason)))
+}
+
+/// The MPTCP options of a packet that may end a handshake: a shorter option field holds neither both keys nor the ACK of
+/// a join.
+#[inline(always)]
+fn handshake_options<P: Packet>(packet: &P, arrival: &Arrival) -> Options {
+    let tcp = &arrival.tcp;
+    if arrival.service.ways.any() && tcp.options_len >= BOTH_KEYS_LEN && tcp.acknowledges() {
+        packet.mptcp_options(tcp)
+    } else {
+        Options::default()
     }
-    by_ring(backend, Reason::Ring)
 }
 
 /// The backend of a flow that has an entry, unless the entry ends here because a confirmed successor has taken its place.
 #[inline(always)]
 fn choose_by_entry<T: Tables>(tables: &mut T, arrival: &Arrival) -> Option<Choice> {
     let now = tables.now();
-    let entry = tables.joined(arrival.flow)?;
-    if entry.state & FlowEntry::CONTESTED == 0 {
-        entry.seen = now;
-        if arrival.tcp.closes() {
-            entry.state |= FlowEntry::CLOSED;
-        }
-        return Some(Ok((entry.backend, Reason::Flow)));
+    let entry = tables.entry(arrival.flow)?;
+    let (backend, contested) = (entry.backend, entry.state & FlowEntry::CONTESTED != 0);
+    entry.seen = now;
+    if arrival.tcp.closes() {
+        entry.state |= FlowEntry::CLOSED;
     }
-    let live = entry.backend;
-    let Some(backend) = take_embryo(tables, arrival) else {
-        return Some(Ok((live, Reason::Flow)));
-    };
-    tables.remove_joined(arrival.flow);
-    if slot_of(tables, arrival).established() == backend {
-        return Some(Ok((backend, Reason::Ring)));
+    if contested && confirmed_embryo(tables, arrival).is_some() {
+        tables.remove_entry(arrival.flow);
+        return None;
     }
-    Some(insert(tables, arrival, backend))
+    Some(Ok((backend, Reason::Flow)))
 }
 
-/// The ACK of a join (RFC 8684, 3.2) makes the entry that its SYN asked for.
+/// The backend that the ring names for a flow without an entry.
 #[inline(always)]
-fn confirm_join<T: Tables>(tables: &mut T, arrival: &Arrival) -> Option<Choice> {
-    let backend = take_embryo(tables, arrival)?;
-    Some(insert(tables, arrival, backend))
+fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> Choice {
+    if !slot.is_in_transition() {
+        return by_ring(slot.owner, Reason::Ring);
+    }
+    let backend = slot.previous();
+    if !slot.pins() || arrival.tcp.closes() || backend == slot.owner {
+        return Ok((backend, Reason::RingPrevious));
+    }
+    match insert(tables, arrival, backend, Exception::Pinned) {
+        Ok(()) => Ok((backend, Reason::Pinned)),
+        Err(()) => Ok((backend, Reason::PinnedFull)),
+    }
 }
 
-/// The backend chosen for the SYN that this packet confirms: it carries the very next sequence number, which nobody
-/// knows who has not seen the SYN.
+/// Makes the entry that a SYN asked for, where the ring does not answer: for a joined subflow (RFC 8684, 3.2: its ACK
+/// carries `MP_JOIN` until the server has acknowledged it) or a connection that began in a slot in transition.
 #[inline(always)]
-fn take_embryo<T: Tables>(tables: &mut T, arrival: &Arrival) -> Option<BackendId> {
-    let sequence = arrival.tcp.sequence;
+fn confirm<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> Option<Choice> {
+    let embryo = *confirmed_embryo(tables, arrival)?;
+    let kind = if embryo.state == state::JOINING { Exception::Joined } else { Exception::Moved };
+    if slot.established() != embryo.backend && insert(tables, arrival, embryo.backend, kind).is_err() {
+        return Some(Err(if kind == Exception::Joined { Reason::JoinedFull } else { Reason::MovedFull }));
+    }
+    if let Some(bucket) = tables.embryonic(arrival.flow) {
+        bucket.remove(arrival.flow);
+    }
+    Some(Ok((embryo.backend, if kind == Exception::Joined { Reason::Joined } else { Reason::Moved })))
+}
+
+/// What was chosen for the SYN that this packet confirms: it carries the very next sequence number, which nobody knows
+/// who has not seen the SYN.
+#[inline(always)]
+fn confirmed_embryo<'t, T: Tables>(tables: &'t mut T, arrival: &Arrival) -> Option<&'t Recent> {
     if !arrival.tcp.acknowledges() {
         return None;
     }
+    let sequence = arrival.tcp.sequence;
     let embryo = tables.embryonic(arrival.flow)?.find(arrival.flow)?;
-    if embryo.sequence.wrapping_add(1) != sequence {
-        return None;
-    }
-    embryo.state = 0;
-    Some(embryo.backend)
+    if embryo.sequence.wrapping_add(1) == sequence { Some(embryo) } else { None }
 }
 
 #[inline(always)]
-fn insert<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId) -> Choice {
-    let entry = FlowEntry {
-        sequence: arrival.tcp.sequence.wrapping_sub(1),
-        seen: tables.now(),
-        backend,
-        state: FlowEntry::OPEN,
-    };
-    match tables.insert_joined(arrival.flow, entry) {
-        Ok(()) | Err(InsertError::Exists) => Ok((backend, Reason::Joined)),
-        Err(InsertError::Full) => Err(Reason::JoinedFull),
+fn insert<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId, kind: Exception) -> Result<(), ()> {
+    let sequence = arrival.tcp.sequence.wrapping_sub(1);
+    let entry = FlowEntry { sequence, seen: tables.now(), backend, state: FlowEntry::OPEN };
+    match tables.insert_entry(kind, arrival.flow, entry) {
+        Ok(()) | Err(InsertError::Exists) => Ok(()),
+        Err(InsertError::Full) => Err(()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     packet::Packet,
     reason::Reason,
     recent::Recent,
-    tables::{FlowEntry, Tables, TokenKey, UnknownJoin, Ways, state},
+    tables::{Exception, FlowEntry, Tables, TokenKey, UnknownJoin, Ways, state},
 };
 
 #[inline(always)]
@@ -34,11 +34,12 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
 /// A new connection goes to the slot's owner, whatever entry an older one on the same 5-tuple has left.
 #[inline(always)]
 fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> Choice {
-    let owner = slot_of(tables, arrival).owner;
-    if owner.is_some() && contest(tables, arrival) {
-        await_confirmation(tables, arrival, owner);
+    let slot = slot_of(tables, arrival);
+    let contested = contest(tables, arrival);
+    if slot.owner.is_some() && (contested || slot.established() != slot.owner) {
+        await_confirmation(tables, arrival, slot.owner, Exception::Moved);
     }
-    by_ring(owner, reason)
+    by_ring(slot.owner, reason)
 }
 
 #[inline(always)]
@@ -54,7 +55,7 @@ fn choose_join<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> 
     let ring_answers = slot_of(tables, arrival).established() == backend;
     let contested = contest(tables, arrival);
     if contested || !ring_answers {
-        await_confirmation(tables, arrival, backend);
+        await_confirmation(tables, arrival, backend, Exception::Joined);
     }
     Ok((backend, Reason::JoinToken))
 }
@@ -62,11 +63,11 @@ fn choose_join<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> 
 /// Marks the entry of an older connection on this 5-tuple, if there is one, as possibly succeeded.
 #[inline(always)]
 fn contest<T: Tables>(tables: &mut T, arrival: &Arrival) -> bool {
-    if !tables.may_be_joined(arrival.flow) {
+    if !tables.may_have_entry(arrival.flow) {
         return false;
     }
     let sequence = arrival.tcp.sequence;
-    match tables.joined(arrival.flow) {
+    match tables.entry(arrival.flow) {
         Some(entry) if entry.sequence != sequence => {
             entry.state |= FlowEntry::CONTESTED;
             true
@@ -76,8 +77,9 @@ fn contest<T: Tables>(tables: &mut T, arrival: &Arrival) -> bool {
 }
 
 #[inline(always)]
-fn await_confirmation<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId) {
-    let embryo = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), backend, state::EMBRYO);
+fn await_confirmation<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId, kind: Exception) {
+    let state = if kind == Exception::Joined { state::JOINING } else { state::OPENING };
+    let embryo = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), backend, state);
     if let Some(bucket) = tables.embryonic(arrival.flow) {
         bucket.insert(embryo);
     }

@@ -16,7 +16,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// The VIPs, in the order of the configuration.
     pub vips: Vec<VipStatus>,
-    /// The backends, likewise.
+    /// The pools, likewise.
+    pub pools: Vec<PoolStatus>,
+    /// The backends, with those that are leaving.
     pub backends: Vec<BackendStatus>,
     /// The tables that connections need.
     pub tables: Vec<TableStatus>,
@@ -43,6 +45,17 @@ pub struct VipStatus {
     pub reasons: Vec<(String, u64)>,
 }
 
+/// A pool and what is left of its changes.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: String,
+    /// Slots of its ring that connections of two backends may be in.
+    pub slots_in_transition: usize,
+    /// Seconds until the last of them settles; nothing when all have.
+    pub transition_ends_in_s: Option<u64>,
+}
+
 /// A backend and its packets since the start.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct BackendStatus {
@@ -54,6 +67,8 @@ pub struct BackendStatus {
     pub address: IpAddr,
     /// Its share of the ring.
     pub weight: u16,
+    /// It is no longer in the configuration, but may still have flows.
+    pub leaving: bool,
     /// MAC address and interface by which it is reached; nothing while it is not.
     pub next_hop: Option<String>,
     /// Packets sent to it.
@@ -83,6 +98,11 @@ impl fmt::Display for Status {
                 writeln!(f, "  {reason:<82} {packets:>12}")?;
             }
         }
+        writeln!(f, "\n{:<24} {:>20} {:>16}", "POOL", "SLOTS IN TRANSITION", "SETTLED IN")?;
+        for pool in &self.pools {
+            let settled = pool.transition_ends_in_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
+            writeln!(f, "{:<24} {:>20} {settled:>16}", pool.name, pool.slots_in_transition)?;
+        }
         writeln!(
             f,
             "\n{:<24} {:<16} {:<40} {:>6} {:>12}  NEXT HOP",
@@ -91,8 +111,9 @@ impl fmt::Display for Status {
         for backend in &self.backends {
             let address = backend.address.to_string();
             let hop = backend.next_hop.as_deref().unwrap_or("unreachable");
+            let leaving = if backend.leaving { " (leaving)" } else { "" };
             let BackendStatus { name, pool, weight, packets, .. } = backend;
-            writeln!(f, "{name:<24} {pool:<16} {address:<40} {weight:>6} {packets:>12}  {hop}")?;
+            writeln!(f, "{name:<24} {pool:<16} {address:<40} {weight:>6} {packets:>12}  {hop}{leaving}")?;
         }
         writeln!(f, "\n{:<24} {:>12} {:>12}", "TABLE", "ENTRIES", "LIMIT")?;
         for table in &self.tables {

@@ -26,6 +26,10 @@ pub struct Sizes {
     pub tokens: u32,
     /// Joined subflows that the ring does not answer.
     pub joined_flows: u32,
+    /// Flows that began in a slot in transition.
+    pub moved_flows: u32,
+    /// Flows that outlive the transition of their slot.
+    pub pinned_flows: u32,
     /// MPTCP handshakes that have not ended.
     pub pending_handshakes: u32,
     /// Joins that no ACK has confirmed.
@@ -38,6 +42,8 @@ impl Default for Sizes {
             pools: limits::POOLS_MAX,
             tokens: limits::TOKENS.default,
             joined_flows: limits::JOINED_FLOWS.default,
+            moved_flows: limits::MOVED_FLOWS.default,
+            pinned_flows: limits::PINNED_FLOWS.default,
             pending_handshakes: limits::PENDING_HANDSHAKES.default,
             embryonic_flows: limits::EMBRYONIC_FLOWS.default,
         }
@@ -45,13 +51,18 @@ impl Default for Sizes {
 }
 
 impl Sizes {
+    /// Words of the filter in front of all entries.
+    const fn filter_words(&self) -> u32 {
+        filter_words(self.joined_flows + self.moved_flows + self.pinned_flows)
+    }
+
     /// What the data path must know of them, with the key of the flow hash.
     pub fn globals(&self, cluster_key: lb_common::hash::SipKey) -> Globals {
         Globals {
             cluster_key,
             pending_buckets: buckets_for(self.pending_handshakes),
             embryonic_buckets: buckets_for(self.embryonic_flows),
-            filter_words: filter_words(self.joined_flows),
+            filter_words: self.filter_words(),
             reserved: 0,
         }
     }
@@ -67,6 +78,8 @@ pub struct Balancer {
     pub slots: ArrayTable<Slot>,
     pub backends: ArrayTable<Backend>,
     pub joined: HashTable<FlowHash, FlowEntry>,
+    pub moved: HashTable<FlowHash, FlowEntry>,
+    pub pinned: HashTable<FlowHash, FlowEntry>,
     pub tokens: HashTable<TokenKey, TokenEntry>,
     pub pending: ArrayTable<Bucket>,
     pub embryonic: ArrayTable<Bucket>,
@@ -94,7 +107,9 @@ impl Balancer {
             .map_max_entries("weir_joined", sizes.joined_flows)
             .map_max_entries("weir_pending", buckets_for(sizes.pending_handshakes))
             .map_max_entries("weir_embryonic", buckets_for(sizes.embryonic_flows))
-            .map_max_entries("weir_filter", filter_words(sizes.joined_flows))
+            .map_max_entries("weir_moved", sizes.moved_flows)
+            .map_max_entries("weir_pinned", sizes.pinned_flows)
+            .map_max_entries("weir_filter", sizes.filter_words())
             .load(OBJECT)
             .map_err(LoadError::object)?;
         program(&mut ebpf)?.load().map_err(|error| LoadError::program(PROGRAM, error))?;
@@ -105,6 +120,8 @@ impl Balancer {
             slots: array(&mut ebpf, "weir_slots")?,
             backends: array(&mut ebpf, "weir_backends")?,
             joined: hash(&mut ebpf, "weir_joined")?,
+            moved: hash(&mut ebpf, "weir_moved")?,
+            pinned: hash(&mut ebpf, "weir_pinned")?,
             tokens: hash(&mut ebpf, "weir_tokens")?,
             pending: array(&mut ebpf, "weir_pending")?,
             embryonic: array(&mut ebpf, "weir_embryonic")?,

@@ -2,10 +2,11 @@
 
 use crate::{
     admin::AdminSocket,
-    config::Config,
+    config::{Config, Forward},
+    layout::BackendRow,
     metrics::{Listener, Readiness},
-    resolve::{Reach, Resolver, Target},
-    service::Service,
+    resolve::{NextHop, Reach, ResolveError, Resolver, Target},
+    service::{Reloaded, Service},
 };
 use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
@@ -14,7 +15,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval},
 };
 
 /// How often ended tokens and flows are looked for.
@@ -22,11 +23,14 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How often a backend without a way is tried again, beside every change that the kernel reports.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Runs a balancer until SIGTERM or SIGINT.
+/// How often the transitions of the rings are moved on.
+const ADVANCE: Duration = Duration::from_secs(1);
+
+/// Runs a balancer until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
 ///
 /// # Errors
 /// It could not be brought up; nothing stays attached then.
-pub async fn run(config: Config, socket: &Path) -> Result<()> {
+pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()> {
     let resolver = Resolver::connect()?;
     resolver.interface(config.balancer.interface.as_str()).await?;
     let listener = match config.metrics {
@@ -34,11 +38,9 @@ pub async fn run(config: Config, socket: &Path) -> Result<()> {
         None => None,
     };
     let admin = AdminSocket::bind(socket).await?;
-    let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
+    let interface = config.balancer.interface.clone();
 
     let service = Arc::new(spawn_blocking(move || Service::load(config)).await??);
-    let mut changes = resolver.watch();
     resolve(&service, &resolver).await?;
     service.attach()?;
 
@@ -53,58 +55,91 @@ pub async fn run(config: Config, socket: &Path) -> Result<()> {
     }
     tasks.spawn(admin.serve(Arc::clone(&service)));
     ready.send_replace(Readiness::Ready);
-    eprintln!("weir: ready, steering on {}", service.config().balancer.interface);
+    steer(&service, &resolver, config_path).await?;
+    eprintln!("weir: ending; {interface} is free");
+    Ok(())
+}
 
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut retry = interval(RETRY);
-    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Keeps the tables true until a signal ends it.
+async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
+    let mut changes = resolver.watch();
+    let (mut sweep, mut retry, mut advance) = (every(SWEEP), every(RETRY), every(ADVANCE));
+    eprintln!("weir: ready");
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => match reload(service, resolver, config_path).await {
+                Ok(reloaded) => eprintln!("weir: reloaded: {reloaded}"),
+                Err(error) => eprintln!("weir: not reloaded, nothing has changed: {error:#}"),
+            },
             change = changes.next() => {
                 change?;
-                resolve(&service, &resolver).await?;
+                resolve(service, resolver).await?;
             }
             _ = retry.tick() => {
                 if service.lacks_a_way() {
-                    resolve(&service, &resolver).await?;
+                    resolve(service, resolver).await?;
                 }
             }
+            _ = advance.tick() => service.advance()?,
             _ = sweep.tick() => {
-                let service = Arc::clone(&service);
+                let service = Arc::clone(service);
                 spawn_blocking(move || service.sweep()).await??;
             }
         }
     }
-    eprintln!("weir: ending; {} is free", service.config().balancer.interface);
-    Ok(())
 }
 
-/// Looks for the way to every backend, all at once, and tells the operator what is new.
-async fn resolve(service: &Service, resolver: &Resolver) -> Result<()> {
-    let look = |backend: &crate::layout::BackendRow| {
-        let reach = match backend.forward {
-            crate::config::Forward::Ipip => Reach::Routed,
-            crate::config::Forward::L2 => Reach::OnLink,
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Reads the configuration again and puts it in force, if all of it holds.
+async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reloaded> {
+    let staged = service.stage(Config::load(config_path)?)?;
+    let mut hops = Vec::new();
+    for (row, hop) in ways(resolver, staged.newcomers()).await {
+        if let Err(error) = &hop {
+            eprintln!("weir: {error}; its packets are dropped until then");
+        }
+        hops.push((row.id, hop.ok()));
+    }
+    let service = Arc::clone(service);
+    Ok(spawn_blocking(move || service.commit(staged, hops)).await??)
+}
+
+/// Looks for the ways to backends, all at once.
+async fn ways(resolver: &Resolver, backends: &[BackendRow]) -> Vec<(BackendRow, Result<NextHop, ResolveError>)> {
+    let look = async |row: &BackendRow| {
+        let reach = match row.forward {
+            Forward::Ipip => Reach::Routed,
+            Forward::L2 => Reach::OnLink,
         };
-        Target { backend: backend.name.clone(), address: backend.address, reach }
+        let target = Target { backend: row.name.name.clone(), address: row.name.address, reach };
+        (row.clone(), resolver.next_hop(&target).await)
     };
-    let targets: Vec<_> = service.backends().iter().map(look).collect();
-    let hops = join_all(targets.iter().map(|target| resolver.next_hop(target))).await;
-    for (index, hop) in hops.into_iter().enumerate() {
-        let Target { backend, address, .. } = &targets[index];
+    join_all(backends.iter().map(look)).await
+}
+
+/// Looks for the way to every backend anew, and tells the operator what is new.
+async fn resolve(service: &Service, resolver: &Resolver) -> Result<()> {
+    for (row, hop) in ways(resolver, &service.backends()).await {
         match hop {
             Ok(hop) => {
                 let interface = hop.interface_name.clone();
-                if service.set_hop(index, Some(hop))? {
-                    eprintln!("weir: backend {backend} {address} is reached by {interface}");
+                if service.set_hop(row.id, Some(hop))? {
+                    eprintln!("weir: backend {} {} is reached by {interface}", row.name.name, row.name.address);
                 }
             }
             Err(error) => {
-                service.set_hop(index, None)?;
-                if service.is_new_trouble(index, &error.to_string()) {
+                service.set_hop(row.id, None)?;
+                if service.is_new_trouble(row.id, &error.to_string()) {
                     eprintln!("weir: {error}; its packets are dropped until then");
                 }
             }

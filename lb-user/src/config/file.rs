@@ -29,6 +29,7 @@ pub(super) struct Balancer {
     pub(super) xdp_mode: Option<Spanned<String>>,
     pub(super) source_v4: Option<Spanned<String>>,
     pub(super) source_v6: Option<Spanned<String>>,
+    pub(super) transition_s: Option<Spanned<i64>>,
     pub(super) cluster_key_file: Option<Spanned<PathBuf>>,
 }
 
@@ -45,6 +46,8 @@ pub(super) struct Limits {
     pub(super) joined_flows: Option<Spanned<i64>>,
     pub(super) pending_handshakes: Option<Spanned<i64>>,
     pub(super) embryonic_flows: Option<Spanned<i64>>,
+    pub(super) moved_flows: Option<Spanned<i64>>,
+    pub(super) pinned_flows: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

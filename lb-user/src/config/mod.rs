@@ -18,6 +18,7 @@ pub use words::{Forward, InterfaceName, Name, Protocol, UnknownJoin, Way, XdpMod
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 use std::{fs, io};
 
 /// A configuration that holds: every name resolved, every value in its range.
@@ -48,6 +49,8 @@ pub struct Balancer {
     pub source_v4: Option<Ipv4Addr>,
     /// Outer source address of IPv6 tunnels; the route's where `None`.
     pub source_v6: Option<Ipv6Addr>,
+    /// How long a slot whose owner changed remembers the one before.
+    pub transition: Duration,
     /// The key of the cluster; `None` asks for a random one.
     pub cluster_key: Option<ClusterKey>,
 }
@@ -70,6 +73,10 @@ pub struct Limits {
     pub pending_handshakes: u32,
     /// Joins between the SYN and the ACK that confirms them.
     pub embryonic_flows: u32,
+    /// Flows that began in a slot in transition.
+    pub moved_flows: u32,
+    /// Flows that outlive the transition of their slot.
+    pub pinned_flows: u32,
 }
 
 /// A `[[pool]]`: the backends behind one or more VIPs.

@@ -1,0 +1,159 @@
+//! The numbers by which the data path knows VIPs, pools and backends. What stays from one configuration to the next keeps
+//! its number; a number is given to another only when nothing in the tables can mean its former bearer.
+
+use crate::config::Config;
+use lb_common::{
+    ids::{BackendId, PoolId, VipId},
+    limits,
+};
+use std::{
+    collections::BTreeMap,
+    hash::Hash,
+    net::{IpAddr, SocketAddr},
+};
+
+/// What makes a backend the same one as before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendName {
+    /// The name of its pool.
+    pub pool: String,
+    /// Its own name.
+    pub name: String,
+    /// Its address: under another address it is another machine.
+    pub address: IpAddr,
+}
+
+/// The numbers in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbering {
+    vips: BTreeMap<(SocketAddr, String), u16>,
+    pools: BTreeMap<String, u16>,
+    backends: BTreeMap<BackendName, u16>,
+}
+
+/// There is no number left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {limit} {what} are in use, counting those that are still leaving; try again when some have left")]
+pub struct Exhausted {
+    what: &'static str,
+    limit: u32,
+}
+
+impl Numbering {
+    /// The numbers for a configuration: old ones for what these numbers know, and free ones for the rest. Backends stay
+    /// until [`Self::release`], for flows may still be theirs.
+    ///
+    /// # Errors
+    /// No number is left.
+    pub fn next(&self, config: &Config) -> Result<Self, Exhausted> {
+        let mut next = self.clone();
+        let vips: Vec<_> =
+            config.vips.iter().map(|vip| (SocketAddr::new(vip.address, vip.port), vip.protocol.to_string())).collect();
+        next.vips.retain(|key, _| vips.contains(key));
+        for vip in vips {
+            assign(&mut next.vips, vip, 1, "VIPs", limits::VIPS_MAX)?;
+        }
+        next.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name.as_str() == name));
+        for pool in &config.pools {
+            assign(&mut next.pools, pool.name.to_string(), 0, "pools", limits::POOLS_MAX)?;
+            for backend in &pool.backends {
+                let name = BackendName {
+                    pool: pool.name.to_string(),
+                    name: backend.name.to_string(),
+                    address: backend.address,
+                };
+                assign(&mut next.backends, name, 1, "backends", limits::BACKENDS_MAX)?;
+            }
+        }
+        Ok(next)
+    }
+
+    /// The number of a VIP.
+    ///
+    /// # Panics
+    /// If it was not in the configuration that these numbers are for; likewise below.
+    pub fn vip(&self, address: SocketAddr, protocol: &str) -> VipId {
+        VipId(self.vips[&(address, protocol.to_owned())])
+    }
+
+    /// The number of a pool.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn pool(&self, name: &str) -> PoolId {
+        PoolId(self.pools[name])
+    }
+
+    /// The number of a backend.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn backend(&self, name: &BackendName) -> BackendId {
+        BackendId(self.backends[name])
+    }
+
+    /// Frees the number of a backend that nothing can mean any more.
+    pub fn release(&mut self, backend: BackendId) {
+        self.backends.retain(|_, number| *number != backend.0);
+    }
+}
+
+fn assign<K: Ord + Hash>(
+    numbers: &mut BTreeMap<K, u16>,
+    key: K,
+    first: u16,
+    what: &'static str,
+    limit: u32,
+) -> Result<(), Exhausted> {
+    if numbers.contains_key(&key) {
+        return Ok(());
+    }
+    let count = u16::try_from(limit).unwrap_or(u16::MAX);
+    let taken: std::collections::BTreeSet<u16> = numbers.values().copied().collect();
+    let free = (first..first + count).find(|number| !taken.contains(number)).ok_or(Exhausted { what, limit })?;
+    numbers.insert(key, free);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(backends: &[(&str, &str)]) -> Config {
+        let list: Vec<_> = backends
+            .iter()
+            .map(|(name, address)| format!("{{ name = \"{name}\", address = \"{address}\" }}"))
+            .collect();
+        let text = format!(
+            "[balancer]\ninterface = \"eth0\"\n[[pool]]\nname = \"web\"\nbackend = [{}]\n\
+             [[vip]]\naddress = \"192.0.2.1\"\nprotocol = \"tcp\"\nport = 80\npool = \"web\"\n",
+            list.join(", ")
+        );
+        Config::parse(&text, "weir.toml").expect("a good configuration")
+    }
+
+    fn number(numbering: &Numbering, name: &str, address: &str) -> u16 {
+        let address = address.parse().expect("an address");
+        numbering.backend(&BackendName { pool: "web".into(), name: name.into(), address }).0
+    }
+
+    #[test]
+    fn who_stays_keeps_its_number_and_who_left_is_not_replaced() {
+        let first = Numbering::default().next(&config(&[("b1", "10.0.0.1"), ("b2", "10.0.0.2")])).unwrap();
+        let second = first.next(&config(&[("b3", "10.0.0.3"), ("b2", "10.0.0.2")])).unwrap();
+        assert_eq!(number(&second, "b2", "10.0.0.2"), number(&first, "b2", "10.0.0.2"));
+        assert_eq!(number(&second, "b3", "10.0.0.3"), 3);
+
+        let mut released = second;
+        released.release(BackendId(1));
+        let third = released.next(&config(&[("b4", "10.0.0.4")])).unwrap();
+        assert_eq!(number(&third, "b4", "10.0.0.4"), 1);
+    }
+
+    #[test]
+    fn another_address_is_another_backend() {
+        let first = Numbering::default().next(&config(&[("b1", "10.0.0.1")])).unwrap();
+        let second = first.next(&config(&[("b1", "10.0.0.9")])).unwrap();
+        assert_ne!(number(&second, "b1", "10.0.0.9"), number(&first, "b1", "10.0.0.1"));
+    }
+}
