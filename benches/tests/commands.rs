@@ -25,9 +25,7 @@ impl Up {
             .expect("weir-lab starts");
         let stdout = process.stdout.as_mut().expect("a pipe");
         let mut first_line = String::new();
-        BufReader::new(stdout)
-            .read_line(&mut first_line)
-            .expect("weir-lab says something");
+        BufReader::new(stdout).read_line(&mut first_line).expect("weir-lab says something");
         let lab = first_line
             .strip_prefix("The lab ")
             .and_then(|rest| rest.split(' ').next())
@@ -63,10 +61,7 @@ fn namespaces(lab: &str) -> Vec<String> {
         let names = listing.flatten().map(|entry| entry.file_name());
         names.filter_map(|name| name.into_string().ok())
     };
-    of_lab("/run/netns")
-        .chain(of_lab("/run"))
-        .filter(|name| name.starts_with(lab))
-        .collect()
+    of_lab("/run/netns").chain(of_lab("/run")).filter(|name| name.starts_with(lab)).collect()
 }
 
 /// A process in the client's namespace that ends only when it is told to.
@@ -118,9 +113,7 @@ fn sigterm_and_ctrl_c_take_the_lab_down() {
 
 #[test]
 fn an_impossible_lab_is_refused_with_the_limits() {
-    let output = command(&["up", "--backends", "65"])
-        .output()
-        .expect("weir-lab starts");
+    let output = command(&["up", "--backends", "65"]).output().expect("weir-lab starts");
     let said = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("1 to 64 backends, not 65"), "{said}");

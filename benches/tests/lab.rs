@@ -17,9 +17,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 fn lab_bypassing_to_b2() -> Lab {
     let backends = 2.try_into().expect("a lab may have two backends");
     let lab = Lab::builder().backends(backends).build().expect("a lab");
-    lab.router
-        .bypass_balancer(&lab.backends[1])
-        .expect("a route");
+    lab.router.bypass_balancer(&lab.backends[1]).expect("a route");
     lab
 }
 
@@ -50,10 +48,7 @@ fn every_subflow_of_a_connection_is_at_the_backend_that_answered() {
     let cases: [(Mix, Vec<IpAddr>); 3] = [
         (Mix::V4, vec![one.v4.into(), two.v4.into()]),
         (Mix::V6, vec![one.v6.into(), two.v6.into()]),
-        (
-            Mix::V4JoinedOverV6,
-            vec![one.v4.into(), two.v4.into(), one.v6.into()],
-        ),
+        (Mix::V4JoinedOverV6, vec![one.v4.into(), two.v4.into(), one.v6.into()]),
     ];
     for (mix, from) in cases {
         let monitor = Monitor::start(&lab.backends[1]).expect("a monitor");
@@ -61,20 +56,12 @@ fn every_subflow_of_a_connection_is_at_the_backend_that_answered() {
         connection.exchange().expect("the connection works");
         assert_eq!(connection.backend, "b2", "{mix:?}");
         assert_eq!(tally.attempted, mix.joins(), "{mix:?}");
-        let joined = JoinCounts {
-            established: mix.joins(),
-            ..JoinCounts::default()
-        };
+        let joined = JoinCounts { established: mix.joins(), ..JoinCounts::default() };
         assert_eq!(tally.backends, [JoinCounts::default(), joined], "{mix:?}");
 
         let subflows = Subflow::read(&lab.backends[1].namespace).expect("ss");
         assert_eq!(peers(&subflows), from, "{mix:?}");
-        assert!(
-            subflows
-                .iter()
-                .all(|subflow| subflow.token == subflows[0].token),
-            "{mix:?}"
-        );
+        assert!(subflows.iter().all(|subflow| subflow.token == subflows[0].token), "{mix:?}");
         assert_eq!(monitor.created(), [subflows[0].token], "{mix:?}");
 
         let sockets = mptcp_sockets(&lab.backends[1]);
@@ -85,9 +72,7 @@ fn every_subflow_of_a_connection_is_at_the_backend_that_answered() {
 
         drop(connection);
         weir_lab::wait::until("the connection ends", LIMIT, || {
-            Ok(Subflow::read(&lab.backends[1].namespace)?
-                .is_empty()
-                .then_some(()))
+            Ok(Subflow::read(&lab.backends[1].namespace)?.is_empty().then_some(()))
         })
         .expect("the reset arrives");
     }
@@ -107,9 +92,7 @@ fn a_join_at_another_backend_is_counted_misrouted() {
     assert_eq!((tally.established(), tally.misrouted()), (0, 1));
     assert_eq!(tally.backends[0].misrouted, 1, "b1 is the stranger");
     assert_eq!(tally.lost(), 0);
-    connection
-        .exchange()
-        .expect("the first subflow is untouched");
+    connection.exchange().expect("the first subflow is untouched");
 }
 
 #[test]
@@ -144,16 +127,10 @@ fn a_panic_takes_the_lab_down() {
 #[test]
 fn the_labs_addresses_are_never_on_the_host() {
     let lab = lab_bypassing_to_b2();
-    let host = Command::new("ip")
-        .args(["-oneline", "address"])
-        .output()
-        .expect("ip");
+    let host = Command::new("ip").args(["-oneline", "address"]).output().expect("ip");
     let host = String::from_utf8(host.stdout).expect("text");
     assert!(host.contains("127.0.0.1"), "{host}");
-    let inside = lab.backends[1]
-        .namespace
-        .output("ip", &["-oneline", "address"])
-        .expect("ip");
+    let inside = lab.backends[1].namespace.output("ip", &["-oneline", "address"]).expect("ip");
     let vips = VIP.both();
     let rest = Path::ALL.map(|path| path.client().both());
     for address in rest.as_flattened().iter().chain(&vips) {

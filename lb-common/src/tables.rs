@@ -180,6 +180,12 @@ impl Slot {
         Self { owner: self.owner, previous: BackendId(self.previous.0 | Self::PINS) }
     }
 
+    /// Whether a connection of `backend` in this slot needs no entry, now and when the transition is over.
+    #[inline(always)]
+    pub fn answers_for(self, backend: BackendId) -> bool {
+        self.established() == backend && (!self.pins() || self.owner == backend)
+    }
+
     /// Who has the connections of this slot that nothing else is known of.
     #[inline(always)]
     pub const fn established(self) -> BackendId {

@@ -62,7 +62,8 @@ impl Transitions {
         length: Duration,
         serves: impl Fn(BackendId) -> bool,
     ) -> Vec<u32> {
-        let opened = Window { pins_at: now + length - length / PINNING_PART, ends_at: now + length };
+        let ends_at = now + length;
+        let opened = Window { pins_at: ends_at.saturating_sub(length / PINNING_PART), ends_at };
         let mut changed = Vec::new();
         for (index, &owner) in (0..).zip(owners) {
             let at = index as usize;
@@ -107,7 +108,7 @@ impl Transitions {
             if !slot.pins() {
                 *slot = slot.pinning();
                 window.ends_at = window.ends_at.max(now + tenth);
-                window.pins_at = window.ends_at - tenth;
+                window.pins_at = window.ends_at.saturating_sub(tenth);
                 changed.push(index);
             } else if now >= window.ends_at {
                 if pinned_is_full {
@@ -131,7 +132,7 @@ fn settle(index: u32, slot: &mut Slot) -> u32 {
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
     const ALL_SERVE: fn(BackendId) -> bool = |_| true;
 
     fn at(hours: u32) -> Duration {
@@ -187,7 +188,7 @@ mod tests {
     fn a_window_pins_in_its_last_tenth_and_then_ends() {
         let mut ring = Transitions::settled(&[1]);
         ring.change(&[2], at(0), at(10), ALL_SERVE);
-        assert!(ring.advance(at(9) - Duration::from_secs(1), false).is_empty());
+        assert!(ring.advance(at(8), false).is_empty());
         assert_eq!(ring.advance(at(9), false), [0]);
         assert!(ring.slots()[0].pins());
         assert_eq!(ring.slots()[0].previous(), BackendId(1));

@@ -3,9 +3,7 @@
 //! Each `config/NAME.toml` is bad, and `config/NAME.expected` is what the operator reads. What is long or needs a key
 //! file is made here.
 
-use lb_user::config::{
-    Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, UnknownJoin, Way, XdpMode,
-};
+use lb_user::config::{Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, UnknownJoin, Way, XdpMode};
 use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -152,27 +150,17 @@ fn an_unused_pool_and_no_vip_are_warnings() {
         panic!("one warning: {:?}", config.warnings);
     };
     assert_eq!(warning.what, Oddity::UnusedPool);
-    assert_eq!(
-        warning.to_string(),
-        "weir.toml:28:1: pool \"spare\": no VIP uses this pool"
-    );
+    assert_eq!(warning.to_string(), "weir.toml:28:1: pool \"spare\": no VIP uses this pool");
 
     let without_vip = SMALL.split("[[vip]]").next().unwrap();
     let config = Config::parse(without_vip, "weir.toml").unwrap();
-    let oddities: Vec<_> = config
-        .warnings
-        .iter()
-        .map(|warning| warning.what.clone())
-        .collect();
+    let oddities: Vec<_> = config.warnings.iter().map(|warning| warning.what.clone()).collect();
     assert_eq!(oddities, [Oddity::NoVip, Oddity::UnusedPool]);
 }
 
 #[test]
 fn an_error_names_its_field_by_path() {
-    let text = SMALL.replace(
-        "address = \"10.0.1.1\"",
-        "address = \"10.0.1.1\"\nweight = 20000",
-    );
+    let text = SMALL.replace("address = \"10.0.1.1\"", "address = \"10.0.1.1\"\nweight = 20000");
     let Err(ConfigErrors::Wrong(errors)) = Config::parse(&text, "weir.toml") else {
         panic!("refused");
     };
@@ -185,25 +173,15 @@ fn numbers_of_things_are_limited() {
     let backends = |range: std::ops::Range<u32>| {
         range.fold(String::new(), |mut text, i| {
             let address = std::net::Ipv4Addr::from_bits(0x0a00_0001 + i);
-            writeln!(
-                text,
-                "[[pool.backend]]\nname = \"b{i}\"\naddress = \"{address}\""
-            )
-            .unwrap();
+            writeln!(text, "[[pool.backend]]\nname = \"b{i}\"\naddress = \"{address}\"").unwrap();
             text
         })
     };
     let vips = |range: std::ops::Range<u32>, ports: u32| {
         range.fold(String::new(), |mut text, i| {
-            let (address, port) = (
-                std::net::Ipv4Addr::from_bits(0xc000_0201 + i / ports),
-                1 + i % ports,
-            );
-            writeln!(
-                text,
-                "[[vip]]\naddress = \"{address}\"\nprotocol = \"tcp\"\nport = {port}\npool = \"p0\""
-            )
-            .unwrap();
+            let (address, port) = (std::net::Ipv4Addr::from_bits(0xc000_0201 + i / ports), 1 + i % ports);
+            writeln!(text, "[[vip]]\naddress = \"{address}\"\nprotocol = \"tcp\"\nport = {port}\npool = \"p0\"")
+                .unwrap();
             text
         })
     };
@@ -249,10 +227,7 @@ fn the_cluster_key_is_its_owners_alone_and_never_printed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cluster.key");
     let shown = path.display().to_string();
-    let text = SMALL.replace(
-        "\"eth0\"",
-        &format!("\"eth0\"\ncluster_key_file = {shown:?}"),
-    );
+    let text = SMALL.replace("\"eth0\"", &format!("\"eth0\"\ncluster_key_file = {shown:?}"));
     let refused = |content: &str, mode: u32| {
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -263,26 +238,16 @@ fn the_cluster_key_is_its_owners_alone_and_never_printed() {
     let place = "weir.toml:4:20: balancer.cluster_key_file: ";
 
     let missing = refusal(&text).replace(&shown, "KEY");
-    assert!(
-        missing.starts_with(&format!("{place}KEY: No such file or directory")),
-        "{missing}"
-    );
+    assert!(missing.starts_with(&format!("{place}KEY: No such file or directory")), "{missing}");
     for mode in [0o640, 0o604, 0o620, 0o666] {
         let wrong = format!(
             "{place}KEY has the rights {mode:04o}, so others may read the secret; `chmod 0600 KEY`, and change the key if they did"
         );
         assert_eq!(refused(KEY, mode), wrong);
     }
-    let malformed = format!(
-        "{place}KEY does not hold exactly 32 hexadecimal digits; write them with `openssl rand -hex 16`"
-    );
-    for content in [
-        "",
-        &KEY[1..],
-        &format!("{KEY}0"),
-        &format!("+{}", &KEY[1..]),
-        &format!("{KEY}\n{KEY}\n{KEY}"),
-    ] {
+    let malformed =
+        format!("{place}KEY does not hold exactly 32 hexadecimal digits; write them with `openssl rand -hex 16`");
+    for content in ["", &KEY[1..], &format!("{KEY}0"), &format!("+{}", &KEY[1..]), &format!("{KEY}\n{KEY}\n{KEY}")] {
         assert_eq!(refused(content, 0o600), malformed, "{content:?}");
     }
 
@@ -293,10 +258,7 @@ fn the_cluster_key_is_its_owners_alone_and_never_printed() {
         let printed = format!("{config:?}");
         assert!(printed.contains("ClusterKey(secret)"), "{printed}");
         let key = config.balancer.cluster_key.unwrap();
-        assert_eq!(
-            u128::from_be_bytes(*key.bytes()),
-            0x0011_2233_4455_6677_8899_aabb_ccdd_eeff
-        );
+        assert_eq!(u128::from_be_bytes(*key.bytes()), 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
     }
 }
 
@@ -306,13 +268,8 @@ fn a_key_file_that_is_no_plain_file_does_not_hang_the_check() {
     let fifo = folder.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
     for path in [&fifo, folder.path()] {
-        let text = SMALL.replace(
-            "\"eth0\"",
-            &format!("\"eth0\"\ncluster_key_file = {path:?}"),
-        );
-        assert!(
-            refusal(&text).contains("is not a plain file; name a file with 32 hexadecimal digits")
-        );
+        let text = SMALL.replace("\"eth0\"", &format!("\"eth0\"\ncluster_key_file = {path:?}"));
+        assert!(refusal(&text).contains("is not a plain file; name a file with 32 hexadecimal digits"));
     }
     let relative = SMALL.replace("\"eth0\"", "\"eth0\"\ncluster_key_file = \"weir.key\"");
     assert_eq!(
@@ -370,11 +327,7 @@ fn judge(text: &str) -> Result<(), TestCaseError> {
         let Some(line) = line else {
             return Err(TestCaseError::fail(format!("no such line: {error}")));
         };
-        prop_assert!(
-            error.column() <= line.chars().count() + 1,
-            "no such column: {}",
-            error
-        );
+        prop_assert!(error.column() <= line.chars().count() + 1, "no such column: {}", error);
     }
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! The metrics as a stranger sees them: by plain TCP, judged by promtool.
 
-use lb_user::metrics::{
-    BackendCount, FAMILIES, Listener, PacketCount, Readiness, Snapshot, Source, TableFill,
-};
+use lb_user::metrics::{BackendCount, FAMILIES, Listener, PacketCount, Readiness, Snapshot, Source, TableFill};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -28,21 +26,9 @@ impl Source for Counting {
             bytes: 60 * packets,
         };
         Snapshot {
-            packets: vec![
-                packets("web-v4", "ring", scrapes),
-                packets("web-v4", "unknown_join", 7),
-            ],
-            backends: vec![BackendCount {
-                pool: "web".to_owned(),
-                backend: "b1".to_owned(),
-                packets: 3,
-                bytes: 180,
-            }],
-            tables: vec![TableFill {
-                table: "tokens",
-                entries: 5,
-                limit: 1_048_576,
-            }],
+            packets: vec![packets("web-v4", "ring", scrapes), packets("web-v4", "unknown_join", 7)],
+            backends: vec![BackendCount { pool: "web".to_owned(), backend: "b1".to_owned(), packets: 3, bytes: 180 }],
+            tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576 }],
             xdp_mode: "native",
         }
     }
@@ -64,9 +50,7 @@ struct Served {
 }
 
 async fn serve(source: impl Source) -> Served {
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_address().unwrap();
     let (readiness, receiver) = watch::channel(Readiness::Starting);
     let mut tasks = JoinSet::new();
@@ -74,11 +58,7 @@ async fn serve(source: impl Source) -> Served {
         let error = listener.serve(Arc::new(source), receiver).await;
         panic!("it ended: {error:?}");
     });
-    Served {
-        address,
-        readiness,
-        _tasks: tasks,
-    }
+    Served { address, readiness, _tasks: tasks }
 }
 
 /// Sends one request and returns the whole answer.
@@ -101,33 +81,20 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
     for scrape in 1..=2 {
         let answer = ask(&served, "GET /metrics").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(
-            answer.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"),
-            "{answer}"
-        );
+        assert!(answer.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"), "{answer}");
         let lines: Vec<_> = body(&answer).lines().collect();
         for line in [
             format!("weir_packets_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {scrape}"),
-            format!(
-                "weir_bytes_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {}",
-                60 * scrape
-            ),
+            format!("weir_bytes_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {}", 60 * scrape),
             "weir_packets_total{vip=\"web-v4\",pool=\"web\",reason=\"unknown_join\"} 7".to_owned(),
             "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
             "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
             "weir_table_entries{table=\"tokens\"} 5".to_owned(),
             "weir_table_limit{table=\"tokens\"} 1048576".to_owned(),
-            format!(
-                "weir_build_info{{version=\"{}\"}} 1",
-                env!("CARGO_PKG_VERSION")
-            ),
+            format!("weir_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
             "weir_xdp_mode{mode=\"native\"} 1".to_owned(),
         ] {
-            assert!(
-                lines.contains(&line.as_str()),
-                "{line} is missing in:\n{}",
-                body(&answer)
-            );
+            assert!(lines.contains(&line.as_str()), "{line} is missing in:\n{}", body(&answer));
         }
     }
 }
@@ -136,10 +103,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
 async fn promtool_finds_no_fault() {
     let served = serve(Counting::default()).await;
     let answer = ask(&served, "GET /metrics").await;
-    let families = body(&answer)
-        .lines()
-        .filter(|line| line.starts_with("# TYPE "))
-        .count();
+    let families = body(&answer).lines().filter(|line| line.starts_with("# TYPE ")).count();
     assert_eq!(families, FAMILIES.len());
 
     let mut promtool = Command::new("promtool")
@@ -149,29 +113,16 @@ async fn promtool_finds_no_fault() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool is installed: `cargo xtask setup` does it");
-    promtool
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(body(&answer).as_bytes())
-        .unwrap();
+    promtool.stdin.take().unwrap().write_all(body(&answer).as_bytes()).unwrap();
     let verdict = promtool.wait_with_output().unwrap();
     let words = [verdict.stdout, verdict.stderr].concat();
-    assert!(
-        verdict.status.success() && words.is_empty(),
-        "{}",
-        String::from_utf8_lossy(&words)
-    );
+    assert!(verdict.status.success() && words.is_empty(), "{}", String::from_utf8_lossy(&words));
 }
 
 #[tokio::test]
 async fn health_follows_readiness() {
     let served = serve(Counting::default()).await;
-    assert!(
-        ask(&served, "GET /healthz")
-            .await
-            .starts_with("HTTP/1.1 503 ")
-    );
+    assert!(ask(&served, "GET /healthz").await.starts_with("HTTP/1.1 503 "));
     served.readiness.send_replace(Readiness::Ready);
     let answer = ask(&served, "GET /healthz").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -183,20 +134,14 @@ async fn wrong_requests_are_told_what_is_right() {
     let served = serve(Counting::default()).await;
     let answer = ask(&served, "GET /").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    assert_eq!(
-        body(&answer),
-        "no such page; there are /metrics and /healthz\n"
-    );
+    assert_eq!(body(&answer), "no such page; there are /metrics and /healthz\n");
     for page in ["/metrics", "/healthz"] {
         let answer = ask(&served, &format!("POST {page}")).await;
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
         assert!(answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");
     }
     let answer = ask(&served, "HEAD /metrics").await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") && body(&answer).is_empty(),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200 ") && body(&answer).is_empty(), "{answer}");
     assert!(ask(&served, "nonsense").await.starts_with("HTTP/1.1 400 "));
 }
 
@@ -204,17 +149,9 @@ async fn wrong_requests_are_told_what_is_right() {
 async fn a_source_that_panics_is_an_error_page_and_no_more() {
     let served = serve(Broken).await;
     for _ in 0..2 {
-        assert!(
-            ask(&served, "GET /metrics")
-                .await
-                .starts_with("HTTP/1.1 500 ")
-        );
+        assert!(ask(&served, "GET /metrics").await.starts_with("HTTP/1.1 500 "));
     }
-    assert!(
-        ask(&served, "GET /healthz")
-            .await
-            .starts_with("HTTP/1.1 503 ")
-    );
+    assert!(ask(&served, "GET /healthz").await.starts_with("HTTP/1.1 503 "));
 }
 
 #[tokio::test]
@@ -224,18 +161,12 @@ async fn silent_connections_do_not_keep_prometheus_out() {
     for _ in 0..31 {
         silent.push(TcpStream::connect(served.address).await.unwrap());
     }
-    assert!(
-        ask(&served, "GET /metrics")
-            .await
-            .starts_with("HTTP/1.1 200 ")
-    );
+    assert!(ask(&served, "GET /metrics").await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
 async fn an_address_that_cannot_be_had_says_what_to_do() {
-    let taken = Listener::bind("127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let taken = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = taken.local_address().unwrap();
     let error = Listener::bind(address).await.unwrap_err().to_string();
     assert_eq!(
@@ -245,9 +176,6 @@ async fn an_address_that_cannot_be_had_says_what_to_do() {
             address.port()
         )
     );
-    let error = Listener::bind("192.0.2.77:9107".parse().unwrap())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = Listener::bind("192.0.2.77:9107".parse().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("no interface has this address"), "{error}");
 }

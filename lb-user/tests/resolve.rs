@@ -21,8 +21,7 @@ struct Network {
 
 impl Network {
     fn new() -> Self {
-        unshare(CloneFlags::CLONE_NEWNET)
-            .expect("these tests need root: run them by `cargo xtask test`");
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root: run them by `cargo xtask test`");
         let mut peer = Command::new("unshare")
             .args(["--net", "sh", "-c", "echo ready; exec cat"])
             .stdin(Stdio::piped())
@@ -31,16 +30,12 @@ impl Network {
             .expect("unshare starts");
         let mut ready = [0; 6];
         let stdout = peer.stdout.as_mut().expect("piped");
-        stdout
-            .read_exact(&mut ready)
-            .expect("the peer says it is ready");
+        stdout.read_exact(&mut ready).expect("the peer says it is ready");
 
         let network = Self { peer };
         let pid = network.peer.id();
         ip("link set lo up");
-        ip(&format!(
-            "link add weir0 type veth peer name peer0 netns {pid}"
-        ));
+        ip(&format!("link add weir0 type veth peer name peer0 netns {pid}"));
         ip("addr add 10.77.0.1/24 dev weir0");
         ip("addr add fd77::1/64 dev weir0 nodad");
         ip("link set weir0 mtu 1480 up");
@@ -55,10 +50,7 @@ impl Network {
     }
 
     fn in_peer(&self, command: &str) -> String {
-        run(&format!(
-            "nsenter --net --target {} {command}",
-            self.peer.id()
-        ))
+        run(&format!("nsenter --net --target {} {command}", self.peer.id()))
     }
 
     fn peer_mac(&self) -> Mac {
@@ -78,10 +70,7 @@ fn ip(arguments: &str) -> String {
 }
 
 fn run(command: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-c", command])
-        .output()
-        .expect("sh starts");
+    let output = Command::new("sh").args(["-c", command]).output().expect("sh starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command}: {errors}");
     String::from_utf8(output.stdout).expect("text")
@@ -90,51 +79,29 @@ fn run(command: &str) -> String {
 /// The address after `link/ether` in the output of `ip link show`.
 fn mac(link: &str) -> Mac {
     let text = link.split("link/ether ").nth(1).expect("an Ethernet link");
-    let mut bytes = text[..17]
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal"));
+    let mut bytes = text[..17].split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal"));
     std::array::from_fn(|_| bytes.next().expect("six bytes"))
 }
 
 fn target(address: &str, reach: Reach) -> Target {
-    Target {
-        backend: "b1".to_owned(),
-        address: address.parse().expect("an address"),
-        reach,
-    }
+    Target { backend: "b1".to_owned(), address: address.parse().expect("an address"), reach }
 }
 
-async fn resolve(
-    resolver: &Resolver,
-    address: &str,
-    reach: Reach,
-) -> Result<NextHop, ResolveError> {
+async fn resolve(resolver: &Resolver, address: &str, reach: Reach) -> Result<NextHop, ResolveError> {
     let target = target(address, reach);
-    timeout(DEADLINE, resolver.next_hop(&target))
-        .await
-        .expect("an answer in time")
+    timeout(DEADLINE, resolver.next_hop(&target)).await.expect("an answer in time")
 }
 
 async fn routed(resolver: &Resolver, address: &str) -> NextHop {
-    resolve(resolver, address, Reach::Routed)
-        .await
-        .expect("a way")
+    resolve(resolver, address, Reach::Routed).await.expect("a way")
 }
 
 async fn refusal(resolver: &Resolver, address: &str, reach: Reach) -> String {
-    resolve(resolver, address, reach)
-        .await
-        .expect_err("no way")
-        .to_string()
+    resolve(resolver, address, reach).await.expect_err("no way").to_string()
 }
 
 /// Resolves after each change until the way is as wanted: the way an owner of a resolver works.
-async fn until(
-    changes: &mut Changes,
-    resolver: &Resolver,
-    address: &str,
-    wanted: impl Fn(&NextHop) -> bool,
-) {
+async fn until(changes: &mut Changes, resolver: &Resolver, address: &str, wanted: impl Fn(&NextHop) -> bool) {
     let followed = async {
         loop {
             changes.next().await.expect("the resolver lives");
@@ -145,9 +112,7 @@ async fn until(
             }
         }
     };
-    timeout(DEADLINE, followed)
-        .await
-        .expect("the change is seen in time");
+    timeout(DEADLINE, followed).await.expect("the change is seen in time");
 }
 
 #[tokio::test]
@@ -175,11 +140,7 @@ async fn a_backend_behind_a_gateway_is_reached_by_the_gateways_mac() {
     let resolver = Resolver::connect().expect("netlink");
     for (backend, mtu) in [("10.78.0.9", 1400), ("fd78::9", 1480), ("10.79.0.9", 1480)] {
         let hop = routed(&resolver, backend).await;
-        assert_eq!(
-            (hop.next_hop_mac, hop.mtu),
-            (network.peer_mac(), mtu),
-            "{backend}"
-        );
+        assert_eq!((hop.next_hop_mac, hop.mtu), (network.peer_mac(), mtu), "{backend}");
     }
     assert_eq!(
         refusal(&resolver, "10.78.0.9", Reach::OnLink).await,
@@ -197,10 +158,7 @@ async fn a_backend_without_a_way_is_refused_in_an_operators_words() {
         "no route to backend \"b1\" 192.0.2.9: Network is unreachable (os error 101); `ip route get 192.0.2.9` shows the same, add a route"
     );
     let blackhole = refusal(&resolver, "10.80.0.9", Reach::Routed).await;
-    assert!(
-        blackhole.starts_with("no route to backend \"b1\" 10.80.0.9: "),
-        "{blackhole}"
-    );
+    assert!(blackhole.starts_with("no route to backend \"b1\" 10.80.0.9: "), "{blackhole}");
     assert_eq!(
         refusal(&resolver, "10.77.0.1", Reach::Routed).await,
         "backend \"b1\" 10.77.0.1 is this machine itself; a backend must be another one"
@@ -225,10 +183,7 @@ async fn an_interface_is_found_by_name() {
     assert_eq!((interface.mac, interface.mtu), (mac(&link), 1480));
 
     let missing = resolver.interface("weir9").await.unwrap_err().to_string();
-    assert_eq!(
-        missing,
-        "there is no interface \"weir9\"; there are lo, weir0"
-    );
+    assert_eq!(missing, "there is no interface \"weir9\"; there are lo, weir0");
     let loopback = resolver.interface("lo").await.unwrap_err().to_string();
     assert_eq!(
         loopback,
@@ -245,10 +200,7 @@ async fn a_neighbours_new_mac_is_seen() {
     let mut changes = resolver.watch();
 
     network.peer_ip("link set peer0 address 02:00:00:00:00:77");
-    until(&mut changes, &resolver, "10.77.0.2", |hop| {
-        hop.next_hop_mac == [2, 0, 0, 0, 0, 0x77]
-    })
-    .await;
+    until(&mut changes, &resolver, "10.77.0.2", |hop| hop.next_hop_mac == [2, 0, 0, 0, 0, 0x77]).await;
     assert_ne!(old.next_hop_mac, network.peer_mac());
 }
 
@@ -260,10 +212,7 @@ async fn a_silent_neighbour_is_asked_until_it_answers() {
     refusal(&resolver, "10.77.0.3", Reach::Routed).await;
 
     network.peer_ip("addr add 10.77.0.3/24 dev peer0");
-    until(&mut changes, &resolver, "10.77.0.3", |hop| {
-        hop.next_hop_mac == network.peer_mac()
-    })
-    .await;
+    until(&mut changes, &resolver, "10.77.0.3", |hop| hop.next_hop_mac == network.peer_mac()).await;
 }
 
 #[tokio::test]
@@ -276,40 +225,24 @@ async fn a_route_change_is_seen() {
     ip("neigh add 10.81.0.2 lladdr 02:00:00:00:00:81 dev weir1");
     ip("route add 10.82.0.0/16 via 10.77.0.2");
     let resolver = Resolver::connect().expect("netlink");
-    assert_eq!(
-        routed(&resolver, "10.82.0.9").await.next_hop_mac,
-        network.peer_mac()
-    );
+    assert_eq!(routed(&resolver, "10.82.0.9").await.next_hop_mac, network.peer_mac());
     let mut changes = resolver.watch();
 
     ip("route replace 10.82.0.0/16 via 10.81.0.2");
-    until(&mut changes, &resolver, "10.82.0.9", |hop| {
-        hop.interface_name == "weir1"
-    })
-    .await;
+    until(&mut changes, &resolver, "10.82.0.9", |hop| hop.interface_name == "weir1").await;
     let hop = routed(&resolver, "10.82.0.9").await;
     assert_eq!(hop.next_hop_mac, [2, 0, 0, 0, 0, 0x81]);
-    assert!(
-        ip("neigh show 10.81.0.2").contains("PERMANENT"),
-        "an operator's entry stays as it is"
-    );
+    assert!(ip("neigh show 10.81.0.2").contains("PERMANENT"), "an operator's entry stays as it is");
 }
 
 #[tokio::test]
 async fn a_stale_neighbour_is_confirmed_again() {
     let _network = Network::new();
     // An entry that was used within the delay is confirmed unasked; reachable lasts 0.5 to 1.5 of its base.
-    for (key, value) in [
-        ("base_reachable_time_ms", 3000),
-        ("delay_first_probe_time", 1),
-    ] {
+    for (key, value) in [("base_reachable_time_ms", 3000), ("delay_first_probe_time", 1)] {
         run(&format!("sysctl -qw net.ipv4.neigh.weir0.{key}={value}"));
     }
-    let mut monitor = Command::new("ip")
-        .args(["monitor", "neigh"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ip starts");
+    let mut monitor = Command::new("ip").args(["monitor", "neigh"]).stdout(Stdio::piped()).spawn().expect("ip starts");
     let resolver = Resolver::connect().expect("netlink");
     routed(&resolver, "10.77.0.2").await;
 

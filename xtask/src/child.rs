@@ -4,6 +4,8 @@
 //! waits for it, then starts no other. xtask must never die before its child.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::process::CommandExt as _,
@@ -47,19 +49,22 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     wait(&mut child, command)
 }
 
+/// PATH, and after it the directories of administration that `su` may leave out.
+pub(crate) fn search_path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
+}
+
 /// Starts a child, unless Ctrl-C was pressed.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     ensure!(!interrupted(), "interrupted by Ctrl-C");
-    command
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", words(command)))
+    command.env("PATH", search_path()).spawn().with_context(|| format!("cannot start `{}`", words(command)))
 }
 
 /// Waits for a child that `command` started, and wants success.
 pub(crate) fn wait(child: &mut Child, command: &Command) -> Result<()> {
-    let status = child
-        .wait()
-        .with_context(|| format!("lost `{}`", words(command)))?;
+    let status = child.wait().with_context(|| format!("lost `{}`", words(command)))?;
     ensure!(!interrupted(), "interrupted by Ctrl-C");
     ensure!(status.success(), "`{}` failed: {status}", words(command));
     Ok(())
@@ -84,7 +89,7 @@ pub(crate) fn replace_self(command: &mut Command) -> Error {
     if interrupted() {
         return anyhow!("interrupted by Ctrl-C");
     }
-    let error = command.exec();
+    let error = command.env("PATH", search_path()).exec();
     anyhow!("cannot start `{}`: {error}", words(command))
 }
 
@@ -94,16 +99,9 @@ pub(crate) fn replace_self(command: &mut Command) -> Error {
 ///
 /// It cannot be started, fails, or prints something that is not UTF-8.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start `{}`", words(command)))?;
+    let output = command.output().with_context(|| format!("cannot start `{}`", words(command)))?;
     if !output.status.success() {
-        bail!(
-            "`{}` failed: {}\n{}",
-            words(command),
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
+        bail!("`{}` failed: {}\n{}", words(command), output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("`{}` printed something that is not UTF-8", words(command)))
@@ -113,14 +111,10 @@ fn append_to(log: &Path) -> Result<File> {
     if let Some(dir) = log.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(log)
-        .with_context(|| format!("cannot write {}", log.display()))
+    OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("cannot write {}", log.display()))
 }
 
-/// The last lines of a log, each indented.
+/// The last lines of the last command in a log, each indented.
 fn tail(log: &Path) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
@@ -132,13 +126,10 @@ fn tail(log: &Path) -> String {
     };
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
+    let last_command = text.rfind("\n$ ").map_or(0, |at| at + 1);
+    let lines: Vec<&str> = text[last_command..].lines().collect();
     let first = lines.len().saturating_sub(LOG_TAIL_LINES);
-    lines[first..]
-        .iter()
-        .map(|line| format!("    {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines[first..].iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// A command as one would type it.
@@ -170,11 +161,9 @@ mod tests {
     fn logged_failure_shows_the_last_lines_and_the_path() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let log = dir.path().join("deep/apt.log");
-        let error = run_logged(&mut shell("seq 100; echo oops >&2; false"), &log)
-            .expect_err("it ends with false")
-            .to_string();
+        let error =
+            run_logged(&mut shell("seq 100; echo oops >&2; false"), &log).expect_err("it ends with false").to_string();
         assert!(error.contains("    100\n    oops\n"), "{error}");
-        assert!(!error.contains("    50\n"), "{error}");
         assert!(error.contains(&log.display().to_string()), "{error}");
     }
 
@@ -187,6 +176,7 @@ mod tests {
         }
         let text = fs::read_to_string(&log).expect("the log is there");
         assert!(text.contains("\nfirst\n") && text.contains("\nsecond\n"));
+        assert_eq!(tail(&log), "    $ sh -c echo second\n    second");
     }
 
     #[test]

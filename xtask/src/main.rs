@@ -88,10 +88,10 @@ fn run(chore: Chore) -> Result<ExitCode> {
             setup::set_up(Scope::Build)?;
             workspace::build(Profile::Release)?;
         }
-        Chore::Demo(ForLab { args }) => return become_lab("demo", &args),
-        Chore::Lab(ForLab { args }) => return become_lab("lab", &args),
-        Chore::Bench(ForLab { args }) => return become_lab("bench", &args),
-        Chore::Verifier(ForLab { args }) => return become_lab("verifier", &args),
+        Chore::Demo(ForLab { args }) => return become_lab(Some("demo"), &args),
+        Chore::Lab(ForLab { args }) => return become_lab(None, &args),
+        Chore::Bench(ForLab { args }) => return become_lab(Some("bench"), &args),
+        Chore::Verifier(ForLab { args }) => return become_lab(Some("verifier"), &args),
         Chore::Test { fast: false } => return test::test(Extent::Everything),
         Chore::Test { fast: true } => return test::test(Extent::Fast),
     }
@@ -99,14 +99,10 @@ fn run(chore: Chore) -> Result<ExitCode> {
 }
 
 /// Ends as `weir-lab`: signals, stdin, stdout and the exit code are its own from there on.
-fn become_lab(scenario: &str, args: &[OsString]) -> Result<ExitCode> {
+fn become_lab(scenario: Option<&str>, args: &[OsString]) -> Result<ExitCode> {
     setup::set_up(Scope::Lab)?;
     workspace::build(Profile::Release)?;
-    let error = child::replace_self(
-        workspace::binary(Profile::Release, "weir-lab")
-            .arg(scenario)
-            .args(args),
-    );
+    let error = child::replace_self(workspace::binary(Profile::Release, "weir-lab").args(scenario).args(args));
     Err(error)
 }
 

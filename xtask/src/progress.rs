@@ -9,8 +9,5 @@ pub(crate) fn say(verb: &str, what: impl Display) {
 
 /// One line that ends with the seconds since `started`.
 pub(crate) fn say_timed(verb: &str, what: impl Display, started: Instant) {
-    say(
-        verb,
-        format_args!("{what} in {:.1} s", started.elapsed().as_secs_f64()),
-    );
+    say(verb, format_args!("{what} in {:.1} s", started.elapsed().as_secs_f64()));
 }

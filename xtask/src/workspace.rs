@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -35,9 +34,7 @@ impl Profile {
 
 /// The directory of the workspace's Cargo.toml.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
 }
 
 /// Cargo's target directory: this very program was built into `TARGET/debug`.
@@ -56,8 +53,9 @@ pub(crate) fn setup_log(name: &str) -> PathBuf {
 /// The cargo that runs xtask.
 pub(crate) fn cargo_path() -> PathBuf {
     env::var_os("CARGO")
-        .unwrap_or_else(|| OsString::from("cargo"))
-        .into()
+        .map(PathBuf::from)
+        .or_else(|| which::which("cargo").ok())
+        .unwrap_or_else(|| PathBuf::from("cargo"))
 }
 
 /// That cargo, at the root of the workspace.

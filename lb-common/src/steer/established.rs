@@ -86,7 +86,7 @@ fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> C
 fn confirm<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> Option<Choice> {
     let embryo = *confirmed_embryo(tables, arrival)?;
     let kind = if embryo.state == state::JOINING { Exception::Joined } else { Exception::Moved };
-    if slot.established() != embryo.backend && insert(tables, arrival, embryo.backend, kind).is_err() {
+    if !slot.answers_for(embryo.backend) && insert(tables, arrival, embryo.backend, kind).is_err() {
         return Some(Err(if kind == Exception::Joined { Reason::JoinedFull } else { Reason::MovedFull }));
     }
     if let Some(bucket) = tables.embryonic(arrival.flow) {

@@ -35,7 +35,11 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
 #[inline(always)]
 fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> Choice {
     let slot = slot_of(tables, arrival);
-    let contested = contest(tables, arrival);
+    let contested = match former(tables, arrival) {
+        Former::Same(backend) => return Ok((backend, Reason::Flow)),
+        Former::Other => true,
+        Former::None => false,
+    };
     if slot.owner.is_some() && (contested || slot.established() != slot.owner) {
         await_confirmation(tables, arrival, slot.owner, Exception::Moved);
     }
@@ -52,27 +56,38 @@ fn choose_join<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> 
         };
     };
     let backend = entry.backend().ok_or(Reason::JoinAmbiguous)?;
-    let ring_answers = slot_of(tables, arrival).established() == backend;
-    let contested = contest(tables, arrival);
+    let ring_answers = slot_of(tables, arrival).answers_for(backend);
+    let contested = matches!(former(tables, arrival), Former::Other);
     if contested || !ring_answers {
         await_confirmation(tables, arrival, backend, Exception::Joined);
     }
     Ok((backend, Reason::JoinToken))
 }
 
-/// Marks the entry of an older connection on this 5-tuple, if there is one, as possibly succeeded.
+/// Whose the entry of a SYN's 5-tuple is.
+enum Former {
+    /// There is none.
+    None,
+    /// This very connection's: the SYN has come before.
+    Same(BackendId),
+    /// An older connection's, which this SYN's may succeed.
+    Other,
+}
+
+/// Looks for the entry of this 5-tuple, and marks that of an older connection as possibly succeeded.
 #[inline(always)]
-fn contest<T: Tables>(tables: &mut T, arrival: &Arrival) -> bool {
+fn former<T: Tables>(tables: &mut T, arrival: &Arrival) -> Former {
     if !tables.may_have_entry(arrival.flow) {
-        return false;
+        return Former::None;
     }
     let sequence = arrival.tcp.sequence;
     match tables.entry(arrival.flow) {
-        Some(entry) if entry.sequence != sequence => {
+        Some(entry) if entry.sequence == sequence => Former::Same(entry.backend),
+        Some(entry) => {
             entry.state |= FlowEntry::CONTESTED;
-            true
+            Former::Other
         }
-        _ => false,
+        None => Former::None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A running balancer: the configuration, the tables that it led to, and the ways to the backends, held together.
 //!
-//! [`load`](Service::load) brings it up, [`reload`] changes it under traffic, [`report`] tells what it does.
+//! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
 mod reload;
 mod report;

@@ -11,6 +11,7 @@ use lb_common::{
     ids::{BackendId, VipId},
     reason::{Action, Reason},
     tables::{Counter, counter_index},
+    transition::Transitions,
 };
 
 impl Service {
@@ -60,8 +61,8 @@ impl Service {
             let ring = state.rings.get(&state.numbers.pool(pool.name.as_str()));
             PoolStatus {
                 name: pool.name.to_string(),
-                slots_in_transition: ring.map_or(0, lb_common::transition::Transitions::in_transition),
-                transition_ends_in_s: ring.and_then(|ring| ring.ends_at()).map(|end| end.saturating_sub(now).as_secs()),
+                slots_in_transition: ring.map_or(0, Transitions::in_transition),
+                transition_ends_in_s: ring.and_then(Transitions::ends_at).map(|end| end.saturating_sub(now).as_secs()),
             }
         });
         Ok(Status {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Instant,
 };
 
@@ -19,7 +19,7 @@ const LOCK_TIMEOUT_S: u32 = 300;
 /// Packages go from here onto the machine.
 #[derive(Default)]
 pub(crate) struct Apt {
-    lists_are_fresh: bool,
+    lists_were_refreshed: bool,
 }
 
 impl Apt {
@@ -30,17 +30,13 @@ impl Apt {
     /// No apt-get, no root, a package that is not to be had, or apt-get fails.
     pub(crate) fn install(&mut self, packages: &BTreeSet<&str>) -> Result<()> {
         let names = packages.iter().copied().collect::<Vec<_>>().join(" ");
-        self.refresh_lists()
-            .with_context(|| format!("cannot install {names}"))?;
+        self.refresh_lists().with_context(|| format!("cannot install {names}"))?;
         let started = Instant::now();
         progress::say("Installing", &names);
         let mut install = apt_get("install");
-        install
-            .args(["--no-install-recommends", "--no-remove"])
-            .args(packages);
-        child::run_logged(&mut install, &log()).with_context(|| {
-            format!("cannot install {names}: see what apt-get says and repeat by hand")
-        })?;
+        install.args(["--no-install-recommends", "--no-remove"]).args(packages);
+        child::run_logged(&mut install, &log())
+            .with_context(|| format!("cannot install {names}: see what apt-get says and repeat by hand"))?;
         progress::say_timed("Installed", names, started);
         Ok(())
     }
@@ -51,8 +47,7 @@ impl Apt {
     ///
     /// As [`Apt::install`], or the file cannot be written.
     pub(crate) fn extract(&mut self, package: &str, file: &str, to: &Path) -> Result<()> {
-        self.refresh_lists()
-            .with_context(|| format!("cannot take {file} out of package {package}"))?;
+        self.refresh_lists().with_context(|| format!("cannot take {file} out of package {package}"))?;
         let started = Instant::now();
         progress::say("Extracting", format_args!("{file} from {package}"));
         let scratch = Scratch::new(&workspace::target().join("setup").join(package))?;
@@ -63,8 +58,7 @@ impl Apt {
         let unpacked = scratch.0.join("unpacked");
         let mut unpack = Command::new("dpkg-deb");
         child::run_logged(unpack.arg("--extract").arg(deb).arg(&unpacked), &log())?;
-        fs::copy(unpacked.join(file), to)
-            .with_context(|| format!("cannot copy {file} to {}", to.display()))?;
+        fs::copy(unpacked.join(file), to).with_context(|| format!("cannot copy {file} to {}", to.display()))?;
         progress::say_timed("Installed", to.display(), started);
         Ok(())
     }
@@ -73,18 +67,14 @@ impl Apt {
     ///
     /// # Errors
     ///
-    /// No apt-get, no root, or the lists cannot be refreshed.
+    /// No apt-get, or no root.
     pub(crate) fn unknown<'a>(&mut self, packages: &BTreeSet<&'a str>) -> Result<Vec<&'a str>> {
         self.refresh_lists()?;
-        Ok(packages
-            .iter()
-            .copied()
-            .filter(|package| !is_known(package))
-            .collect())
+        Ok(packages.iter().copied().filter(|package| !is_known(package)).collect())
     }
 
     fn refresh_lists(&mut self) -> Result<()> {
-        if self.lists_are_fresh {
+        if self.lists_were_refreshed {
             return Ok(());
         }
         ensure!(
@@ -92,19 +82,20 @@ impl Apt {
             "there is no apt-get on this {}: install it with this system's own packages",
             system_name()
         );
-        ensure!(
-            geteuid().is_root(),
-            "that needs root: repeat as root (`sudo -s`, then the same command)"
-        );
+        ensure!(geteuid().is_root(), "that needs root: repeat as root (`sudo -s`, then the same command)");
         let started = Instant::now();
-        progress::say(
-            "Refreshing",
-            format_args!("package lists (log: {})", log().display()),
-        );
-        child::run_logged(&mut apt_get("update"), &log())
-            .context("cannot refresh the package lists: check the network and /etc/apt")?;
-        progress::say_timed("Refreshed", "package lists", started);
-        self.lists_are_fresh = true;
+        progress::say("Refreshing", format_args!("package lists (log: {})", log().display()));
+        let mut update = apt_get("update");
+        update.args(["--option", "APT::Update::Error-Mode=any"]);
+        match child::run_logged(&mut update, &log()) {
+            Ok(()) => progress::say_timed("Refreshed", "package lists", started),
+            // One broken source must not hide the good ones.
+            Err(error) => progress::say(
+                "Warning",
+                format_args!("package lists are not fresh, check the network and /etc/apt: {error}"),
+            ),
+        }
+        self.lists_were_refreshed = true;
         Ok(())
     }
 }
@@ -141,12 +132,14 @@ fn apt_get(verb: &str) -> Command {
 }
 
 fn is_known(package: &str) -> bool {
-    Command::new("apt-cache")
-        .args(["show", "--no-all-versions", package])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    let mut policy = Command::new("apt-cache");
+    policy.args(["policy", package]).env("LC_ALL", "C");
+    child::output(&mut policy).is_ok_and(|printed| has_candidate(&printed))
+}
+
+/// Whether `apt-cache policy` names a version that can be installed.
+fn has_candidate(policy: &str) -> bool {
+    policy.lines().filter_map(|line| line.trim().strip_prefix("Candidate: ")).any(|version| version != "(none)")
 }
 
 fn log() -> PathBuf {
@@ -171,10 +164,7 @@ fn system_name() -> String {
 
 /// `PRETTY_NAME` of an os-release(5) file.
 fn pretty_name(release: &str) -> Option<&str> {
-    release
-        .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map(|name| name.trim_matches('"'))
+    release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -189,14 +179,19 @@ mod tests {
     }
 
     #[test]
+    fn candidate_is_what_can_be_installed() {
+        let policy = |candidate| format!("tshark:\n  Installed: (none)\n  Candidate: {candidate}\n");
+        assert!(has_candidate(&policy("4.0.17-0+deb12u3")));
+        assert!(!has_candidate(&policy("(none)")));
+        assert!(!has_candidate(""));
+    }
+
+    #[test]
     fn only_file_refuses_none_and_two() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         assert!(only_file(dir.path()).is_err());
         fs::write(dir.path().join("a.deb"), "").expect("writable");
-        assert_eq!(
-            only_file(dir.path()).expect("there is one"),
-            dir.path().join("a.deb")
-        );
+        assert_eq!(only_file(dir.path()).expect("there is one"), dir.path().join("a.deb"));
         fs::write(dir.path().join("b.deb"), "").expect("writable");
         assert!(only_file(dir.path()).is_err());
     }

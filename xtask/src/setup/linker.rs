@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command, time::Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use semver::{Version, VersionReq};
 
 use crate::{
@@ -35,8 +35,10 @@ pub(crate) fn set_up(toolchain: Toolchain, llvm_major: u64, apt: &mut Apt) -> Re
     }
     let advice = advice(llvm_major);
     match toolchain {
-        Toolchain::Debian => install(llvm_major, apt).context(advice)?,
-        Toolchain::Nightly => bail!("{advice}"),
+        Toolchain::Debian => {
+            install(llvm_major, apt).map_err(|error| anyhow!("{error:#}\n{advice}"))?;
+        }
+        Toolchain::Nightly => bail!("there is no bpf-linker {ACCEPTED} on PATH\n{advice}"),
     }
     ensure!(
         installed().is_some_and(|version| serves(&version)),
@@ -68,20 +70,15 @@ fn install(llvm_major: u64, apt: &mut Apt) -> Result<()> {
     }
     let log = workspace::setup_log("bpf-linker");
     let started = Instant::now();
-    progress::say(
-        "Compiling",
-        format_args!(
-            "bpf-linker {RELEASE}, about a minute (log: {})",
-            log.display()
-        ),
-    );
+    progress::say("Compiling", format_args!("bpf-linker {RELEASE}, about a minute (log: {})", log.display()));
     let mut cargo = workspace::cargo();
     cargo
         .args(["install", "bpf-linker", "--locked", "--force"])
         .args(["--version", &RELEASE.to_string()])
         .args(["--no-default-features", "--features"])
         .arg(format!("llvm-{llvm_major}"))
-        .env("LLVM_PREFIX", prefix);
+        .env("LLVM_PREFIX", prefix)
+        .env("RUST_BACKTRACE", "0");
     child::run_logged(&mut cargo, &log)?;
     progress::say_timed("Installed", format_args!("bpf-linker {RELEASE}"), started);
     Ok(())
@@ -89,7 +86,7 @@ fn install(llvm_major: u64, apt: &mut Apt) -> Result<()> {
 
 fn advice(llvm_major: u64) -> String {
     format!(
-        "no bpf-linker {ACCEPTED} on PATH. With the development files of LLVM {llvm_major} type\n  \
+        "to install it by hand, with the development files of LLVM {llvm_major}, type\n  \
          LLVM_PREFIX=/where/llvm-{llvm_major}/is cargo install bpf-linker --locked \
          --version {RELEASE} --no-default-features --features llvm-{llvm_major}\n\
          or see https://github.com/aya-rs/bpf-linker#installation for ready-made ones"

@@ -16,10 +16,7 @@ const MPTCP_ENABLED: &str = "/proc/sys/net/mptcp/enabled";
 
 /// Looks at the machine, and mounts bpffs where it is missing; what is wrong comes back.
 pub(crate) fn set_up() -> Vec<Error> {
-    [root(), mptcp(), bpffs()]
-        .into_iter()
-        .filter_map(Result::err)
-        .collect()
+    [root(), mptcp(), bpffs()].into_iter().filter_map(Result::err).collect()
 }
 
 fn root() -> Result<()> {
@@ -48,10 +45,7 @@ fn judge_mptcp(sysctl: io::Result<String>) -> Result<()> {
         }
         read => read.with_context(|| format!("cannot read {MPTCP_ENABLED}"))?,
     };
-    ensure!(
-        enabled.trim() != "0",
-        "MPTCP is switched off: type `sysctl -w net.mptcp.enabled=1`"
-    );
+    ensure!(enabled.trim() != "0", "MPTCP is switched off: type `sysctl -w net.mptcp.enabled=1`");
     Ok(())
 }
 
@@ -60,14 +54,8 @@ fn bpffs() -> Result<()> {
         progress::say("Found", format_args!("bpffs on {BPFFS}"));
         return Ok(());
     }
-    mount(
-        Some("bpf"),
-        BPFFS,
-        Some("bpf"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .with_context(|| format!("cannot mount bpffs: as root, type `mount -t bpf bpf {BPFFS}`"))?;
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("cannot mount bpffs: as root, type `mount -t bpf bpf {BPFFS}`"))?;
     progress::say("Mounted", format_args!("bpffs on {BPFFS}"));
     Ok(())
 }

@@ -35,10 +35,7 @@ pub(crate) enum Scope {
 pub(crate) fn set_up(scope: Scope) -> Result<()> {
     let started = Instant::now();
     let mut apt = Apt::default();
-    let mut problems: Vec<Error> = toolchain::set_up(scope, &mut apt)
-        .err()
-        .into_iter()
-        .collect();
+    let mut problems: Vec<Error> = toolchain::set_up(scope, &mut apt).err().into_iter().collect();
     if scope >= Scope::Lab {
         problems.extend(tools::set_up(scope, &mut apt));
         problems.extend(machine::set_up());
@@ -54,10 +51,8 @@ pub(crate) fn set_up(scope: Scope) -> Result<()> {
 }
 
 fn list(problems: &[Error]) -> String {
-    let items: Vec<String> = problems
-        .iter()
-        .map(|problem| format!("  - {}", format!("{problem:#}").replace('\n', "\n    ")))
-        .collect();
+    let items: Vec<String> =
+        problems.iter().map(|problem| format!("  - {}", format!("{problem:#}").replace('\n', "\n    "))).collect();
     items.join("\n")
 }
 
@@ -75,9 +70,6 @@ mod tests {
     #[test]
     fn problems_are_listed_one_below_the_other() {
         let problems = [anyhow!("no tshark:\ntype this"), anyhow!("not root")];
-        assert_eq!(
-            list(&problems),
-            "  - no tshark:\n    type this\n  - not root"
-        );
+        assert_eq!(list(&problems), "  - no tshark:\n    type this\n  - not root");
     }
 }

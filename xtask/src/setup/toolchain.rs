@@ -25,6 +25,9 @@ const DEBIAN_CORE: &str = "/usr/lib/rustlib/src/rust/library/core";
 const DEBIAN_PACKAGES: [&str; 3] = ["cargo-web", "rustc-web", "rust-web-src"];
 const DEBIAN_CLIPPY: (&str, &str) = ("/usr/bin/cargo-clippy", "rust-web-clippy");
 
+const NIGHTLY_ADVICE: &str = "to build `core` for BPF with a rustup nightly instead, type\n  \
+    rustup toolchain install nightly --component rust-src --component clippy";
+
 /// A cargo that can build `core` for BPF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toolchain {
@@ -50,25 +53,16 @@ impl Toolchain {
             // By its path: cargo would look in ~/.cargo/bin first, and find rustup's.
             Self::Debian => {
                 let mut clippy = Command::new(DEBIAN_CLIPPY.0);
-                clippy
-                    .env("CARGO", DEBIAN_CARGO)
-                    .env("RUSTC", DEBIAN_RUSTC)
-                    .env("RUSTC_BOOTSTRAP", "1");
+                clippy.env("CARGO", DEBIAN_CARGO).env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
                 clippy
             }
             Self::Nightly => {
                 let mut rustup = Command::new("rustup");
-                rustup
-                    .args(["run", "nightly", "cargo"])
-                    .env_remove("CARGO")
-                    .env_remove("RUSTC");
+                rustup.args(["run", "nightly", "cargo"]).env_remove("CARGO").env_remove("RUSTC");
                 rustup
             }
         };
-        clippy
-            .arg("clippy")
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .current_dir(workspace::root());
+        clippy.arg("clippy").env_remove("RUSTUP_TOOLCHAIN").current_dir(workspace::root());
         clippy
     }
 
@@ -82,8 +76,7 @@ impl Toolchain {
             }
         };
         let printed = child::output(rustc.arg("-vV"))?;
-        Rustc::parse(&printed)
-            .ok_or_else(|| anyhow!("cannot read rustc's version from:\n{printed}"))
+        Rustc::parse(&printed).ok_or_else(|| anyhow!("cannot read rustc's version from:\n{printed}"))
     }
 }
 
@@ -109,12 +102,7 @@ impl Rustc {
         let Ok(needed) = VersionReq::parse(&format!(">={needed}")) else {
             return false;
         };
-        let Version {
-            major,
-            minor,
-            patch,
-            ..
-        } = self.release;
+        let Version { major, minor, patch, .. } = self.release;
         needed.matches(&Version::new(major, minor, patch))
     }
 }
@@ -126,13 +114,7 @@ impl Rustc {
 /// What is missing, and what to type.
 pub(crate) fn set_up(scope: Scope, apt: &mut Apt) -> Result<()> {
     let (toolchain, rustc) = compiler(apt)?;
-    progress::say(
-        "Found",
-        format_args!(
-            "rustc {} for BPF ({toolchain:?}, LLVM {})",
-            rustc.release, rustc.llvm_major
-        ),
-    );
+    progress::say("Found", format_args!("rustc {} for BPF ({toolchain:?}, LLVM {})", rustc.release, rustc.llvm_major));
     linker::set_up(toolchain, rustc.llvm_major, apt)?;
     if scope >= Scope::Tests {
         bpf_clippy(toolchain, apt)?;
@@ -147,18 +129,11 @@ fn compiler(apt: &mut Apt) -> Result<(Toolchain, Rustc)> {
         if rustc.builds_weir() {
             return Ok((found, rustc));
         }
-        progress::say(
-            "Outdated",
-            format_args!("rustc {} ({found:?})", rustc.release),
-        );
+        progress::say("Outdated", format_args!("rustc {} ({found:?})", rustc.release));
     } else {
         progress::say("Missing", "a rustc that can build `core` for BPF");
     }
-    apt.install(&BTreeSet::from(DEBIAN_PACKAGES)).context(
-        "no rustc here builds `core` for BPF. Debian's packages (as root), or a rustup nightly, \
-         can; for the latter type\n  \
-         rustup toolchain install nightly --component rust-src --component clippy\n",
-    )?;
+    apt.install(&BTreeSet::from(DEBIAN_PACKAGES)).map_err(|error| anyhow!("{error:#}\n{NIGHTLY_ADVICE}"))?;
     let rustc = Toolchain::Debian.rustc()?;
     ensure!(
         rustc.builds_weir(),
@@ -215,17 +190,14 @@ mod tests {
     #[test]
     fn the_rustc_that_compiles_this_test_is_understood() {
         let cargo = workspace::cargo_path();
-        let printed = child::output(Command::new(cargo.with_file_name("rustc")).arg("-vV"))
-            .expect("rustc lies beside cargo");
+        let printed =
+            child::output(Command::new(cargo.with_file_name("rustc")).arg("-vV")).expect("rustc lies beside cargo");
         assert!(Rustc::parse(&printed).expect("readable").builds_weir());
     }
 
     #[test]
     fn llvm_is_read_beside_the_release() {
-        let expected = Rustc {
-            release: Version::new(1, 96, 0),
-            llvm_major: 22,
-        };
+        let expected = Rustc { release: Version::new(1, 96, 0), llvm_major: 22 };
         assert_eq!(rustc("1.96.0"), expected);
     }
 

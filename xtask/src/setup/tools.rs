@@ -2,19 +2,17 @@
 //!
 //! A command that is on PATH is enough, wherever it comes from.
 
-use std::{collections::BTreeSet, env, ffi::OsString, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Error, anyhow};
 
 use crate::{
-    progress,
+    child, progress,
     setup::{Scope, apt::Apt},
 };
 
 /// Where a package's file goes that is taken out of it.
 const LOCAL_BIN: &str = "/usr/local/bin";
-/// Directories that a user's PATH may lack.
-const ADMIN_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
 struct Tool {
     command: &'static str,
@@ -34,56 +32,41 @@ enum Source {
 }
 
 impl Tool {
-    const fn packaged(
-        command: &'static str,
-        package: &'static str,
-        scope: Scope,
-        needed_for: &'static str,
-    ) -> Self {
-        Self {
-            command,
-            source: Source::Package(package),
-            scope,
-            needed_for,
+    const fn packaged(command: &'static str, package: &'static str, scope: Scope, needed_for: &'static str) -> Self {
+        Self { command, source: Source::Package(package), scope, needed_for }
+    }
+
+    fn package(&self) -> &'static str {
+        match self.source {
+            Source::Package(package) | Source::FileOf { package, .. } => package,
         }
+    }
+
+    fn not_to_be_had(&self) -> Error {
+        anyhow!(
+            "`{}`, needed for {}, cannot be installed: apt knows no package `{}`; \
+             see that its lists are fresh and have Debian's `main` component \
+             (/etc/apt/sources.list.d), or put `{0}` on PATH",
+            self.command,
+            self.needed_for,
+            self.package(),
+        )
     }
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
-    Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues"),
+    Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
     Tool::packaged("nstat", "iproute2", Scope::Lab, "the kernels' own counters"),
-    Tool::packaged(
-        "ethtool",
-        "ethtool",
-        Scope::Lab,
-        "the lab's offload settings",
-    ),
-    Tool::packaged(
-        "tcpdump",
-        "tcpdump",
-        Scope::Tests,
-        "captures in the lab tests",
-    ),
-    Tool::packaged(
-        "tshark",
-        "tshark",
-        Scope::Tests,
-        "judging the packet parser",
-    ),
-    Tool::packaged(
-        "bpftool",
-        "bpftool",
-        Scope::Tests,
-        "judging the loaded maps",
-    ),
+    Tool::packaged("ethtool", "ethtool", Scope::Lab, "the lab's offload settings"),
+    Tool::packaged("mptcpize", "mptcpize", Scope::Lab, "any program's connections in the lab"),
+    Tool::packaged("tcpdump", "tcpdump", Scope::Tests, "looking into the lab by hand"),
+    Tool::packaged("tshark", "tshark", Scope::Tests, "judging the packet parser"),
+    Tool::packaged("bpftool", "bpftool", Scope::Tests, "judging the loaded maps"),
     Tool {
         command: "promtool",
-        source: Source::FileOf {
-            package: "prometheus",
-            file: "usr/bin/promtool",
-        },
+        source: Source::FileOf { package: "prometheus", file: "usr/bin/promtool" },
         scope: Scope::Tests,
         needed_for: "judging the metrics page",
     },
@@ -91,10 +74,8 @@ const TOOLS: [Tool; 9] = [
 
 /// Installs the commands that are missing in a scope; what cannot be had comes back.
 pub(crate) fn set_up(scope: Scope, apt: &mut Apt) -> Vec<Error> {
-    let (found, missing): (Vec<&Tool>, Vec<&Tool>) = TOOLS
-        .iter()
-        .filter(|tool| tool.scope <= scope)
-        .partition(|tool| is_there(tool.command));
+    let (found, missing): (Vec<&Tool>, Vec<&Tool>) =
+        TOOLS.iter().filter(|tool| tool.scope <= scope).partition(|tool| is_there(tool.command));
     if !found.is_empty() {
         progress::say("Found", commands(&found));
     }
@@ -118,13 +99,9 @@ fn known_to<'a>(apt: &mut Apt, missing: Vec<&'a Tool>) -> (Vec<&'a Tool>, Vec<Er
             return (Vec::new(), vec![problem]);
         }
     };
-    let (lacking, known): (Vec<&Tool>, Vec<&Tool>) = missing
-        .into_iter()
-        .partition(|tool| unknown.contains(&tool.package()));
-    (
-        known,
-        lacking.into_iter().map(Tool::not_to_be_had).collect(),
-    )
+    let (lacking, known): (Vec<&Tool>, Vec<&Tool>) =
+        missing.into_iter().partition(|tool| unknown.contains(&tool.package()));
+    (known, lacking.into_iter().map(Tool::not_to_be_had).collect())
 }
 
 fn install_packages(apt: &mut Apt, tools: &[&Tool]) -> anyhow::Result<()> {
@@ -148,37 +125,12 @@ fn extract(apt: &mut Apt, tool: &Tool) -> anyhow::Result<()> {
     apt.extract(package, file, &Path::new(LOCAL_BIN).join(tool.command))
 }
 
-impl Tool {
-    fn package(&self) -> &'static str {
-        match self.source {
-            Source::Package(package) | Source::FileOf { package, .. } => package,
-        }
-    }
-
-    fn not_to_be_had(&self) -> Error {
-        anyhow!(
-            "`{}`, needed for {}, cannot be installed: apt knows no package `{}`; \
-             add Debian's `main` component to /etc/apt/sources.list.d, or put `{0}` on PATH",
-            self.command,
-            self.needed_for,
-            self.package(),
-        )
-    }
-}
-
 fn is_there(command: &str) -> bool {
-    let mut path = env::var_os("PATH").unwrap_or_default();
-    path.push(OsString::from(":"));
-    path.push(ADMIN_PATH);
-    which::which_in_global(command, Some(path)).is_ok_and(|mut found| found.next().is_some())
+    which::which_in_global(command, Some(child::search_path())).is_ok_and(|mut found| found.next().is_some())
 }
 
 fn commands(tools: &[&Tool]) -> String {
-    tools
-        .iter()
-        .map(|tool| tool.command)
-        .collect::<Vec<_>>()
-        .join(", ")
+    tools.iter().map(|tool| tool.command).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

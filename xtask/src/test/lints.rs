@@ -13,26 +13,23 @@ const SKIP_EBPF: (&str, &str) = ("WEIR_SKIP_EBPF", "1");
 
 /// Rustfmt, all crates.
 pub(super) fn formatting() -> Result<()> {
-    child::run(workspace::cargo().args(["fmt", "--all", "--check"]))
-        .context("type `cargo fmt --all`")
+    child::run(workspace::cargo().args(["fmt", "--all", "--check"])).context("type `cargo fmt --all`")
 }
 
 /// Clippy on the host crates, with their tests.
 pub(super) fn host_clippy() -> Result<()> {
     let (name, value) = SKIP_EBPF;
-    child::run(
-        workspace::cargo()
-            .env(name, value)
-            .arg("clippy")
-            .args(HOST_CRATES)
-            .args(["--all-targets", "--", "--deny", "warnings"]),
-    )
+    child::run(workspace::cargo().env(name, value).arg("clippy").args(HOST_CRATES).args([
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]))
 }
 
 /// Clippy on lb-ebpf, by the toolchain that compiles it.
 pub(super) fn bpf_clippy() -> Result<()> {
-    let toolchain =
-        Toolchain::find().context("no BPF toolchain: `cargo xtask setup` says what is missing")?;
+    let toolchain = Toolchain::find().context("no BPF toolchain: `cargo xtask setup` says what is missing")?;
     child::run(
         toolchain
             .clippy()
@@ -40,10 +37,7 @@ pub(super) fn bpf_clippy() -> Result<()> {
             .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core"])
             .arg("--target-dir")
             .arg(workspace::target().join("bpf-clippy"))
-            .env(
-                "CARGO_ENCODED_RUSTFLAGS",
-                "--cfg=bpf_target_arch=\"x86_64\"",
-            )
+            .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"")
             .args(["--", "--deny", "warnings"]),
     )
 }

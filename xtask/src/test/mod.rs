@@ -60,9 +60,7 @@ pub(crate) fn test(extent: Extent) -> Result<ExitCode> {
         run.take(name, step)?;
     }
     let mut summary = Summary::default();
-    run.take("tests", || {
-        run_tests(extent, &mut summary).inspect_err(|_| summary.blame_silent_failure())
-    })?;
+    run.take("tests", || run_tests(extent, &mut summary).inspect_err(|_| summary.blame_silent_failure()))?;
     run.end(&summary)
 }
 
@@ -74,10 +72,7 @@ struct Run {
 
 impl Run {
     fn begin() -> Self {
-        Self {
-            started: Instant::now(),
-            failed: Vec::new(),
-        }
+        Self { started: Instant::now(), failed: Vec::new() }
     }
 
     /// Takes one step and says how it ended; only Ctrl-C is an error.
@@ -112,11 +107,7 @@ impl Run {
 /// Streams cargo's output on while adding it up.
 fn run_tests(extent: Extent, summary: &mut Summary) -> Result<()> {
     let mut cargo = workspace::cargo();
-    cargo
-        .arg("test")
-        .args(lints::HOST_CRATES)
-        .arg("--no-fail-fast")
-        .stdout(Stdio::piped());
+    cargo.arg("test").args(lints::HOST_CRATES).arg("--no-fail-fast").stdout(Stdio::piped());
     if let Extent::Everything = extent {
         cargo.args(["--", "--include-ignored"]);
     }
@@ -127,11 +118,7 @@ fn run_tests(extent: Extent, summary: &mut Summary) -> Result<()> {
     echoed.context("lost the output of the tests")
 }
 
-fn echo(
-    mut output: impl io::BufRead,
-    mut to: impl io::Write,
-    summary: &mut Summary,
-) -> io::Result<()> {
+fn echo(mut output: impl io::BufRead, mut to: impl io::Write, summary: &mut Summary) -> io::Result<()> {
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
         to.write_all(&line)?;
@@ -150,8 +137,7 @@ mod tests {
     #[test]
     fn failed_step_is_named_and_the_run_goes_on() {
         let mut run = Run::begin();
-        run.take("clippy", || Err(anyhow!("a warning")))
-            .expect("no Ctrl-C");
+        run.take("clippy", || Err(anyhow!("a warning"))).expect("no Ctrl-C");
         run.take("formatting", || Ok(())).expect("no Ctrl-C");
         assert_eq!(run.failed, ["clippy"]);
     }

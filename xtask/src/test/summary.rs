@@ -36,21 +36,13 @@ impl Summary {
                 (name == outcome).then(|| number.parse().ok())?
             })
         };
-        Some(Self {
-            passed: count("passed")?,
-            failed: count("failed")?,
-            skipped: count("ignored")?,
-        })
+        Some(Self { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            passed,
-            failed,
-            skipped,
-        } = self;
+        let Self { passed, failed, skipped } = self;
         write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
@@ -80,12 +72,8 @@ mod tests {
 
     #[test]
     fn other_lines_count_for_nothing() {
-        let printed = [
-            "test result: soon",
-            "    test result: ok. 9 passed; 0 failed; 0 ignored;",
-            "9 passed; 9 failed",
-            "",
-        ];
+        let printed =
+            ["test result: soon", "    test result: ok. 9 passed; 0 failed; 0 ignored;", "9 passed; 9 failed", ""];
         assert_eq!(summary_of(&printed), "0 passed, 0 failed, 0 skipped");
     }
 
@@ -95,10 +83,7 @@ mod tests {
         silent.blame_silent_failure();
         assert_eq!(silent.to_string(), "0 passed, 1 failed, 0 skipped");
 
-        let mut loud = Summary {
-            failed: 3,
-            ..Summary::default()
-        };
+        let mut loud = Summary { failed: 3, ..Summary::default() };
         loud.blame_silent_failure();
         assert_eq!(loud.to_string(), "0 passed, 3 failed, 0 skipped");
     }

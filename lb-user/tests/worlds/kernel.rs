@@ -1,0 +1,205 @@
+//! The decision as the kernel runs it: the XDP program under `BPF_PROG_TEST_RUN`, judged by its verdict, its bytes and
+//! the counters that it moved.
+
+use super::{
+    Memory, Outcome, Verdict, World,
+    setup::{CLUSTER_KEY, Setup},
+};
+use aya::programs::{TestRun as _, TestRunOptions};
+use lb_common::{
+    hash::SipKey,
+    ids::{BackendId, FlowHash, PoolId, VipId},
+    limits,
+    reason::Reason,
+    recent::{Bucket, bucket_of},
+    tables::{Backend, Counter, FlowEntry, RING_SLOTS, Slot, TokenEntry, TokenKey, counter_index},
+};
+use lb_user::bpf::{ArrayTable, Balancer, PerCpuTable, Sizes};
+
+/// Room for the longest frame that a test sends, and a tunnel.
+const OUT: usize = 1 << 14;
+/// Backends whose counters are watched; the tests have fewer.
+const BACKENDS: u32 = 16;
+/// Where `struct xdp_md` has its `data_end`, and its size.
+const DATA_END: usize = 4;
+const XDP_MD: usize = 24;
+
+pub(crate) struct Kernel {
+    balancer: Balancer,
+    counters: Vec<Counter>,
+    sent: Vec<Counter>,
+}
+
+impl Kernel {
+    /// # Panics
+    /// Without root's privileges, or where the kernel does not take the program.
+    pub(crate) fn new(setup: &Setup) -> Self {
+        let sizes = sizes(setup);
+        let balancer = Balancer::load(&sizes).unwrap_or_else(|error| panic!("{error}"));
+        let rows = u32::try_from(setup.vips.len()).expect("few VIPs") + 1;
+        let watched = |rows: u32| vec![Counter::default(); rows as usize];
+        let counters = watched(rows * u32::try_from(Reason::COUNT).expect("few reasons"));
+        let mut kernel = Self { balancer, counters, sent: watched(BACKENDS) };
+        kernel.fill(setup, &sizes);
+        kernel
+    }
+
+    fn fill(&mut self, setup: &Setup, sizes: &Sizes) {
+        let balancer = &mut self.balancer;
+        balancer.globals.write(0, sizes.globals(SipKey::from_bytes(CLUSTER_KEY))).expect("one element");
+        let (services, addresses) = setup.rules();
+        for (index, service) in (0..).zip(services) {
+            balancer.services.write(index, service).expect("room for a rule");
+        }
+        for (address, run) in addresses {
+            balancer.addresses.write(address, run).expect("room for an address");
+        }
+        for backend in &setup.backends {
+            self.write_backend(backend.id, backend.entry());
+        }
+        for (pool, index) in setup.pools.iter().zip(0..) {
+            self.write_ring(PoolId(index), &pool.ring);
+        }
+    }
+
+    /// Sends a frame of which only the first `head` bytes lie in the linear part of the buffer.
+    pub(crate) fn send_with_head(&mut self, frame: &[u8], head: usize) -> Outcome {
+        let mut context = [0; XDP_MD];
+        context[DATA_END..DATA_END + 4].copy_from_slice(&u32::try_from(head).expect("a short head").to_ne_bytes());
+        self.run(frame, Some(&context))
+    }
+
+    fn run(&mut self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
+        let mut bytes = vec![0; OUT];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut bytes),
+            ctx_in: context,
+            ..TestRunOptions::default()
+        };
+        let program = self.balancer.program().expect("it is loaded");
+        let result = program.test_run(options).unwrap_or_else(|error| panic!("a test run: {error:?}"));
+        bytes.truncate(result.data_size_out as usize);
+        let (vip, reason, counted) = self.counted_as();
+        let backend = self.sent_to(counted);
+        let verdict = verdict(result.return_value);
+        Outcome { vip, reason, backend, verdict, counted_bytes: counted.bytes, bytes }
+    }
+
+    /// The reason of the last packet: the one counter that moved, by one.
+    fn counted_as(&mut self) -> (VipId, Reason, Counter) {
+        let moved = moved(&self.balancer.counters, &mut self.counters);
+        let [(index, counter)] = moved[..] else { panic!("one counter must move for a packet: {moved:?}") };
+        assert_eq!(counter.packets, 1, "a packet was counted more than once");
+        let rows = (0..).map(VipId).flat_map(|vip| Reason::ALL.iter().map(move |&reason| (vip, reason)));
+        let (vip, reason) = rows.into_iter().nth(index).expect("every index is a reason's");
+        assert_eq!(counter_index(vip, reason) as usize, index);
+        (vip, reason, counter)
+    }
+
+    /// The backend whose counter moved, if one did, by what the reason's counter moved.
+    fn sent_to(&mut self, counted: Counter) -> Option<BackendId> {
+        let moved = moved(&self.balancer.sent, &mut self.sent);
+        match moved[..] {
+            [] => None,
+            [(index, counter)] => {
+                assert_eq!(counter, counted, "the backend's counter and the VIP's differ");
+                Some(BackendId(u16::try_from(index).expect("a small id")))
+            }
+            _ => panic!("a packet was sent to more than one backend: {moved:?}"),
+        }
+    }
+
+    fn buckets(&self, memory: Memory) -> &ArrayTable<Bucket> {
+        match memory {
+            Memory::Pending => &self.balancer.pending,
+            Memory::Embryonic => &self.balancer.embryonic,
+            Memory::Closing => &self.balancer.closing,
+        }
+    }
+}
+
+/// The sizes that the host's tables have too.
+fn sizes(setup: &Setup) -> Sizes {
+    Sizes {
+        pools: u32::try_from(setup.pools.len()).expect("few pools"),
+        tokens: limits::TOKENS.min,
+        joined_flows: limits::JOINED_FLOWS.min,
+        pending_handshakes: limits::PENDING_HANDSHAKES.min,
+        embryonic_flows: limits::EMBRYONIC_FLOWS.min,
+    }
+}
+
+fn verdict(action: u32) -> Verdict {
+    match action {
+        1 => Verdict::Drop,
+        2 => Verdict::Pass,
+        3 => Verdict::Transmit,
+        4 => Verdict::Redirect,
+        _ => panic!("XDP action {action}"),
+    }
+}
+
+/// The counters that have moved since the last call, and by how much.
+fn moved(table: &PerCpuTable<Counter>, known: &mut [Counter]) -> Vec<(usize, Counter)> {
+    let mut moved = Vec::new();
+    for (index, known) in known.iter_mut().enumerate() {
+        let row = u32::try_from(index).expect("a small table");
+        let mut sum = Counter::default();
+        for counter in table.read(row).expect("a watched row") {
+            sum.packets += counter.packets;
+            sum.bytes += counter.bytes;
+        }
+        if sum != *known {
+            moved.push((index, Counter { packets: sum.packets - known.packets, bytes: sum.bytes - known.bytes }));
+            *known = sum;
+        }
+    }
+    moved
+}
+
+impl World for Kernel {
+    fn name(&self) -> &'static str {
+        "kernel"
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Outcome {
+        self.run(frame, None)
+    }
+
+    fn tokens(&self) -> Vec<(TokenKey, TokenEntry)> {
+        self.balancer.tokens.entries().collect::<Result<_, _>>().expect("the kernel lists its tokens")
+    }
+
+    fn joined(&self) -> Vec<(FlowHash, FlowEntry)> {
+        self.balancer.joined.entries().collect::<Result<_, _>>().expect("the kernel lists its flows")
+    }
+
+    fn memory(&self, memory: Memory) -> Vec<Bucket> {
+        let buckets = self.buckets(memory);
+        (0..buckets.len()).map(|index| buckets.read(index).expect("within the table")).collect()
+    }
+
+    fn bucket(&self, memory: Memory, flow: FlowHash) -> Bucket {
+        let buckets = self.buckets(memory);
+        buckets.read(bucket_of(flow, buckets.len())).expect("within the table")
+    }
+
+    fn write_backend(&mut self, id: BackendId, backend: Backend) {
+        self.balancer.backends.write(u32::from(id.0), backend).expect("room for a backend");
+    }
+
+    fn write_ring(&mut self, PoolId(pool): PoolId, ring: &[Slot]) {
+        for (index, &slot) in (u32::from(pool) * RING_SLOTS..).zip(ring) {
+            self.balancer.slots.write(index, slot).expect("room for a ring");
+        }
+    }
+
+    fn write_token(&mut self, key: TokenKey, entry: TokenEntry) {
+        self.balancer.tokens.write(key, entry).expect("room for a token");
+    }
+
+    fn write_joined(&mut self, flow: FlowHash, entry: FlowEntry) {
+        self.balancer.joined.write(flow, entry).expect("room for a flow");
+    }
+}

@@ -1,0 +1,173 @@
+//! One decision, two worlds: every packet of a test goes through the host's tables and through the loaded XDP program,
+//! and both must say the same, send the same bytes and remember the same.
+//!
+//! What is right is not theirs to say: tests judge by [`oracle`] and by what the RFCs have written.
+
+pub(crate) mod host;
+pub(crate) mod kernel;
+pub(crate) mod mptcp;
+pub(crate) mod oracle;
+pub(crate) mod packet;
+pub(crate) mod setup;
+
+use host::Host;
+use kernel::Kernel;
+use lb_common::{
+    ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
+    reason::Reason,
+    recent::{Bucket, Recent},
+    tables::{Backend, FlowEntry, Holder, Slot, TokenEntry, TokenKey},
+    wire::ip::Family,
+};
+use packet::Flow;
+use setup::Setup;
+use std::collections::BTreeMap;
+
+/// What an XDP program answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Pass,
+    Transmit,
+    Redirect,
+    Drop,
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) vip: VipId,
+    pub(crate) reason: Reason,
+    pub(crate) backend: Option<BackendId>,
+    pub(crate) verdict: Verdict,
+    /// What the packet added to the bytes of its counters.
+    pub(crate) counted_bytes: u64,
+    /// The frame after the program: what is sent, or what is left.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The tables that strangers can fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Pending,
+    Embryonic,
+    Closing,
+}
+
+/// A balancer with all of its tables open to view.
+pub(crate) trait World {
+    fn name(&self) -> &'static str;
+    fn send(&mut self, frame: &[u8]) -> Outcome;
+
+    fn tokens(&self) -> Vec<(TokenKey, TokenEntry)>;
+    fn joined(&self) -> Vec<(FlowHash, FlowEntry)>;
+    fn memory(&self, memory: Memory) -> Vec<Bucket>;
+    fn bucket(&self, memory: Memory, flow: FlowHash) -> Bucket;
+
+    fn write_backend(&mut self, id: BackendId, backend: Backend);
+    fn write_ring(&mut self, pool: PoolId, ring: &[Slot]);
+    fn write_token(&mut self, key: TokenKey, entry: TokenEntry);
+    fn write_joined(&mut self, flow: FlowHash, entry: FlowEntry);
+}
+
+/// What a balancer remembers of its packets, but for the hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) tokens: BTreeMap<(PoolId, Token), [Holder; 2]>,
+    pub(crate) joined: BTreeMap<FlowHash, FlowEntry>,
+    pub(crate) pending: Vec<Vec<Recent>>,
+    pub(crate) embryonic: Vec<Vec<Recent>>,
+}
+
+impl State {
+    fn of(world: &dyn World) -> Self {
+        let timeless = |holder| Holder { since: Tick(0), ..holder };
+        let tokens = world.tokens().into_iter();
+        let joined = world.joined().into_iter();
+        Self {
+            tokens: tokens.map(|(key, entry)| ((key.pool, key.token), entry.holders.map(timeless))).collect(),
+            joined: joined.map(|(flow, entry)| (flow, FlowEntry { seen: Tick(0), ..entry })).collect(),
+            pending: timeless_memory(world, Memory::Pending),
+            embryonic: timeless_memory(world, Memory::Embryonic),
+        }
+    }
+
+    /// How many entries the tables of pending handshakes and of embryonic flows hold.
+    pub(crate) fn recent_count(&self) -> (usize, usize) {
+        let count = |buckets: &[Vec<Recent>]| buckets.iter().map(Vec::len).sum();
+        (count(&self.pending), count(&self.embryonic))
+    }
+}
+
+fn timeless_memory(world: &dyn World, memory: Memory) -> Vec<Vec<Recent>> {
+    let timeless = |&recent| Recent { at: Tick(0), ..recent };
+    world.memory(memory).iter().map(|bucket| bucket.entries().map(timeless).collect()).collect()
+}
+
+/// Both worlds, in step.
+pub(crate) struct Worlds {
+    setup: Setup,
+    host: Host,
+    kernel: Kernel,
+    state: State,
+}
+
+impl Worlds {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let (host, kernel) = (Host::new(&setup), Kernel::new(&setup));
+        let state = State::of(&host);
+        Self { setup, host, kernel, state }
+    }
+
+    /// Sends a frame through both worlds: they agree on all of it, and the bytes are right by [`oracle::judge_bytes`].
+    pub(crate) fn send(&mut self, frame: &[u8]) -> Outcome {
+        let outcome = self.host.send(frame);
+        assert_eq!(self.kernel.send(frame), outcome, "kernel (left) and host (right) differ over {frame:02x?}");
+        oracle::judge_bytes(&self.setup, frame, &outcome);
+        self.state = State::of(&self.host);
+        assert_eq!(State::of(&self.kernel), self.state, "kernel (left) and host (right) remember different things");
+        outcome
+    }
+
+    /// What both remember.
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What both remember of a flow for a short time.
+    pub(crate) fn recent(&self, memory: Memory, flow: FlowHash) -> Option<Recent> {
+        let of =
+            |world: &dyn World| world.bucket(memory, flow).of(flow).map(|&recent| Recent { at: Tick(0), ..recent });
+        let recent = of(&self.host);
+        assert_eq!(of(&self.kernel), recent, "kernel (left) and host (right) differ over {memory:?}");
+        recent
+    }
+
+    /// Does in both what a controller does.
+    pub(crate) fn change(&mut self, change: impl Fn(&mut dyn World)) {
+        change(&mut self.host);
+        change(&mut self.kernel);
+        self.state = State::of(&self.host);
+        assert_eq!(State::of(&self.kernel), self.state, "the change was not the same in both worlds");
+    }
+
+    fn agree_on_closing_signs(&self) {
+        let (host, kernel) =
+            (timeless_memory(&self.host, Memory::Closing), timeless_memory(&self.kernel, Memory::Closing));
+        assert!(host == kernel, "kernel and host noted different closing signs");
+    }
+}
+
+/// Runs a test over a fresh farm for each IP version.
+pub(crate) fn in_both_worlds(test: impl Fn(&mut Worlds, Flow)) {
+    in_both_worlds_of(&Setup::farm(), test);
+}
+
+/// The same over farms of another setup. The flow that the test gets is the client's first.
+pub(crate) fn in_both_worlds_of(setup: &Setup, test: impl Fn(&mut Worlds, Flow)) {
+    for family in [Family::V4, Family::V6] {
+        println!("over {family:?}:");
+        let mut worlds = Worlds::new(setup.clone());
+        test(&mut worlds, Flow::new(family));
+        worlds.agree_on_closing_signs();
+    }
+}
