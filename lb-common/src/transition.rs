@@ -13,21 +13,48 @@ const PINNING_PART: u32 = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transitions {
     slots: Vec<Slot>,
-    /// When each slot's window ends, and when its survivors begin to be pinned; meaningless for a settled slot.
+    /// Meaningless for a settled slot.
     windows: Vec<Window>,
+    /// When the next window has to be looked at; none where all slots are settled.
+    due_at: Option<Duration>,
 }
 
+/// The time in which a slot is in transition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Window {
+    /// When survivors begin to be pinned.
     pins_at: Duration,
     ends_at: Duration,
+    /// It lasts longer than it was to, because survivors found no room.
+    is_extended: bool,
+}
+
+impl Window {
+    fn opened(now: Duration, length: Duration) -> Self {
+        let ends_at = now + length;
+        Self { pins_at: ends_at.saturating_sub(length / PINNING_PART), ends_at, is_extended: false }
+    }
+
+    const fn pinning_time(&self) -> Duration {
+        self.ends_at.saturating_sub(self.pins_at)
+    }
+}
+
+/// What a change does to a slot.
+enum Turn {
+    /// Nothing.
+    Stays,
+    /// The slot is another; a window that was open stays as it is.
+    Becomes(Slot),
+    /// The slot is another, and connections without an entry have a whole window ahead of them.
+    Opens(Slot),
 }
 
 impl Transitions {
     /// A ring that no connection has used yet.
     pub fn settled(owners: &[u16]) -> Self {
         let slots = owners.iter().map(|&owner| Slot::settled(BackendId(owner))).collect();
-        Self { slots, windows: vec![Window::default(); owners.len()] }
+        Self { slots, windows: vec![Window::default(); owners.len()], due_at: None }
     }
 
     /// The slots as they are.
@@ -37,7 +64,17 @@ impl Transitions {
 
     /// How many slots are in transition.
     pub fn in_transition(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_in_transition()).count()
+        self.open().count()
+    }
+
+    /// How many of them are so for longer than they were to be, because survivors found no room.
+    pub fn extended(&self) -> usize {
+        self.open().filter(|window| window.is_extended).count()
+    }
+
+    /// Whether some slot gives entries to survivors.
+    pub fn pins(&self) -> bool {
+        self.due_at.is_some() && self.slots.iter().any(|slot| slot.pins())
     }
 
     /// Whether a backend owns a slot, or has owned one whose window is open.
@@ -47,14 +84,14 @@ impl Transitions {
 
     /// When the last window ends; none where all slots are settled.
     pub fn ends_at(&self) -> Option<Duration> {
-        let open = self.slots.iter().zip(&self.windows).filter(|(slot, _)| slot.is_in_transition());
-        open.map(|(_, window)| window.ends_at).max()
+        self.open().map(|window| window.ends_at).max()
     }
 
     /// Gives the slots new owners. Returns the indices of the slots that are not what they were.
     ///
     /// A slot in transition keeps its first previous owner, for every flow of the owner between has an entry, and its
-    /// window; only an owner that no longer `serves` is forgotten, with its connections.
+    /// window; only an owner that no longer `serves` is forgotten, with its connections. Where the owner has come back
+    /// to be the first one, it has taken connections without an entry again: the next change opens a new window.
     pub fn change(
         &mut self,
         owners: &[u16],
@@ -62,30 +99,20 @@ impl Transitions {
         length: Duration,
         serves: impl Fn(BackendId) -> bool,
     ) -> Vec<u32> {
-        let ends_at = now + length;
-        let opened = Window { pins_at: ends_at.saturating_sub(length / PINNING_PART), ends_at };
         let mut changed = Vec::new();
         for (index, &owner) in (0..).zip(owners) {
             let at = index as usize;
-            let (before, owner) = (self.slots[at], BackendId(owner));
-            let first = if before.is_in_transition() { before.previous() } else { before.owner };
-            let settled = owner == before.owner && !before.is_in_transition();
-            let after = if settled || !first.is_some() || !serves(first) {
-                Slot::settled(owner)
-            } else if before.pins() {
-                Slot::in_transition(owner, first).pinning()
-            } else {
-                Slot::in_transition(owner, first)
-            };
-            if after == before {
-                continue;
+            match turn(self.slots[at], BackendId(owner), &serves) {
+                Turn::Stays => continue,
+                Turn::Becomes(slot) => self.slots[at] = slot,
+                Turn::Opens(slot) => {
+                    self.slots[at] = slot;
+                    self.windows[at] = Window::opened(now, length);
+                }
             }
-            if after.is_in_transition() && !before.is_in_transition() {
-                self.windows[at] = opened;
-            }
-            self.slots[at] = after;
             changed.push(index);
         }
+        self.note_due();
         changed
     }
 
@@ -93,33 +120,72 @@ impl Transitions {
     pub fn forget(&mut self, backend: BackendId) -> Vec<u32> {
         let slots =
             (0..).zip(&mut self.slots).filter(|(_, slot)| slot.is_in_transition() && slot.previous() == backend);
-        slots.map(|(index, slot)| settle(index, slot)).collect()
+        let changed = slots.map(|(index, slot)| settle(index, slot)).collect();
+        self.note_due();
+        changed
     }
 
     /// Moves the windows on: slots in their last tenth begin to pin survivors, and slots whose window is over settle.
-    /// While `pinned_is_full`, a window that would end is extended by a tenth of its length, so that no flow is broken.
-    pub fn advance(&mut self, now: Duration, pinned_is_full: bool) -> Vec<u32> {
+    ///
+    /// `full_at` is when a survivor last found no room for its entry. From then on all have another tenth to show
+    /// themselves, so that no flow is broken.
+    pub fn advance(&mut self, now: Duration, full_at: Option<Duration>) -> Vec<u32> {
         let mut changed = Vec::new();
+        if self.due_at.is_none_or(|due_at| now < due_at) {
+            return changed;
+        }
         for ((index, slot), window) in (0..).zip(&mut self.slots).zip(&mut self.windows) {
             if !slot.is_in_transition() || now < window.pins_at {
                 continue;
             }
-            let tenth = window.ends_at.saturating_sub(window.pins_at);
+            let tenth = window.pinning_time();
             if !slot.pins() {
                 *slot = slot.pinning();
                 window.ends_at = window.ends_at.max(now + tenth);
                 window.pins_at = window.ends_at.saturating_sub(tenth);
                 changed.push(index);
             } else if now >= window.ends_at {
-                if pinned_is_full {
-                    window.ends_at = now + tenth;
-                    window.pins_at = now;
-                } else {
-                    changed.push(settle(index, slot));
+                match full_at {
+                    Some(full_at) if now < full_at + tenth => {
+                        *window = Window { pins_at: full_at, ends_at: full_at + tenth, is_extended: true };
+                    }
+                    _ => changed.push(settle(index, slot)),
                 }
             }
         }
+        self.note_due();
         changed
+    }
+
+    /// The windows of the slots in transition.
+    fn open(&self) -> impl Iterator<Item = &Window> {
+        self.slots.iter().zip(&self.windows).filter(|(slot, _)| slot.is_in_transition()).map(|(_, window)| window)
+    }
+
+    fn note_due(&mut self) {
+        let open = self.slots.iter().zip(&self.windows).filter(|(slot, _)| slot.is_in_transition());
+        self.due_at = open.map(|(slot, window)| if slot.pins() { window.ends_at } else { window.pins_at }).min();
+    }
+}
+
+/// What becomes of a slot that `owner` is to own.
+fn turn(before: Slot, owner: BackendId, serves: impl Fn(BackendId) -> bool) -> Turn {
+    if !before.is_in_transition() && owner == before.owner {
+        return Turn::Stays;
+    }
+    let first = [before.previous(), before.owner].into_iter().find(|&backend| backend.is_some() && serves(backend));
+    let (after, opens) = match first {
+        Some(first) if first == before.previous() && (before.owner != first || owner == first) => {
+            let after = Slot::in_transition(owner, first);
+            (if before.pins() { after.pinning() } else { after }, false)
+        }
+        Some(first) if first != owner => (Slot::in_transition(owner, first), true),
+        _ => (Slot::settled(owner), false),
+    };
+    match (after == before, opens) {
+        (true, _) => Turn::Stays,
+        (false, false) => Turn::Becomes(after),
+        (false, true) => Turn::Opens(after),
     }
 }
 
@@ -188,13 +254,11 @@ mod tests {
     fn a_window_pins_in_its_last_tenth_and_then_ends() {
         let mut ring = Transitions::settled(&[1]);
         ring.change(&[2], at(0), at(10), ALL_SERVE);
-        assert!(ring.advance(at(8), false).is_empty());
-        assert_eq!(ring.advance(at(9), false), [0]);
+        assert!(ring.advance(at(8), None).is_empty());
+        assert_eq!(ring.advance(at(9), None), [0]);
         assert!(ring.slots()[0].pins());
         assert_eq!(ring.slots()[0].previous(), BackendId(1));
-        assert!(ring.advance(at(10), true).is_empty(), "extended while there is no room for survivors");
-        assert!(ring.slots()[0].pins());
-        assert_eq!(ring.advance(at(11), false), [0]);
+        assert_eq!(ring.advance(at(10), None), [0]);
         assert_eq!(ring.slots()[0], Slot::settled(BackendId(2)));
     }
 
@@ -202,10 +266,42 @@ mod tests {
     fn a_late_caller_does_not_skip_the_pinning() {
         let mut ring = Transitions::settled(&[1]);
         ring.change(&[2], at(0), at(10), ALL_SERVE);
-        ring.advance(at(20), false);
-        ring.advance(at(20), false);
+        ring.advance(at(20), None);
+        ring.advance(at(20), None);
         assert!(ring.slots()[0].pins(), "survivors had no chance to be pinned yet");
-        ring.advance(at(21), false);
+        ring.advance(at(21), None);
         assert!(!ring.slots()[0].is_in_transition());
+    }
+
+    #[test]
+    fn survivors_without_room_have_another_tenth_from_then_on() {
+        let mut ring = Transitions::settled(&[1]);
+        ring.change(&[2], at(0), at(20), ALL_SERVE);
+        ring.advance(at(18), None);
+        assert!(ring.advance(at(20), Some(at(19))).is_empty());
+        assert_eq!((ring.slots()[0].pins(), ring.extended(), ring.ends_at()), (true, 1, Some(at(21))));
+        assert_eq!(ring.advance(at(21), Some(at(19))), [0]);
+        assert_eq!((ring.slots()[0], ring.extended()), (Slot::settled(BackendId(2)), 0));
+    }
+
+    #[test]
+    fn who_owned_a_slot_again_has_a_new_window_when_it_leaves_again() {
+        let mut ring = Transitions::settled(&[1]);
+        ring.change(&[2], at(0), at(10), ALL_SERVE);
+        ring.advance(at(9), None);
+        ring.change(&[1], at(9), at(10), ALL_SERVE);
+        assert!(ring.slots()[0].pins());
+        ring.change(&[3], at(9), at(10), ALL_SERVE);
+        assert_eq!(ring.slots()[0], Slot::in_transition(BackendId(3), BackendId(1)));
+        assert_eq!(ring.ends_at(), Some(at(19)));
+    }
+
+    #[test]
+    fn when_the_first_owner_dies_the_one_between_is_not_forgotten() {
+        let mut ring = Transitions::settled(&[1, 1]);
+        ring.change(&[2, 2], at(0), at(10), ALL_SERVE);
+        ring.change(&[3, 2], at(5), at(10), |backend| backend != BackendId(1));
+        assert_eq!(ring.slots(), [Slot::in_transition(BackendId(3), BackendId(2)), Slot::settled(BackendId(2))]);
+        assert_eq!(ring.ends_at(), Some(at(15)));
     }
 }

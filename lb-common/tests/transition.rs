@@ -141,13 +141,13 @@ impl World {
             }
             Step::Settle => {
                 self.now += WINDOW;
-                let pinning = self.ring.advance(self.now, false);
+                let pinning = self.ring.advance(self.now, None);
                 self.write_slots(&pinning);
                 for client in 0..CLIENTS {
                     self.send(client)?;
                 }
                 self.now += WINDOW;
-                let settled = self.ring.advance(self.now, false);
+                let settled = self.ring.advance(self.now, None);
                 self.write_slots(&settled);
                 prop_assert_eq!(self.ring.in_transition(), 0);
             }
