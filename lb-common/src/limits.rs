@@ -49,6 +49,17 @@ pub const PINNED_FLOWS: Limit = Limit { min: 1024, default: 1 << 17, max: 1 << 2
 /// keepalive of two hours, so that every live connection shows itself within a window.
 pub const TRANSITION_S: Limit = Limit { min: 1, default: 8100, max: 604_800 };
 
+/// Seconds for which a drained backend keeps its connections. An hour by default: longer than nearly all of them last, and
+/// short enough to be waited for.
+pub const DRAIN_TIMEOUT_S: Limit = Limit { min: 1, default: 3600, max: 604_800 };
+
+/// Seconds in which a backend that comes gets its whole share; 0 is at once. Each step opens windows that last the
+/// transition time, so that more than a day helps no cache.
+pub const SLOW_START_S: Limit = Limit { min: 0, default: 0, max: 86_400 };
+
+/// Steps of a slow start. The first gives a tenth of the share; each costs a ring build and the slots that it moves.
+pub const SLOW_START_STEPS: u32 = 10;
+
 /// MPTCP handshakes between the SYN and the third ACK, 16 bytes each. A flood of `r` SYNs a second overwrites one that
 /// lasts `t` seconds only when four land in its bucket: with 262,144 that takes about `r * t = 100,000` for one percent.
 pub const PENDING_HANDSHAKES: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };

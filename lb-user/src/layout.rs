@@ -1,7 +1,7 @@
 //! From a configuration to what stands in the tables: ids, rings, port rules. Pure: it asks nobody and writes nowhere.
 
 use crate::{
-    config::{Config, Join, Pool, Protocol, UnknownJoin, Vip, Way},
+    config::{BackendState, Config, Join, Pool, Protocol, UnknownJoin, Vip, Way},
     numbering::{BackendName, Numbering},
     resolve::NextHop,
 };
@@ -15,6 +15,7 @@ use lb_common::{
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 /// Everything that the data path has to know of a configuration, but for the ways to its backends.
@@ -24,8 +25,8 @@ pub struct Layout {
     pub vips: Vec<VipRow>,
     /// The backends of all pools, likewise.
     pub backends: Vec<BackendRow>,
-    /// The owners of the slots of each pool's ring.
-    pub rings: BTreeMap<PoolId, Vec<u16>>,
+    /// The pools, likewise.
+    pub pools: Vec<PoolRow>,
     /// The port rules of all addresses.
     pub services: Vec<Service>,
     /// Where each address has its rules.
@@ -43,6 +44,19 @@ pub struct VipRow {
     pub pool: String,
 }
 
+/// A pool and its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolRow {
+    /// The id.
+    pub id: PoolId,
+    /// Its name.
+    pub name: String,
+    /// How long a drained backend keeps its connections.
+    pub drain_timeout: Duration,
+    /// How long a backend that comes takes to get its whole share.
+    pub slow_start: Duration,
+}
+
 /// A backend and its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendRow {
@@ -50,8 +64,12 @@ pub struct BackendRow {
     pub id: BackendId,
     /// Its name, pool and address.
     pub name: BackendName,
+    /// Its pool's id.
+    pub pool: PoolId,
     /// Its share of the ring.
     pub weight: u16,
+    /// What it does in its pool.
+    pub state: BackendState,
     /// How packets reach it.
     pub forward: crate::config::Forward,
 }
@@ -60,15 +78,20 @@ impl Layout {
     /// What stands in the tables for a configuration.
     pub fn of(config: &Config, numbers: &Numbering) -> Self {
         let backends = backends(config, numbers);
-        let rings = config.pools.iter().map(|pool| (numbers.pool(pool.name.as_str()), ring_of(pool, &backends)));
-        let rings = rings.collect();
+        let pools = config.pools.iter().map(|pool| PoolRow {
+            id: numbers.pool(pool.name.as_str()),
+            name: pool.name.to_string(),
+            drain_timeout: pool.drain_timeout,
+            slow_start: pool.slow_start,
+        });
+        let pools = pools.collect();
         let (services, addresses) = services(config, numbers);
         let vips = config.vips.iter().map(|vip| VipRow {
             id: vip_id(vip, numbers),
             name: vip.name.clone(),
             pool: config.pool_of(vip).name.to_string(),
         });
-        Self { vips: vips.collect(), backends, rings, services, addresses }
+        Self { vips: vips.collect(), backends, pools, services, addresses }
     }
 }
 
@@ -81,22 +104,16 @@ fn backends(config: &Config, numbers: &Numbering) -> Vec<BackendRow> {
     let row = |(pool, backend): (&Pool, &crate::config::Backend)| {
         let name =
             BackendName { pool: pool.name.to_string(), name: backend.name.to_string(), address: backend.address };
-        BackendRow { id: numbers.backend(&name), name, weight: backend.weight, forward: pool.forward }
+        BackendRow {
+            id: numbers.backend(&name),
+            name,
+            pool: numbers.pool(pool.name.as_str()),
+            weight: backend.weight,
+            state: backend.state,
+            forward: pool.forward,
+        }
     };
     all.map(row).collect()
-}
-
-fn ring_of(pool: &Pool, backends: &[BackendRow]) -> Vec<u16> {
-    let members: Vec<_> = backends
-        .iter()
-        .filter(|backend| backend.name.pool == pool.name.as_str())
-        .map(|backend| Member {
-            id: backend.id.0,
-            identity: ring::identity(&backend.name.name),
-            weight: u32::from(backend.weight),
-        })
-        .collect();
-    ring::build(&members)
 }
 
 /// The rules of each address lie together, sorted by protocol and port.
@@ -154,6 +171,11 @@ fn ways(pool: &Pool) -> Ways {
 }
 
 impl BackendRow {
+    /// Its part in its pool's ring, with a weight of `part` times its own.
+    pub fn member(&self, part: u32) -> Member {
+        Member { id: self.id.0, identity: ring::identity(&self.name.name), weight: u32::from(self.weight) * part }
+    }
+
     /// The data path's entry for this backend by a next hop, tunnelled from `source`. Nothing where the tunnel's two ends
     /// would be of different families, which resolution never yields.
     pub fn entry(&self, hop: &NextHop, source: IpAddr) -> Option<tables::Backend> {
@@ -220,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_holds_only_its_own_pools_backends_by_weight() {
+    fn a_backend_is_of_its_own_pool() {
         let layout = layout();
-        let share = |pool, id| layout.rings[&PoolId(pool)].iter().filter(|&&owner| owner == id).count();
-        assert_eq!((share(0, 1), share(0, 2), share(0, 3)), (16_384, 49_153, 0));
-        assert_eq!((share(1, 3), share(1, 0)), (65_537, 0));
+        let rows: Vec<_> = layout.backends.iter().map(|row| (row.id.0, row.pool.0, row.weight)).collect();
+        assert_eq!(rows, [(1, 0, 100), (2, 0, 300), (3, 1, 100)]);
+        assert_eq!(layout.backends[1].member(10).weight, 3000);
     }
 }

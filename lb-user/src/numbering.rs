@@ -40,8 +40,8 @@ pub struct Exhausted {
 }
 
 impl Numbering {
-    /// The numbers for a configuration: old ones for what these numbers know, and free ones for the rest. Backends stay
-    /// until [`Self::release`], for flows may still be theirs.
+    /// The numbers for a configuration: old ones for what these numbers know, and free ones for the rest. Backends and pools
+    /// stay until they are released, for flows and tokens may still be theirs.
     ///
     /// # Errors
     /// No number is left.
@@ -53,7 +53,6 @@ impl Numbering {
         for vip in vips {
             assign(&mut next.vips, vip, 1, "VIPs", limits::VIPS_MAX)?;
         }
-        next.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name.as_str() == name));
         for pool in &config.pools {
             assign(&mut next.pools, pool.name.to_string(), 0, "pools", limits::POOLS_MAX)?;
             for backend in &pool.backends {
@@ -90,6 +89,11 @@ impl Numbering {
     /// As above.
     pub fn backend(&self, name: &BackendName) -> BackendId {
         BackendId(self.backends[name])
+    }
+
+    /// Frees the numbers of the pools that no longer exist, when the tables hold nothing of them.
+    pub fn release_pools(&mut self, exists: impl Fn(PoolId) -> bool) {
+        self.pools.retain(|_, number| exists(PoolId(*number)));
     }
 
     /// Frees the number of a backend that nothing can mean any more.

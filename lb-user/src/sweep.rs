@@ -7,7 +7,7 @@ use crate::bpf::{Balancer, HashTable};
 use aya::maps::MapError;
 use hashbrown::{HashMap, HashSet};
 use lb_common::{
-    ids::{BackendId, FlowHash, Tick},
+    ids::{BackendId, FlowHash, PoolId, Tick},
     recent::{Bucket, bucket_of},
     tables::{FlowEntry, Holder, TokenEntry, TokenKey},
 };
@@ -56,13 +56,18 @@ pub struct Swept {
 }
 
 impl Sweeper {
-    /// Goes through the tables once.
+    /// Goes through the tables once. The tokens of pools that no longer exist end: no packet can ask for them.
     ///
     /// # Errors
     /// The kernel refuses a map operation.
-    pub fn sweep(&mut self, balancer: &mut Balancer, now: Tick) -> Result<Swept, MapError> {
+    pub fn sweep(
+        &mut self,
+        balancer: &mut Balancer,
+        now: Tick,
+        exists: impl Fn(PoolId) -> bool,
+    ) -> Result<Swept, MapError> {
         let mut swept = Swept::default();
-        self.sweep_tokens(balancer, now, &mut swept)?;
+        self.sweep_tokens(balancer, now, exists, &mut swept)?;
         let Swept { flows_ended, backends, .. } = &mut swept;
         let mut sweep = |table| sweep_flows(table, now, flows_ended, backends);
         let joined_flows = sweep(&mut balancer.joined)?;
@@ -71,7 +76,13 @@ impl Sweeper {
         Ok(Swept { joined_flows, moved_flows, pinned_flows, ..swept })
     }
 
-    fn sweep_tokens(&mut self, balancer: &mut Balancer, now: Tick, swept: &mut Swept) -> Result<(), MapError> {
+    fn sweep_tokens(
+        &mut self,
+        balancer: &mut Balancer,
+        now: Tick,
+        exists: impl Fn(PoolId) -> bool,
+        swept: &mut Swept,
+    ) -> Result<(), MapError> {
         let signs: Vec<Bucket> =
             (0..balancer.closing.len()).map(|i| balancer.closing.read(i)).collect::<Result<_, _>>()?;
         let mut closed = HashMap::new();
@@ -87,7 +98,8 @@ impl Sweeper {
                     closed.insert(holder.flow, at);
                 }
             }
-            if entry.holders.iter().all(|holder| matches!(holder.state, Holder::VACANT | Holder::CROWD)) {
+            let over = entry.holders.iter().all(|holder| matches!(holder.state, Holder::VACANT | Holder::CROWD));
+            if over || !exists(key.pool) {
                 balancer.tokens.remove(key)?;
                 swept.tokens_ended += 1;
                 continue;

@@ -3,7 +3,9 @@
 //! Each `config/NAME.toml` is bad, and `config/NAME.expected` is what the operator reads. What is long or needs a key
 //! file is made here.
 
-use lb_user::config::{Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, UnknownJoin, Way, XdpMode};
+use lb_user::config::{
+    BackendState, Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, UnknownJoin, Way, XdpMode,
+};
 use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -44,10 +46,13 @@ join = "off"
 unknown_join = "reset"
 learn_unseen = true
 forward = "l2"
+drain_timeout_s = 60
+slow_start_s = 30
 [[pool.backend]]
 name = "b1"
 address = "10.0.1.1"
 weight = 0
+state = "down"
 [[pool.backend]]
 name = "b2"
 address = "2001:db8:1::2"
@@ -91,7 +96,7 @@ fn bad_files_are_refused_in_the_expected_words() {
         assert_eq!(refusal(&text), expected.trim_end(), "{}", path.display());
         cases += 1;
     }
-    assert_eq!(cases, 26, "a case was added or lost");
+    assert_eq!(cases, 27, "a case was added or lost");
 }
 
 #[test]
@@ -113,7 +118,8 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(pool.unknown_join, UnknownJoin::Drop);
     assert_eq!(pool.forward, Forward::Ipip);
     assert!(!pool.learn_unseen);
-    assert_eq!(pool.backends[0].weight, 100);
+    assert_eq!((pool.drain_timeout.as_secs(), pool.slow_start.as_secs()), (3600, 0));
+    assert_eq!((pool.backends[0].weight, pool.backends[0].state), (100, BackendState::Up));
     assert_eq!(config.vips[0].name, "192.0.2.1:443/tcp");
     assert!(config.warnings.is_empty());
 }
@@ -136,7 +142,8 @@ fn a_full_file_becomes_what_it_says() {
     assert_eq!(web.unknown_join, UnknownJoin::Reset);
     assert_eq!(web.forward, Forward::L2);
     assert!(web.learn_unseen);
-    assert_eq!(web.backends[0].weight, 0);
+    assert_eq!((web.drain_timeout.as_secs(), web.slow_start.as_secs()), (60, 30));
+    assert_eq!((web.backends[0].weight, web.backends[0].state), (0, BackendState::Down));
     assert_eq!(web.backends[1].weight, 10_000);
     assert_eq!(config.vips[0].name, "web-v4");
     assert_eq!(config.vips[1].name, "[2001:db8::1]:443/tcp");
@@ -150,12 +157,23 @@ fn an_unused_pool_and_no_vip_are_warnings() {
         panic!("one warning: {:?}", config.warnings);
     };
     assert_eq!(warning.what, Oddity::UnusedPool);
-    assert_eq!(warning.to_string(), "weir.toml:28:1: pool \"spare\": no VIP uses this pool");
+    assert_eq!(warning.to_string(), "weir.toml:31:1: pool \"spare\": no VIP uses this pool");
 
     let without_vip = SMALL.split("[[vip]]").next().unwrap();
     let config = Config::parse(without_vip, "weir.toml").unwrap();
     let oddities: Vec<_> = config.warnings.iter().map(|warning| warning.what.clone()).collect();
     assert_eq!(oddities, [Oddity::NoVip, Oddity::UnusedPool]);
+}
+
+#[test]
+fn a_pool_of_which_no_backend_is_up_is_a_warning() {
+    for (state, odd) in [("up", false), ("drain", true), ("down", true)] {
+        let text = SMALL.replace("address = \"10.0.1.1\"", &format!("address = \"10.0.1.1\"\nstate = \"{state}\""));
+        let config = Config::parse(&text, "weir.toml").unwrap();
+        let oddities: Vec<_> = config.warnings.iter().map(|warning| warning.what.clone()).collect();
+        assert_eq!(oddities == [Oddity::NoneUp], odd, "{state}: {oddities:?}");
+        assert_eq!(config.pools[0].backends[0].state.as_str(), state);
+    }
 }
 
 #[test]

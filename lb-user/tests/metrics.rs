@@ -1,6 +1,8 @@
 //! The metrics as a stranger sees them: by plain TCP, judged by promtool.
 
-use lb_user::metrics::{BackendCount, FAMILIES, Listener, PacketCount, Readiness, Snapshot, Source, TableFill};
+use lb_user::metrics::{
+    BackendCount, FAMILIES, Listener, PacketCount, PoolGauges, Readiness, ReloadOutcome, Snapshot, Source, TableFill,
+};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -27,7 +29,17 @@ impl Source for Counting {
         };
         Snapshot {
             packets: vec![packets("web-v4", "ring", scrapes), packets("web-v4", "unknown_join", 7)],
-            backends: vec![BackendCount { pool: "web".to_owned(), backend: "b1".to_owned(), packets: 3, bytes: 180 }],
+            backends: vec![BackendCount {
+                state: "drain",
+                weight: 100,
+                slots_owned: 7,
+                slots_previous: 9,
+                packets: 3,
+                bytes: 180,
+                ..BackendCount::of_leaving("web", "b1")
+            }],
+            pools: vec![PoolGauges { pool: "web".to_owned(), slots_in_transition: 9, slots_extended: 4 }],
+            reload: ReloadOutcome { last_succeeded: true, in_force_since_s: 1_700_000_000 },
             tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576 }],
             xdp_mode: "native",
         }
@@ -89,6 +101,15 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_packets_total{vip=\"web-v4\",pool=\"web\",reason=\"unknown_join\"} 7".to_owned(),
             "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
             "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
+            "weir_backend_state{pool=\"web\",backend=\"b1\",state=\"drain\"} 1".to_owned(),
+            "weir_backend_state{pool=\"web\",backend=\"b1\",state=\"up\"} 0".to_owned(),
+            "weir_backend_weight{pool=\"web\",backend=\"b1\"} 100".to_owned(),
+            "weir_backend_slots{pool=\"web\",backend=\"b1\",role=\"owner\"} 7".to_owned(),
+            "weir_backend_slots{pool=\"web\",backend=\"b1\",role=\"previous\"} 9".to_owned(),
+            "weir_slots_in_transition{pool=\"web\"} 9".to_owned(),
+            "weir_slots_extended{pool=\"web\"} 4".to_owned(),
+            "weir_config_last_reload_successful 1".to_owned(),
+            "weir_config_last_reload_success_timestamp_seconds 1700000000".to_owned(),
             "weir_table_entries{table=\"tokens\"} 5".to_owned(),
             "weir_table_limit{table=\"tokens\"} 1048576".to_owned(),
             format!("weir_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),

@@ -54,6 +54,8 @@ pub struct PoolStatus {
     pub slots_in_transition: usize,
     /// Seconds until the last of them settles; nothing when all have.
     pub transition_ends_in_s: Option<u64>,
+    /// Slots that stay in transition longer than configured, because the table of pinned flows had no room.
+    pub slots_extended: usize,
 }
 
 /// A backend and its packets since the start.
@@ -67,8 +69,18 @@ pub struct BackendStatus {
     pub address: IpAddr,
     /// Its share of the ring.
     pub weight: u16,
+    /// `up`, `drain` or `down`, as configured; the last that it was, if it is leaving.
+    pub state: String,
     /// It is no longer in the configuration, but may still have flows.
     pub leaving: bool,
+    /// Percent of its share that it takes; less than 100 while it starts slowly.
+    pub share_percent: u32,
+    /// Slots whose new connections it takes.
+    pub slots: u64,
+    /// Slots in transition whose older connections are its.
+    pub slots_previous: u64,
+    /// Seconds for which it keeps its connections, if it drains; 0 when they are over.
+    pub drain_ends_in_s: Option<u64>,
     /// MAC address and interface by which it is reached; nothing while it is not.
     pub next_hop: Option<String>,
     /// Packets sent to it.
@@ -98,22 +110,19 @@ impl fmt::Display for Status {
                 writeln!(f, "  {reason:<82} {packets:>12}")?;
             }
         }
-        writeln!(f, "\n{:<24} {:>20} {:>16}", "POOL", "SLOTS IN TRANSITION", "SETTLED IN")?;
+        writeln!(f, "\n{:<24} {:>20} {:>16} {:>16}", "POOL", "SLOTS IN TRANSITION", "SETTLED IN", "EXTENDED SLOTS")?;
         for pool in &self.pools {
-            let settled = pool.transition_ends_in_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"));
-            writeln!(f, "{:<24} {:>20} {settled:>16}", pool.name, pool.slots_in_transition)?;
+            let settled = seconds(pool.transition_ends_in_s);
+            let PoolStatus { name, slots_in_transition, slots_extended, .. } = pool;
+            writeln!(f, "{name:<24} {slots_in_transition:>20} {settled:>16} {slots_extended:>16}")?;
         }
         writeln!(
             f,
-            "\n{:<24} {:<16} {:<40} {:>6} {:>12}  NEXT HOP",
-            "BACKEND", "POOL", "ADDRESS", "WEIGHT", "PACKETS"
+            "\n{:<24} {:<16} {:<40} {:<9} {:>6} {:>6} {:>8} {:>8} {:>10} {:>12}  NEXT HOP",
+            "BACKEND", "POOL", "ADDRESS", "STATE", "WEIGHT", "SHARE", "SLOTS", "PREVIOUS", "DRAINED IN", "PACKETS"
         )?;
         for backend in &self.backends {
-            let address = backend.address.to_string();
-            let hop = backend.next_hop.as_deref().unwrap_or("unreachable");
-            let leaving = if backend.leaving { " (leaving)" } else { "" };
-            let BackendStatus { name, pool, weight, packets, .. } = backend;
-            writeln!(f, "{name:<24} {pool:<16} {address:<40} {weight:>6} {packets:>12}  {hop}{leaving}")?;
+            writeln!(f, "{backend}")?;
         }
         writeln!(f, "\n{:<24} {:>12} {:>12}", "TABLE", "ENTRIES", "LIMIT")?;
         for table in &self.tables {
@@ -121,4 +130,21 @@ impl fmt::Display for Status {
         }
         Ok(())
     }
+}
+
+impl fmt::Display for BackendStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, pool, weight, slots, slots_previous, packets, .. } = self;
+        let address = self.address.to_string();
+        let state = if self.leaving { "leaving" } else { &self.state };
+        let share = format!("{} %", self.share_percent);
+        let drained = seconds(self.drain_ends_in_s);
+        let hop = self.next_hop.as_deref().unwrap_or("unreachable");
+        write!(f, "{name:<24} {pool:<16} {address:<40} {state:<9} {weight:>6} {share:>6} {slots:>8} ")?;
+        write!(f, "{slots_previous:>8} {drained:>10} {packets:>12}  {hop}")
+    }
+}
+
+fn seconds(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s"))
 }

@@ -72,10 +72,11 @@ async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) 
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => match reload(service, resolver, config_path).await {
-                Ok(reloaded) => eprintln!("weir: reloaded: {reloaded}"),
-                Err(error) => eprintln!("weir: not reloaded, nothing has changed: {error:#}"),
-            },
+            _ = hangup.recv() => {
+                let reloaded = reload(service, resolver, config_path).await;
+                service.note_reload(reloaded.is_ok());
+                tell_of_reload(reloaded);
+            }
             change = changes.next() => {
                 change?;
                 resolve(service, resolver).await?;
@@ -94,6 +95,20 @@ async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) 
     }
 }
 
+fn tell_of_reload(reloaded: Result<Reloaded>) {
+    match reloaded {
+        Ok(reloaded) => {
+            for vip in &reloaded.vips_moved {
+                eprintln!(
+                    "weir: warning: VIP {vip} is served by another pool now, which does not have its open connections"
+                );
+            }
+            eprintln!("weir: reloaded: {reloaded}");
+        }
+        Err(error) => eprintln!("weir: not reloaded, nothing has changed: {error:#}"),
+    }
+}
+
 fn every(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,9 +117,13 @@ fn every(period: Duration) -> Interval {
 
 /// Reads the configuration again and puts it in force, if all of it holds.
 async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reloaded> {
-    let staged = service.stage(Config::load(config_path)?)?;
+    let config = Config::load(config_path)?;
+    for warning in &config.warnings {
+        eprintln!("weir: warning: {warning}");
+    }
+    let staged = service.stage(config)?;
     let mut hops = Vec::new();
-    for (row, hop) in ways(resolver, staged.newcomers()).await {
+    for (row, hop) in ways(resolver, staged.to_resolve()).await {
         if let Err(error) = &hop {
             eprintln!("weir: {error}; its packets are dropped until then");
         }

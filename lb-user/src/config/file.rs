@@ -59,6 +59,8 @@ pub(super) struct Pool {
     #[serde(default)]
     pub(super) learn_unseen: bool,
     pub(super) forward: Option<Spanned<String>>,
+    pub(super) drain_timeout_s: Option<Spanned<i64>>,
+    pub(super) slow_start_s: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) backend: Vec<Spanned<Backend>>,
 }
@@ -69,6 +71,7 @@ pub(super) struct Backend {
     pub(super) name: Spanned<String>,
     pub(super) address: Spanned<String>,
     pub(super) weight: Option<Spanned<i64>>,
+    pub(super) state: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

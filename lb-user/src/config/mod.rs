@@ -13,7 +13,7 @@ mod words;
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
 pub use problem::{Family, Oddity, Problem};
-pub use words::{Forward, InterfaceName, Name, Protocol, UnknownJoin, Way, XdpMode};
+pub use words::{BackendState, Forward, InterfaceName, Name, Protocol, UnknownJoin, Way, XdpMode};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -92,6 +92,10 @@ pub struct Pool {
     pub learn_unseen: bool,
     /// How packets reach the backends.
     pub forward: Forward,
+    /// How long a drained backend keeps its connections.
+    pub drain_timeout: Duration,
+    /// How long a backend that comes takes to get its whole share.
+    pub slow_start: Duration,
     /// At least one, in the order of the file; at least one has a weight.
     pub backends: Vec<Backend>,
 }
@@ -114,6 +118,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its share of the ring, 0 to 10000; 0 gets no new flow.
     pub weight: u16,
+    /// What it does in its pool.
+    pub state: BackendState,
 }
 
 /// A `[[vip]]`: what clients connect to.

@@ -76,6 +76,8 @@ pub enum Problem {
 pub enum Oddity {
     #[error("no VIP uses this pool")]
     UnusedPool,
+    #[error("no backend with a weight is up, so every new connection is dropped")]
+    NoneUp,
     #[error("there is no [[vip]], so every packet passes to the host")]
     NoVip,
 }

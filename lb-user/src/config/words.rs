@@ -108,6 +108,29 @@ pub enum Forward {
     L2,
 }
 
+/// What a backend does in its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BackendState {
+    /// It takes connections.
+    #[default]
+    Up,
+    /// It takes no new connection, and keeps those that it has for the pool's drain timeout.
+    Drain,
+    /// It is dead, with its connections.
+    Down,
+}
+
+impl BackendState {
+    /// The word for it in the configuration, in metrics and on screens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Drain => "drain",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// The transport protocol of a VIP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -156,6 +179,10 @@ impl Word for Forward {
     const WORDS: &'static [(&'static str, Self)] = &[("ipip", Self::Ipip), ("l2", Self::L2)];
     const LATER: &'static [&'static str] = &["gue"];
     const OFFERED: &'static str = "ipip and l2";
+}
+
+impl Word for BackendState {
+    const WORDS: &'static [(&'static str, Self)] = &[("up", Self::Up), ("drain", Self::Drain), ("down", Self::Down)];
 }
 
 impl Word for Way {

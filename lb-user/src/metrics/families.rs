@@ -2,7 +2,7 @@
 //!
 //! The names are an interface: dashboards and alerts are written against them.
 
-use super::Snapshot;
+use super::{BackendCount, Snapshot};
 
 /// A family of metrics.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,8 +33,23 @@ pub(super) struct Row<'s> {
 }
 
 /// Every family that Weir has.
-pub const FAMILIES: [Family; 8] =
-    [PACKETS, BYTES, BACKEND_PACKETS, BACKEND_BYTES, TABLE_ENTRIES, TABLE_LIMIT, BUILD_INFO, XDP_MODE];
+pub const FAMILIES: [Family; 15] = [
+    PACKETS,
+    BYTES,
+    BACKEND_PACKETS,
+    BACKEND_BYTES,
+    BACKEND_STATE,
+    BACKEND_WEIGHT,
+    BACKEND_SLOTS,
+    SLOTS_IN_TRANSITION,
+    SLOTS_EXTENDED,
+    TABLE_ENTRIES,
+    TABLE_LIMIT,
+    RELOAD_SUCCEEDED,
+    RELOAD_TIME,
+    BUILD_INFO,
+    XDP_MODE,
+];
 
 const PACKETS: Family = Family {
     name: "weir_packets_total",
@@ -60,6 +75,36 @@ const BACKEND_BYTES: Family = Family {
     kind: Kind::Counter,
     labels: &["pool", "backend"],
 };
+const BACKEND_STATE: Family = Family {
+    name: "weir_backend_state",
+    help: "What a backend does: 1 for its state, 0 for the others.",
+    kind: Kind::Gauge,
+    labels: &["pool", "backend", "state"],
+};
+const BACKEND_WEIGHT: Family = Family {
+    name: "weir_backend_weight",
+    help: "The configured weight of a backend.",
+    kind: Kind::Gauge,
+    labels: &["pool", "backend"],
+};
+const BACKEND_SLOTS: Family = Family {
+    name: "weir_backend_slots",
+    help: "Slots of the ring whose new connections (owner) or older ones (previous) go to a backend.",
+    kind: Kind::Gauge,
+    labels: &["pool", "backend", "role"],
+};
+const SLOTS_IN_TRANSITION: Family = Family {
+    name: "weir_slots_in_transition",
+    help: "Slots of the ring that connections of two backends may be in.",
+    kind: Kind::Gauge,
+    labels: &["pool"],
+};
+const SLOTS_EXTENDED: Family = Family {
+    name: "weir_slots_extended",
+    help: "Slots in transition for longer than configured, because the table of pinned flows had no room.",
+    kind: Kind::Gauge,
+    labels: &["pool"],
+};
 const TABLE_ENTRIES: Family =
     Family { name: "weir_table_entries", help: "Entries in a table.", kind: Kind::Gauge, labels: &["table"] };
 const TABLE_LIMIT: Family = Family {
@@ -67,6 +112,18 @@ const TABLE_LIMIT: Family = Family {
     help: "Entries that a table has room for.",
     kind: Kind::Gauge,
     labels: &["table"],
+};
+const RELOAD_SUCCEEDED: Family = Family {
+    name: "weir_config_last_reload_successful",
+    help: "Whether the last configuration that was asked for is in force.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
+const RELOAD_TIME: Family = Family {
+    name: "weir_config_last_reload_success_timestamp_seconds",
+    help: "Since when the present configuration is in force.",
+    kind: Kind::Gauge,
+    labels: &[],
 };
 const BUILD_INFO: Family = Family {
     name: "weir_build_info",
@@ -82,30 +139,58 @@ const XDP_MODE: Family = Family {
 };
 
 /// The rows of every family.
-pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 8] {
+pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 15] {
     let packets = |value: fn(&super::PacketCount) -> u64| {
         rows_of(&snapshot.packets, move |count| Row {
             labels: vec![&count.vip, &count.pool, count.reason],
             value: value(count),
         })
     };
-    let backends = |value: fn(&super::BackendCount) -> u64| {
+    let backends = |value: fn(&BackendCount) -> u64| {
         rows_of(&snapshot.backends, move |count| Row { labels: vec![&count.pool, &count.backend], value: value(count) })
     };
     let tables = |value: fn(&super::TableFill) -> u64| {
         rows_of(&snapshot.tables, move |fill| Row { labels: vec![fill.table], value: value(fill) })
     };
+    let pools = |value: fn(&super::PoolGauges) -> u64| {
+        rows_of(&snapshot.pools, move |gauges| Row { labels: vec![&gauges.pool], value: value(gauges) })
+    };
+    let alone = |value| vec![Row { labels: Vec::new(), value }];
     let constant = |label| vec![Row { labels: vec![label], value: 1 }];
     [
         (PACKETS, packets(|count| count.packets)),
         (BYTES, packets(|count| count.bytes)),
         (BACKEND_PACKETS, backends(|count| count.packets)),
         (BACKEND_BYTES, backends(|count| count.bytes)),
+        (BACKEND_STATE, state_rows(&snapshot.backends)),
+        (BACKEND_WEIGHT, backends(|count| count.weight)),
+        (BACKEND_SLOTS, slot_rows(&snapshot.backends)),
+        (SLOTS_IN_TRANSITION, pools(|gauges| gauges.slots_in_transition)),
+        (SLOTS_EXTENDED, pools(|gauges| gauges.slots_extended)),
         (TABLE_ENTRIES, tables(|fill| fill.entries)),
         (TABLE_LIMIT, tables(|fill| fill.limit)),
+        (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
+        (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
         (BUILD_INFO, constant(env!("CARGO_PKG_VERSION"))),
         (XDP_MODE, constant(snapshot.xdp_mode)),
     ]
+}
+
+fn state_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {
+    backends
+        .iter()
+        .flat_map(|count| BackendCount::STATES.map(|state| backend_row(count, state, u64::from(count.state == state))))
+        .collect()
+}
+
+fn slot_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {
+    let rows =
+        |count| [backend_row(count, "owner", count.slots_owned), backend_row(count, "previous", count.slots_previous)];
+    backends.iter().flat_map(rows).collect()
+}
+
+fn backend_row<'s>(count: &'s BackendCount, label: &'s str, value: u64) -> Row<'s> {
+    Row { labels: vec![&count.pool, &count.backend, label], value }
 }
 
 fn rows_of<'s, T>(things: &'s [T], row: impl Fn(&'s T) -> Row<'s>) -> Vec<Row<'s>> {

@@ -23,8 +23,12 @@ pub struct Snapshot {
     pub packets: Vec<PacketCount>,
     /// By backend.
     pub backends: Vec<BackendCount>,
+    /// By pool.
+    pub pools: Vec<PoolGauges>,
     /// By table.
     pub tables: Vec<TableFill>,
+    /// How the last attempt to change the configuration ended.
+    pub reload: ReloadOutcome,
     /// How the XDP program is attached: `native` or `generic`.
     pub xdp_mode: &'static str,
 }
@@ -44,17 +48,66 @@ pub struct PacketCount {
     pub bytes: u64,
 }
 
-/// Packets sent to a backend.
+/// A backend, and the packets sent to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendCount {
     /// The name of the backend's pool.
     pub pool: String,
     /// The backend's name.
     pub backend: String,
-    /// Since the program was loaded.
+    /// One of [`BackendCount::STATES`].
+    pub state: &'static str,
+    /// Its share of the ring.
+    pub weight: u64,
+    /// Slots whose new connections it takes.
+    pub slots_owned: u64,
+    /// Slots in transition whose older connections are its.
+    pub slots_previous: u64,
+    /// Since it is known.
     pub packets: u64,
     /// Their bytes as received, from the Ethernet header on.
     pub bytes: u64,
+}
+
+impl BackendCount {
+    /// No longer in the configuration.
+    pub const LEAVING: &str = "leaving";
+    /// The states that a backend can have.
+    pub const STATES: [&str; 4] = ["up", "drain", "down", Self::LEAVING];
+
+    /// A backend that is no longer in the configuration, and has no packets yet.
+    pub fn of_leaving(pool: &str, backend: &str) -> Self {
+        Self {
+            pool: pool.to_owned(),
+            backend: backend.to_owned(),
+            state: Self::LEAVING,
+            weight: 0,
+            slots_owned: 0,
+            slots_previous: 0,
+            packets: 0,
+            bytes: 0,
+        }
+    }
+}
+
+/// What is left of a pool's changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolGauges {
+    /// The pool's name.
+    pub pool: String,
+    /// Slots in transition.
+    pub slots_in_transition: u64,
+    /// Those of them that are so for longer than configured.
+    pub slots_extended: u64,
+}
+
+/// How the last attempt to change the configuration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReloadOutcome {
+    /// Whether it was good; so is the start.
+    pub last_succeeded: bool,
+    /// Since when the present configuration is in force, in seconds of Unix time.
+    pub in_force_since_s: u64,
 }
 
 /// How full a table is.

@@ -2,8 +2,10 @@
 //!
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
+mod duty;
 mod reload;
 mod report;
+mod rings;
 
 pub use reload::{Reloaded, Staged};
 
@@ -16,13 +18,19 @@ use crate::{
     sweep::{Sweeper, Swept},
 };
 use aya::{maps::MapError, programs::XdpMode};
+use duty::{Arrival, Duty};
 use lb_common::{
     hash::SipKey,
     ids::{BackendId, PoolId, Tick},
-    tables::{self, Slot},
-    transition::Transitions,
+    tables,
 };
-use std::{collections::BTreeMap, net::IpAddr, sync::Mutex, time::Instant};
+use rings::Ring;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Mutex,
+    time::{Duration, Instant, SystemTime},
+};
 
 /// A running balancer.
 pub struct Service {
@@ -37,16 +45,33 @@ struct State {
     balancer: Balancer,
     /// The backends of the configuration, and those that left it while flows may still be theirs.
     backends: BTreeMap<BackendId, Known>,
-    rings: BTreeMap<PoolId, Transitions>,
+    rings: BTreeMap<PoolId, Ring>,
     sweeper: Sweeper,
     swept: Swept,
     evicted: u64,
+    /// The backends that nothing meant any more at the last sweep.
+    unmeant: BTreeSet<BackendId>,
+    reloads: Reloads,
+}
+
+/// How the attempts to reload went.
+#[derive(Clone, Copy, Debug)]
+struct Reloads {
+    /// Whether the configuration in force is the last that was asked for.
+    last_succeeded: bool,
+    /// Since when it is in force.
+    in_force_since: SystemTime,
 }
 
 /// A backend and the way to it.
 struct Known {
     row: BackendRow,
+    duty: Duty,
     hop: Option<NextHop>,
+    /// What the data path knows of it.
+    written: tables::Backend,
+    /// What an earlier bearer of its number was sent.
+    sent_before: tables::Counter,
     /// What the operator was last told of it.
     trouble: String,
 }
@@ -87,8 +112,8 @@ impl Service {
         let mut balancer = Balancer::load(&sizes)?;
         balancer.globals.write(0, sizes.globals(SipKey::from_bytes(*key.bytes())))?;
         let mut state = State {
-            rings: layout.rings.iter().map(|(&pool, owners)| (pool, Transitions::settled(owners))).collect(),
-            backends: layout.backends.iter().map(|row| (row.id, Known::new(row.clone()))).collect(),
+            rings: BTreeMap::new(),
+            backends: BTreeMap::new(),
             config,
             numbers,
             layout,
@@ -96,8 +121,12 @@ impl Service {
             sweeper: Sweeper::default(),
             swept: Swept::default(),
             evicted: 0,
+            unmeant: BTreeSet::new(),
+            reloads: Reloads { last_succeeded: true, in_force_since: SystemTime::now() },
         };
-        state.fill()?;
+        state.know_backends(Duration::ZERO)?;
+        state.change_rings(Duration::ZERO)?;
+        state.write_services(0)?;
         Ok(Self { started: Instant::now(), state: Mutex::new(state) })
     }
 
@@ -118,7 +147,9 @@ impl Service {
 
     /// The backends that packets may be sent to, with those that are leaving.
     pub fn backends(&self) -> Vec<BackendRow> {
-        self.state().backends.values().map(|known| known.row.clone()).collect()
+        let state = self.state();
+        let serving = state.backends.values().filter(|known| known.duty.serves());
+        serving.map(|known| known.row.clone()).collect()
     }
 
     /// Tells the data path the way to a backend, or that there is none. True if that is news.
@@ -129,9 +160,9 @@ impl Service {
         self.state().set_hop(id, hop)
     }
 
-    /// Whether some backend has no way to it.
+    /// Whether some backend that packets may be sent to has no way to it.
     pub fn lacks_a_way(&self) -> bool {
-        self.state().backends.values().any(|known| known.hop.is_none())
+        self.state().backends.values().any(|known| known.duty.serves() && known.hop.is_none())
     }
 
     /// Whether this is not what was last said of a backend, so that the operator hears it once.
@@ -152,24 +183,21 @@ impl Service {
     pub fn sweep(&self) -> Result<(), MapError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        state.swept = state.sweeper.sweep(&mut state.balancer, now())?;
+        let rings = &state.rings;
+        state.swept = state.sweeper.sweep(&mut state.balancer, now(), |pool| rings.contains_key(&pool))?;
         state.evicted += state.swept.tokens_evicted;
         state.release_the_gone()
     }
 
-    /// Moves the transitions of the rings on.
+    /// Moves on what time alone changes: drains, slow starts, and the transitions of the rings.
     ///
     /// # Errors
-    /// The kernel refuses a slot.
+    /// The kernel refuses an entry.
     pub fn advance(&self) -> Result<(), MapError> {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let full = state.swept.pinned_flows * 100 >= u64::from(state.config.limits.pinned_flows) * 95;
-        for (&pool, ring) in &mut state.rings {
-            let changed = ring.advance(self.started.elapsed(), full);
-            write_slots(&mut state.balancer, pool, ring.slots(), &changed)?;
-        }
-        Ok(())
+        let mut state = self.state();
+        let now = self.started.elapsed();
+        state.advance_backends(now)?;
+        state.advance_rings(now)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -177,20 +205,36 @@ impl Service {
     }
 }
 
-impl Known {
-    const fn new(row: BackendRow) -> Self {
-        Self { row, hop: None, trouble: String::new() }
-    }
-}
-
 impl State {
-    /// Fills empty tables from the inside out, so that an address is known only when all behind it stands.
-    fn fill(&mut self) -> Result<(), MapError> {
-        for (&pool, ring) in &self.rings {
-            let all: Vec<u32> = (0..).take(ring.slots().len()).collect();
-            write_slots(&mut self.balancer, pool, ring.slots(), &all)?;
+    /// Takes in the backends of the layout, and what each is to do from `now` on.
+    fn know_backends(&mut self, now: Duration) -> Result<(), MapError> {
+        let Self { layout, backends, rings, balancer, .. } = self;
+        for known in backends.values_mut() {
+            if !layout.backends.iter().any(|row| row.id == known.row.id) {
+                known.duty = known.duty.leave();
+            }
         }
-        self.write_services(0)
+        let pools: BTreeMap<PoolId, _> = layout.pools.iter().map(|pool| (pool.id, pool)).collect();
+        for row in &layout.backends {
+            let alone = !rings.get(&row.pool).is_some_and(Ring::has_members);
+            let arrival = if alone { Arrival::AtOnce } else { Arrival::AsConfigured };
+            let before = backends.get(&row.id).map(|known| known.duty);
+            let duty = Duty::next(before, row.state, pools[&row.pool], now, arrival);
+            if let Some(known) = backends.get_mut(&row.id) {
+                (known.row, known.duty) = (row.clone(), duty);
+                continue;
+            }
+            let known = Known {
+                row: row.clone(),
+                duty,
+                hop: None,
+                written: tables::Backend::GONE,
+                sent_before: report::sum(&balancer.sent.read(u32::from(row.id.0))?),
+                trouble: String::new(),
+            };
+            backends.insert(row.id, known);
+        }
+        Ok(())
     }
 
     /// Writes the port rules from `first` on, and then the addresses that point to them.
@@ -210,15 +254,23 @@ impl State {
         if known.hop == hop {
             return Ok(false);
         }
-        let source = |hop: &NextHop| match hop.source {
-            IpAddr::V4(_) => self.config.balancer.source_v4.map_or(hop.source, IpAddr::V4),
-            IpAddr::V6(_) => self.config.balancer.source_v6.map_or(hop.source, IpAddr::V6),
-        };
-        let entry = hop.as_ref().and_then(|hop| known.row.entry(hop, source(hop)));
-        self.balancer.backends.write(u32::from(id.0), entry.unwrap_or(tables::Backend::GONE))?;
         known.hop = hop;
         known.trouble.clear();
+        self.write_backends(|known| known.row.id == id)?;
         Ok(true)
+    }
+
+    /// Tells the data path what it does not know yet of the backends that are `meant`.
+    fn write_backends(&mut self, meant: impl Fn(&Known) -> bool) -> Result<(), MapError> {
+        let Self { backends, balancer, config, .. } = self;
+        for (id, known) in backends.iter_mut().filter(|(_, known)| meant(known)) {
+            let entry = known.entry(&config.balancer);
+            if entry != known.written {
+                balancer.backends.write(u32::from(id.0), entry)?;
+                known.written = entry;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a backend is in the configuration.
@@ -226,28 +278,37 @@ impl State {
         self.layout.backends.iter().any(|row| row.id == id)
     }
 
+    /// Frees the numbers that nothing means. A handshake that was under way at one sweep has made its entry by the next,
+    /// so a backend goes only when two sweeps in a row have found nothing.
     fn release_the_gone(&mut self) -> Result<(), MapError> {
-        let gone: Vec<BackendId> = self
+        let unmeant: BTreeSet<BackendId> = self
             .backends
             .keys()
             .copied()
             .filter(|&id| !self.is_configured(id) && !self.swept.backends.contains(&id))
-            .filter(|&id| !self.rings.values().any(|ring| ring.mentions(id)))
+            .filter(|&id| !self.rings.values().any(|ring| ring.transitions.mentions(id)))
             .collect();
-        for id in gone {
+        for &id in unmeant.intersection(&self.unmeant) {
             self.balancer.backends.write(u32::from(id.0), tables::Backend::GONE)?;
             self.backends.remove(&id);
             self.numbers.release(id);
         }
+        self.unmeant = unmeant;
+        self.numbers.release_pools(|pool| self.rings.contains_key(&pool));
         Ok(())
     }
 }
 
-fn write_slots(balancer: &mut Balancer, pool: PoolId, slots: &[Slot], changed: &[u32]) -> Result<(), MapError> {
-    for &slot in changed {
-        balancer.slots.write(lb_common::flow::slot_index(pool, slot), slots[slot as usize])?;
+impl Known {
+    /// What the data path is to know of it.
+    fn entry(&self, balancer: &config::Balancer) -> tables::Backend {
+        let source = |hop: &NextHop| match hop.source {
+            IpAddr::V4(_) => balancer.source_v4.map_or(hop.source, IpAddr::V4),
+            IpAddr::V6(_) => balancer.source_v6.map_or(hop.source, IpAddr::V6),
+        };
+        let hop = self.hop.as_ref().filter(|_| self.duty.serves());
+        hop.and_then(|hop| self.row.entry(hop, source(hop))).unwrap_or(tables::Backend::GONE)
     }
-    Ok(())
 }
 
 fn sizes(config: &Config) -> Sizes {

@@ -1,27 +1,27 @@
 //! Another configuration under traffic. It is staged first, which touches nothing; what is wrong with it shows there. It
 //! is committed in an order that never leaves a packet without a backend: new backends, rings, port rules, addresses,
-//! and only then what is no longer there.
+//! and only then the backends that are dead.
 
-use super::{Known, Service, ServiceError, State, write_slots};
+use super::{Service, ServiceError};
 use crate::{
-    config::Config,
+    config::{BackendState, Config},
     layout::{BackendRow, Layout},
     numbering::Numbering,
     resolve::NextHop,
 };
-use lb_common::{ids::BackendId, limits::SERVICES_MAX, transition::Transitions};
-use std::{fmt, time::Duration};
+use lb_common::{ids::BackendId, limits::SERVICES_MAX};
+use std::{fmt, time::SystemTime};
 
 /// A configuration that could be committed.
 pub struct Staged {
     config: Config,
     numbers: Numbering,
     layout: Layout,
-    newcomers: Vec<BackendRow>,
+    to_resolve: Vec<BackendRow>,
 }
 
 /// What a reload did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reloaded {
     /// Backends that are new.
     pub joined: usize,
@@ -29,23 +29,45 @@ pub struct Reloaded {
     pub left: usize,
     /// Slots of all rings that have another owner.
     pub slots_changed: usize,
+    /// VIPs that another pool serves now: it does not have their open connections.
+    pub vips_moved: Vec<String>,
 }
 
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { joined, left, slots_changed } = self;
+        let Self { joined, left, slots_changed, .. } = self;
         write!(f, "{joined} backends joined, {left} left, {slots_changed} slots changed")
+    }
+}
+
+impl Reloaded {
+    fn between(old: &Layout, new: &Layout) -> Self {
+        let lacking = |these: &Layout, those: &Layout| {
+            these.backends.iter().filter(|row| !those.backends.iter().any(|other| other.id == row.id)).count()
+        };
+        let moved = new.vips.iter().filter(|vip| old.vips.iter().any(|was| was.id == vip.id && was.pool != vip.pool));
+        Self {
+            joined: lacking(new, old),
+            left: lacking(old, new),
+            slots_changed: 0,
+            vips_moved: moved.map(|vip| vip.name.clone()).collect(),
+        }
     }
 }
 
 impl Staged {
     /// The backends whose way has to be known before they take connections.
-    pub fn newcomers(&self) -> &[BackendRow] {
-        &self.newcomers
+    pub fn to_resolve(&self) -> &[BackendRow] {
+        &self.to_resolve
     }
 }
 
 impl Service {
+    /// Notes how an attempt to reload has ended, for the metrics.
+    pub fn note_reload(&self, succeeded: bool) {
+        self.state().reloads.last_succeeded = succeeded;
+    }
+
     /// Checks whether a configuration can take the place of the present one.
     ///
     /// # Errors
@@ -55,60 +77,48 @@ impl Service {
         refuse_fixed_changes(&state.config, &config)?;
         let numbers = state.numbers.next(&config)?;
         let layout = Layout::of(&config, &numbers);
-        let newcomers = layout.backends.iter().filter(|row| !state.backends.contains_key(&row.id)).cloned().collect();
-        Ok(Staged { config, numbers, layout, newcomers })
+        let is_resolved = |row: &&BackendRow| {
+            let known = state.backends.get(&row.id);
+            known.is_some_and(|known| known.duty.serves() && known.row.forward == row.forward)
+        };
+        let to_resolve = layout.backends.iter().filter(|row| !is_resolved(row) && row.state != BackendState::Down);
+        Ok(Staged { to_resolve: to_resolve.cloned().collect(), config, numbers, layout })
     }
 
-    /// Puts a staged configuration in the place of the present one. `hops` are the ways to its newcomers.
+    /// Puts a staged configuration in the place of the present one. `hops` are the ways that had to be known.
     ///
     /// # Errors
     /// The kernel refuses an entry.
     pub fn commit(&self, staged: Staged, hops: Vec<(BackendId, Option<NextHop>)>) -> Result<Reloaded, ServiceError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let Staged { config, numbers, layout, newcomers } = staged;
-        let left = state.layout.backends.iter().filter(|row| !layout.backends.iter().any(|new| new.id == row.id));
-        let mut reloaded = Reloaded { joined: newcomers.len(), left: left.count(), slots_changed: 0 };
+        let now = self.started.elapsed();
+        let Staged { config, numbers, layout, .. } = staged;
+        let mut reloaded = Reloaded::between(&state.layout, &layout);
         let old = std::mem::replace(&mut state.layout, layout);
         state.config = config;
         state.numbers = numbers;
-        for row in &state.layout.backends {
-            state.backends.entry(row.id).or_insert_with(|| Known::new(row.clone())).row = row.clone();
-        }
+        state.know_backends(now)?;
         for (id, hop) in hops {
             state.set_hop(id, hop)?;
         }
-        reloaded.slots_changed = state.change_rings(self.started.elapsed())?;
+        state.write_backends(|known| known.duty.serves())?;
+        reloaded.slots_changed = state.change_rings(now)?;
+        // First what goes, so that there is room for what comes.
+        for (address, _) in &old.addresses {
+            if !state.layout.addresses.iter().any(|(new, _)| new == address) {
+                state.balancer.addresses.remove(*address)?;
+            }
+        }
         // The rules that packets are being looked up in stay as they are; the new ones stand in the other half.
         let in_first_half = old.addresses.first().is_none_or(|(address, _)| {
             let services = state.balancer.addresses.read(*address);
             services.is_ok_and(|services| services.is_none_or(|services| services.first < SERVICES_MAX / 2))
         });
         state.write_services(if in_first_half { SERVICES_MAX / 2 } else { 0 })?;
-        for (address, _) in &old.addresses {
-            if !state.layout.addresses.iter().any(|(new, _)| new == address) {
-                state.balancer.addresses.remove(*address)?;
-            }
-        }
+        state.write_backends(|_| true)?;
+        state.reloads.in_force_since = SystemTime::now();
         Ok(reloaded)
-    }
-}
-
-impl State {
-    fn change_rings(&mut self, now: Duration) -> Result<usize, ServiceError> {
-        let length = self.config.balancer.transition;
-        let mut count = 0;
-        let reachable = |id: BackendId| self.backends.get(&id).is_some_and(|known| known.hop.is_some());
-        for (&pool, owners) in &self.layout.rings {
-            let slots = owners.len();
-            let ring = self.rings.entry(pool).or_insert_with(|| Transitions::settled(&vec![0; slots]));
-            let changed = ring.change(owners, now, length, reachable);
-            write_slots(&mut self.balancer, pool, ring.slots(), &changed)?;
-            count += changed.len();
-        }
-        // A pool that is gone keeps its flows' backends in no ring: its VIPs are gone as well.
-        self.rings.retain(|pool, _| self.layout.rings.contains_key(pool));
-        Ok(count)
     }
 }
 

@@ -1,17 +1,22 @@
 //! What a running balancer tells of itself: `weir status` and the metrics, read from the tables when asked.
 
-use super::{Service, State};
+use super::{Known, Service, State, rings::SlotCount};
 use crate::{
     admin::status::{BackendStatus, PoolStatus, Status, TableStatus, VipStatus},
     config,
-    metrics::{BackendCount, PacketCount, Snapshot, Source, TableFill},
+    metrics::{BackendCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill},
 };
 use aya::maps::MapError;
 use lb_common::{
-    ids::{BackendId, VipId},
+    ids::{BackendId, PoolId, VipId},
+    limits::SLOW_START_STEPS,
     reason::{Action, Reason},
     tables::{Counter, counter_index},
     transition::Transitions,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, UNIX_EPOCH},
 };
 
 impl Service {
@@ -44,26 +49,30 @@ impl Service {
             }
             Ok(status)
         });
-        let backends = state.backends.iter().map(|(&id, known)| {
-            let row = &known.row;
-            Ok(BackendStatus {
-                name: row.name.name.clone(),
-                pool: row.name.pool.clone(),
-                address: row.name.address,
-                weight: row.weight,
-                leaving: !state.is_configured(id),
-                next_hop: known.hop.as_ref().map(|hop| format!("{} dev {}", mac(hop.next_hop_mac), hop.interface_name)),
-                packets: state.sent_to(id)?.packets,
-            })
-        });
         let now = self.started.elapsed();
-        let pools = state.config.pools.iter().map(|pool| {
-            let ring = state.rings.get(&state.numbers.pool(pool.name.as_str()));
-            PoolStatus {
-                name: pool.name.to_string(),
-                slots_in_transition: ring.map_or(0, Transitions::in_transition),
-                transition_ends_in_s: ring.and_then(Transitions::ends_at).map(|end| end.saturating_sub(now).as_secs()),
-            }
+        let backends = state.backend_numbers(now)?.into_iter().map(|numbers| BackendStatus {
+            name: numbers.known.row.name.name.clone(),
+            pool: numbers.known.row.name.pool.clone(),
+            address: numbers.known.row.name.address,
+            weight: numbers.known.row.weight,
+            state: numbers.known.row.state.as_str().to_owned(),
+            leaving: numbers.is_leaving,
+            share_percent: numbers.share_percent,
+            slots: numbers.slots.owned,
+            slots_previous: numbers.slots.previous,
+            drain_ends_in_s: numbers.known.duty.drain_left(now).map(|left| left.as_secs()),
+            next_hop: numbers
+                .known
+                .hop
+                .as_ref()
+                .map(|hop| format!("{} dev {}", mac(hop.next_hop_mac), hop.interface_name)),
+            packets: numbers.sent.packets,
+        });
+        let pools = state.pool_rings().map(|(name, ring)| PoolStatus {
+            name: name.to_owned(),
+            slots_in_transition: ring.map_or(0, Transitions::in_transition),
+            transition_ends_in_s: ring.and_then(Transitions::ends_at).map(|end| end.saturating_sub(now).as_secs()),
+            slots_extended: ring.map_or(0, Transitions::extended),
         });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -71,7 +80,7 @@ impl Service {
             xdp_mode: state.mode_word().to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
             vips: vips.collect::<Result<_, MapError>>()?,
-            backends: backends.collect::<Result<_, MapError>>()?,
+            backends: backends.collect(),
             pools: pools.collect(),
             tables: state
                 .tables()
@@ -94,19 +103,17 @@ impl Service {
                 bytes: counter.bytes,
             }));
         }
-        let backends = state.backends.iter().map(|(&id, known)| {
-            let sent = state.sent_to(id)?;
-            Ok(BackendCount {
-                pool: known.row.name.pool.clone(),
-                backend: known.row.name.name.clone(),
-                packets: sent.packets,
-                bytes: sent.bytes,
-            })
+        let pools = state.pool_rings().map(|(name, ring)| PoolGauges {
+            pool: name.to_owned(),
+            slots_in_transition: ring.map_or(0, Transitions::in_transition) as u64,
+            slots_extended: ring.map_or(0, Transitions::extended) as u64,
         });
         Ok(Snapshot {
             packets,
-            backends: backends.collect::<Result<_, MapError>>()?,
+            backends: state.backend_counts(self.started.elapsed())?,
+            pools: pools.collect(),
             tables: state.tables().collect(),
+            reload: state.reload_outcome(),
             xdp_mode: state.mode_word(),
         })
     }
@@ -119,7 +126,9 @@ impl Source for Service {
             Snapshot {
                 packets: Vec::new(),
                 backends: Vec::new(),
+                pools: Vec::new(),
                 tables: Vec::new(),
+                reload: self.state().reload_outcome(),
                 xdp_mode: self.state().mode_word(),
             }
         })
@@ -134,8 +143,61 @@ impl State {
         Reason::ALL.iter().map(count).collect()
     }
 
-    fn sent_to(&self, id: BackendId) -> Result<Counter, MapError> {
-        Ok(sum(&self.balancer.sent.read(u32::from(id.0))?))
+    /// The pools in the order of the configuration, with their rings.
+    fn pool_rings(&self) -> impl Iterator<Item = (&str, Option<&Transitions>)> {
+        let pools = self.layout.pools.iter();
+        pools.map(|pool| (pool.name.as_str(), self.rings.get(&pool.id).map(|ring| &ring.transitions)))
+    }
+
+    /// The backends and what is to be told of each.
+    fn backend_numbers(&self, now: Duration) -> Result<Vec<BackendNumbers<'_>>, MapError> {
+        let slots: BTreeMap<PoolId, _> = self.rings.iter().map(|(&pool, ring)| (pool, ring.counts())).collect();
+        let slow_starts: BTreeMap<PoolId, _> = self.layout.pools.iter().map(|row| (row.id, row.slow_start)).collect();
+        let configured: BTreeSet<BackendId> = self.layout.backends.iter().map(|row| row.id).collect();
+        let numbers = self.backends.iter().map(|(&id, known)| {
+            let pool = known.row.pool;
+            let sent = sum(&self.balancer.sent.read(u32::from(id.0))?);
+            let slow_start = slow_starts.get(&pool).copied().unwrap_or_default();
+            Ok(BackendNumbers {
+                known,
+                is_leaving: !configured.contains(&id),
+                share_percent: known.duty.part(now, slow_start) * 100 / SLOW_START_STEPS,
+                slots: slots.get(&pool).and_then(|slots| slots.get(&id)).copied().unwrap_or_default(),
+                sent: Counter {
+                    packets: sent.packets - known.sent_before.packets,
+                    bytes: sent.bytes - known.sent_before.bytes,
+                },
+            })
+        });
+        numbers.collect()
+    }
+
+    /// The same for the metrics, where a backend under another address has the same name: the two are one row, with the
+    /// state of the one that is configured.
+    fn backend_counts(&self, now: Duration) -> Result<Vec<BackendCount>, MapError> {
+        let mut rows: BTreeMap<(&str, &str), BackendCount> = BTreeMap::new();
+        for numbers in self.backend_numbers(now)? {
+            let row = &numbers.known.row;
+            let name = (row.name.pool.as_str(), row.name.name.as_str());
+            let count = rows.entry(name).or_insert_with(|| BackendCount::of_leaving(name.0, name.1));
+            count.packets += numbers.sent.packets;
+            count.bytes += numbers.sent.bytes;
+            count.slots_owned += numbers.slots.owned;
+            count.slots_previous += numbers.slots.previous;
+            if !numbers.is_leaving {
+                count.state = row.state.as_str();
+                count.weight = u64::from(row.weight);
+            }
+        }
+        Ok(rows.into_values().collect())
+    }
+
+    fn reload_outcome(&self) -> ReloadOutcome {
+        let since = self.reloads.in_force_since.duration_since(UNIX_EPOCH);
+        ReloadOutcome {
+            last_succeeded: self.reloads.last_succeeded,
+            in_force_since_s: since.map_or(0, |since| since.as_secs()),
+        }
     }
 
     fn tables(&self) -> impl Iterator<Item = TableFill> + use<> {
@@ -158,7 +220,17 @@ impl State {
     }
 }
 
-fn sum(counters: &[Counter]) -> Counter {
+/// A backend and its numbers.
+struct BackendNumbers<'s> {
+    known: &'s Known,
+    is_leaving: bool,
+    share_percent: u32,
+    slots: SlotCount,
+    sent: Counter,
+}
+
+/// What all CPUs counted.
+pub(super) fn sum(counters: &[Counter]) -> Counter {
     counters.iter().fold(Counter::default(), |sum, counter| Counter {
         packets: sum.packets + counter.packets,
         bytes: sum.bytes + counter.bytes,

@@ -59,7 +59,7 @@ pub(super) fn limits(written: &file::Limits, findings: &mut Findings<'_>) -> Opt
     })
 }
 
-fn limit(written: Option<&Spanned<i64>>, range: Limit, findings: &mut Findings<'_>) -> Option<u32> {
+pub(super) fn limit(written: Option<&Spanned<i64>>, range: Limit, findings: &mut Findings<'_>) -> Option<u32> {
     let Some(written) = written else {
         return Some(range.default);
     };

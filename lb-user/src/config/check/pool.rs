@@ -1,13 +1,14 @@
 //! Checks of the pools and their backends.
 
 use super::super::words::{Word as _, host_address};
-use super::super::{Backend, Family, Forward, Join, Name, Oddity, Pool, Problem, UnknownJoin, Way};
+use super::super::{Backend, BackendState, Family, Forward, Join, Name, Oddity, Pool, Problem, UnknownJoin, Way};
 use super::super::{file, file::File};
-use super::Findings;
-use lb_common::limits::{BACKENDS_MAX, POOLS_MAX};
+use super::{Findings, balancer::limit};
+use lb_common::limits::{BACKENDS_MAX, DRAIN_TIMEOUT_S, POOLS_MAX, SLOW_START_S};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Range;
+use std::time::Duration;
 use toml::Spanned;
 
 /// A backend without a weight of its own has this share of the ring.
@@ -49,12 +50,18 @@ fn pool(
     };
     let unknown_join = findings.parse_optional(written.unknown_join.as_ref(), UnknownJoin::parse);
     let forward = findings.parse_optional(written.forward.as_ref(), Forward::parse);
+    let mut seconds =
+        |written: Option<&_>, range| limit(written, range, findings).map(u64::from).map(Duration::from_secs);
+    let drain_timeout = seconds(written.drain_timeout_s.as_ref(), DRAIN_TIMEOUT_S);
+    let slow_start = seconds(written.slow_start_s.as_ref(), SLOW_START_S);
     Some(Pool {
         name: name?,
         join: join?,
         unknown_join: unknown_join?.unwrap_or_default(),
         learn_unseen: written.learn_unseen,
         forward: forward?.unwrap_or_default(),
+        drain_timeout: drain_timeout?,
+        slow_start: slow_start?,
         backends: backends?,
     })
 }
@@ -125,15 +132,18 @@ fn backends_of(
             }
         }
         let weight = weight(backend, findings);
-        backends.push((name, address, weight));
+        let state = findings.parse_optional(backend.state.as_ref(), BackendState::parse);
+        backends.push((name, address, weight, state.map(Option::unwrap_or_default)));
     }
-    if backends.iter().all(|(_, _, weight)| *weight == Some(0)) {
+    if backends.iter().all(|(_, _, weight, _)| *weight == Some(0)) {
         findings.problem(pool.span(), Problem::NoWeight);
+    } else if backends.iter().all(|(_, _, weight, state)| *weight == Some(0) || *state != Some(BackendState::Up)) {
+        findings.oddity(pool.span(), Oddity::NoneUp);
     }
-    backends
-        .into_iter()
-        .map(|(name, address, weight)| Some(Backend { name: name?, address: address?, weight: weight? }))
-        .collect()
+    let backend = |(name, address, weight, state)| {
+        Some(Backend { name: name?, address: address?, weight: weight?, state: state? })
+    };
+    backends.into_iter().map(backend).collect()
 }
 
 fn weight(written: &file::Backend, findings: &mut Findings<'_>) -> Option<u16> {
