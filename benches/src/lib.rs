@@ -7,6 +7,7 @@
 //! behind: see [`leftovers`].
 
 pub mod addresses;
+pub mod churn;
 mod command;
 pub mod demo;
 mod error;

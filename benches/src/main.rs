@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use weir_lab::{
     BackendCount, Lab, LabError,
+    churn::{self, Churn},
     demo::{self, Demo, Screen},
     interrupt, leftovers, wait,
     weir::{Join, Weir, WeirConfig},
@@ -32,6 +33,27 @@ enum Command {
         /// How many backends (1 to 64)
         #[arg(long, default_value_t, value_parser = backend_count)]
         backends: BackendCount,
+        /// Print one JSON object and nothing else on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold connections open while the pool changes under them
+    Churn {
+        /// How many connections are held from the start
+        #[arg(long, default_value_t = 2000)]
+        connections: usize,
+        /// How often the pool changes
+        #[arg(long, default_value_t = 20)]
+        changes: usize,
+        /// How many backends (5 to 64)
+        #[arg(long, default_value = "8", value_parser = churn_backend_count)]
+        backends: BackendCount,
+        /// What decides the changes
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How long a slot stays in transition; every connection must show itself in the last tenth of it
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(10..=3600))]
+        transition_s: u32,
         /// Print one JSON object and nothing else on standard output
         #[arg(long)]
         json: bool,
@@ -81,6 +103,10 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
             let options = demo::Options { connections, backends };
             demonstrate(options, screen)
         }
+        Command::Churn { connections, changes, backends, seed, transition_s, json } => {
+            let screen = if json { churn::Screen::Quiet } else { churn::Screen::Table };
+            churn_pool(churn::Options { connections, changes, backends, seed, transition_s }, screen)
+        }
         Command::Up { backends, steering } => up(backends, steering),
         Command::Down => down(),
     }
@@ -92,6 +118,17 @@ fn demonstrate(options: demo::Options, screen: Screen) -> anyhow::Result<ExitCod
         println!("{}", serde_json::to_string(&demo.report())?);
     }
     let failures = demo.failures();
+    for failure in &failures {
+        eprintln!("weir-lab: {failure}");
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn churn_pool(options: churn::Options, screen: churn::Screen) -> anyhow::Result<ExitCode> {
+    let (report, failures) = Churn::run(options, screen)?;
+    if screen == churn::Screen::Quiet {
+        println!("{}", serde_json::to_string(&report)?);
+    }
     for failure in &failures {
         eprintln!("weir-lab: {failure}");
     }
@@ -136,6 +173,14 @@ fn down() -> anyhow::Result<ExitCode> {
         println!("no lab was left behind");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// With fewer backends most kinds of change would not be possible.
+fn churn_backend_count(text: &str) -> Result<BackendCount, String> {
+    match text.parse::<u8>() {
+        Ok(5..) => backend_count(text),
+        _ => Err("not a number from 5 to 64".to_owned()),
+    }
 }
 
 fn backend_count(text: &str) -> Result<BackendCount, String> {

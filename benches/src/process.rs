@@ -88,6 +88,16 @@ impl Process {
         })
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Ended`] if it has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.check_running()?;
+        kill(self.pid(), signal).map_err(LabError::system(format!("signal {}", self.what)))
+    }
+
     /// Asks it to end with SIGTERM, and kills it if it does not; waits until it is gone.
     pub fn stop(&mut self) {
         if self.check_running().is_err() {

@@ -9,9 +9,23 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::LabError;
 
 const BACKLOG: i32 = 4096;
+/// An idle subflow shows itself so often.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// What a connection is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// One flow.
+    Tcp,
+    /// As many subflows as the path manager opens.
+    Mptcp,
+}
 
 /// Listens on `port` of every address of both families.
 ///
@@ -19,7 +33,7 @@ const BACKLOG: i32 = 4096;
 ///
 /// If the kernel has no MPTCP or the port is taken.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
-    let socket = mptcp(Domain::IPV6)?;
+    let socket = socket(Transport::Mptcp, Domain::IPV6)?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
@@ -34,16 +48,52 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
 ///
 /// If the service refuses or does not answer in time.
 pub fn connect(service: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let socket = mptcp(Domain::for_address(service))?;
+    connect_by(Transport::Mptcp, service, limit)
+}
+
+/// As [`connect`], by another transport.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub fn connect_by(transport: Transport, service: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let socket = socket(transport, Domain::for_address(service))?;
     socket.connect_timeout(&service.into(), limit)?;
     socket.set_read_timeout(Some(limit))?;
     socket.set_write_timeout(Some(limit))?;
     Ok(socket.into())
 }
 
+/// Has the kernel probe each subflow that is idle, as MPTCP's scheduler leaves all but one.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Lets this process have as many sockets as it may.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn allow_many() -> Result<(), LabError> {
+    let raise = || {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    };
+    raise().map_err(LabError::system("raise the limit of open files"))
+}
+
 /// A socket that resets the connection when closed.
-fn mptcp(domain: Domain) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::MPTCP))?;
+fn socket(transport: Transport, domain: Domain) -> io::Result<Socket> {
+    let protocol = match transport {
+        Transport::Tcp => Protocol::TCP,
+        Transport::Mptcp => Protocol::MPTCP,
+    };
+    let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
     socket.set_linger(Some(Duration::ZERO))?;
     Ok(socket)
 }

@@ -134,6 +134,30 @@ impl Lab {
         self.teardown.0
     }
 
+    /// Kills a backend, counted from 0, as a power cut does: its link is down, then its service and all its
+    /// connections are gone, and no reset of them gets out.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn kill_backend(&mut self, index: usize) -> Result<(), LabError> {
+        let backend = &mut self.backends[index];
+        self.router.namespace.ip_batch(&format!("link set {} down\n", backend.name))?;
+        backend.server = None;
+        Ok(())
+    }
+
+    /// Brings a killed backend back, without its connections.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn revive_backend(&mut self, index: usize) -> Result<(), LabError> {
+        let backend = &mut self.backends[index];
+        backend.server = Some(Server::start(&backend.namespace, &backend.name)?);
+        self.router.namespace.ip_batch(&format!("link set {} up\n", backend.name))
+    }
+
     /// Every namespace of the lab.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         let backends = self.backends.iter().map(|backend| &backend.namespace);
@@ -209,14 +233,15 @@ pub struct Backend {
     pub namespace: Namespace,
     /// For logs.
     pub(crate) directory: PathBuf,
-    _server: Server,
+    /// None while it is killed.
+    server: Option<Server>,
 }
 
 impl Backend {
     fn start(number: u8, namespace: Namespace, directory: &Path) -> Result<Self, LabError> {
         let name = format!("b{number}");
         Ok(Self {
-            _server: Server::start(&namespace, &name)?,
+            server: Some(Server::start(&namespace, &name)?),
             address: addresses::backend(number),
             directory: directory.to_owned(),
             name,

@@ -88,7 +88,7 @@ impl Connection {
         let opened = client.namespace.run(|| -> io::Result<Self> {
             let stream = sockets::connect(destination, STEP_LIMIT)?;
             let mut connection = Self { mix, client: canonical(stream.local_addr()?), backend: String::new(), stream };
-            connection.backend = connection.read_greeting()?;
+            connection.backend = read_greeting(&mut connection.stream)?;
             connection.exchange()?;
             Ok(connection)
         })?;
@@ -110,20 +110,20 @@ impl Connection {
         }
         Err(io::Error::other("the echo is not what was sent"))
     }
+}
 
-    /// The first line that the service sends.
-    fn read_greeting(&mut self) -> io::Result<String> {
-        let mut name = String::new();
-        let mut byte = [0];
-        while name.len() < GREETING_MAX_BYTES {
-            self.stream.read_exact(&mut byte)?;
-            match byte[0] {
-                b'\n' => return Ok(name),
-                other => name.push(char::from(other)),
-            }
+/// The first line that the service sends: the backend's name.
+pub(crate) fn read_greeting(stream: &mut TcpStream) -> io::Result<String> {
+    let mut name = String::new();
+    let mut byte = [0];
+    while name.len() < GREETING_MAX_BYTES {
+        stream.read_exact(&mut byte)?;
+        match byte[0] {
+            b'\n' => return Ok(name),
+            other => name.push(char::from(other)),
         }
-        Err(io::Error::other("the greeting does not end"))
     }
+    Err(io::Error::other("the greeting does not end"))
 }
 
 /// IPv4-mapped addresses as the IPv4 that is on the wire.

@@ -1,4 +1,4 @@
-//! Weir's chores: `cargo xtask setup | build | demo | lab | bench | verifier | test`.
+//! Weir's chores: `cargo xtask setup | build | demo | churn | lab | bench | verifier | test`.
 //!
 //! It installs what a fresh machine lacks, builds, and hands over to the `weir-lab` binary.
 //! It must build with a plain stable toolchain, before anything else is there, and must write
@@ -53,6 +53,9 @@ enum Chore {
     /// Set up, build, then steer real MPTCP connections and show where each subflow went
     #[command(disable_help_flag = true)]
     Demo(ForLab),
+    /// Set up, build, then hold connections open while a pool changes under them
+    #[command(disable_help_flag = true)]
+    Churn(ForLab),
     /// Set up, build, then work with the lab itself: `up`, `down`, ...
     #[command(disable_help_flag = true)]
     Lab(ForLab),
@@ -89,6 +92,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
             workspace::build(Profile::Release)?;
         }
         Chore::Demo(ForLab { args }) => return become_lab(Some("demo"), &args),
+        Chore::Churn(ForLab { args }) => return become_lab(Some("churn"), &args),
         Chore::Lab(ForLab { args }) => return become_lab(None, &args),
         Chore::Bench(ForLab { args }) => return become_lab(Some("bench"), &args),
         Chore::Verifier(ForLab { args }) => return become_lab(Some("verifier"), &args),

@@ -24,6 +24,8 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/router_solicitations", "0"),
+    // A link that goes down and comes up again is what it was.
+    ("ipv6/conf/all/keep_addr_on_down", "1"),
     ("mptcp/enabled", "1"),
 ];
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    Lab,
+    Backend, Lab,
     addresses::{BALANCER, DualAddress, SERVICE_PORT, VIP},
     topology::INTERFACE,
 };
@@ -32,6 +32,17 @@ impl Serialize for Join {
     }
 }
 
+/// A backend as the pool is to have it.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolBackend<'l> {
+    /// Which.
+    pub backend: &'l Backend,
+    /// Its share of the ring.
+    pub weight: u32,
+    /// `up`, `drain` or `down`.
+    pub state: &'static str,
+}
+
 /// A configuration file for `weir run`.
 #[derive(Debug, Serialize)]
 pub struct WeirConfig {
@@ -45,22 +56,37 @@ impl WeirConfig {
     /// One pool of all the lab's backends behind both VIPs. Every other backend is reached by an
     /// IPv6 tunnel, so that two backends suffice to see all four family combinations.
     pub fn for_lab(lab: &Lab, join: Join) -> Self {
-        let backends = lab.backends.iter().map(|backend| BackendTable {
-            name: backend.name.clone(),
-            address: tunnel_address(backend.number, backend.address),
-            weight: WEIGHT,
-        });
+        let backends = lab.backends.iter().map(|backend| PoolBackend { backend, weight: WEIGHT, state: "up" });
+        let backend = backends.map(BackendTable::from).collect();
         Self {
             balancer: BalancerTable {
                 interface: INTERFACE,
                 xdp_mode: "native",
                 source_v4: BALANCER.v4.to_string(),
                 source_v6: BALANCER.v6.to_string(),
+                transition_s: None,
             },
             metrics: MetricsTable { listen: METRICS_LISTEN },
-            pool: [PoolTable { name: POOL, join, forward: "ipip", backend: backends.collect() }],
+            pool: [PoolTable { name: POOL, join, forward: "ipip", slow_start_s: None, backend }],
             vip: [vip("web4", VIP.v4.to_string()), vip("web6", VIP.v6.to_string())],
         }
+    }
+
+    /// The same with a transition time and a slow start, both in seconds.
+    #[must_use]
+    pub fn with_transition(mut self, transition_s: u32, slow_start_s: u32) -> Self {
+        self.balancer.transition_s = Some(transition_s);
+        let [pool] = &mut self.pool;
+        pool.slow_start_s = Some(slow_start_s);
+        self
+    }
+
+    /// The same with these backends alone.
+    #[must_use]
+    pub fn with_backends(mut self, backends: Vec<PoolBackend<'_>>) -> Self {
+        let [pool] = &mut self.pool;
+        pool.backend = backends.into_iter().map(BackendTable::from).collect();
+        self
     }
 
     /// The file's text.
@@ -90,6 +116,7 @@ struct BalancerTable {
     xdp_mode: &'static str,
     source_v4: String,
     source_v6: String,
+    transition_s: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +129,7 @@ struct PoolTable {
     name: &'static str,
     join: Join,
     forward: &'static str,
+    slow_start_s: Option<u32>,
     backend: Vec<BackendTable>,
 }
 
@@ -110,6 +138,14 @@ struct BackendTable {
     name: String,
     address: String,
     weight: u32,
+    state: &'static str,
+}
+
+impl From<PoolBackend<'_>> for BackendTable {
+    fn from(PoolBackend { backend, weight, state }: PoolBackend<'_>) -> Self {
+        let address = tunnel_address(backend.number, backend.address);
+        Self { name: backend.name.clone(), address, weight, state }
+    }
 }
 
 #[derive(Debug, Serialize)]

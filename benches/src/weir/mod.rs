@@ -4,6 +4,7 @@
 
 mod config;
 mod metrics;
+mod status;
 
 use std::{
     env, fs,
@@ -11,8 +12,11 @@ use std::{
     time::Duration,
 };
 
-pub use config::{Join, WeirConfig};
+pub use config::{Join, PoolBackend, WeirConfig};
 pub use metrics::Sample;
+pub use status::WeirStatus;
+
+use nix::sys::signal::Signal;
 
 use crate::{
     Backend, Balancer, Lab, LabError, addresses::BALANCER, namespace::Namespace, process::Process, topology::INTERFACE,
@@ -20,12 +24,18 @@ use crate::{
 
 /// Loading and verifying the programs takes most of a start.
 const START_LIMIT: Duration = Duration::from_secs(30);
+const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+/// The admin socket, in the lab's directory.
+const SOCKET: &str = "weir.sock";
 
 /// A running balancer with its decapsulating backends. Dropping it stops them.
 #[derive(Debug)]
 pub struct Weir {
     balancer: Process,
+    program: PathBuf,
     namespace: Namespace,
+    /// Where its configuration, log and admin socket are.
+    directory: PathBuf,
     _decapsulators: Vec<Process>,
 }
 
@@ -44,9 +54,42 @@ impl Weir {
         }
         Ok(Self {
             balancer: lab.balancer.run_weir(&program, config)?,
+            program,
             namespace: lab.balancer.namespace.clone(),
+            directory: lab.balancer.directory.clone(),
             _decapsulators: decapsulators,
         })
+    }
+
+    /// Gives it another configuration, as an operator does: by the file and SIGHUP. Returns when it is in force, with
+    /// the number of slots that changed.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or Weir refuses it or says nothing in time.
+    pub fn reload(&mut self, config: &WeirConfig) -> Result<usize, LabError> {
+        let told_before = self.reloads().len();
+        write_config(&self.directory, config)?;
+        self.balancer.signal(Signal::SIGHUP)?;
+        let mut told = String::new();
+        self.balancer.wait_until("reloads", RELOAD_LIMIT, |process| {
+            told = reloads(&process.log()).nth(told_before).unwrap_or_default().to_owned();
+            Ok(!told.is_empty())
+        })?;
+        slots_changed(&told).ok_or(LabError::Output { program: "weir", line: told })
+    }
+
+    fn reloads(&self) -> Vec<String> {
+        reloads(&self.balancer.log()).map(str::to_owned).collect()
+    }
+
+    /// What `weir status` says.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer, or not in JSON.
+    pub fn status(&self) -> Result<WeirStatus, LabError> {
+        status::read(&self.namespace, &self.program, &self.directory.join(SOCKET))
     }
 
     /// Every sample on the metrics page.
@@ -67,11 +110,10 @@ impl Weir {
 impl Balancer {
     /// Starts `weir run`; returns when it says that it is ready.
     fn run_weir(&self, program: &Path, config: &WeirConfig) -> Result<Process, LabError> {
-        let file = self.directory.join("weir.toml");
-        fs::write(&file, config.to_toml()).map_err(LabError::file("write", &file))?;
-        let file = file.to_string_lossy();
+        let file = write_config(&self.directory, config)?;
+        let (file, socket) = (file.to_string_lossy(), self.directory.join(SOCKET));
         let log = self.directory.join("weir.log");
-        let args = ["run", "--config", &file];
+        let args = ["run", "--config", &file, "--socket", &socket.to_string_lossy()];
         let mut process = Process::start(&self.namespace, program, &args, log)?;
         process.wait_for_word("ready", START_LIMIT)?;
         Ok(process)
@@ -86,6 +128,24 @@ impl Backend {
         let args = ["decap", "--interface", INTERFACE, "--from", &from_v4, "--from", &from_v6];
         Process::start(&self.namespace, program, &args, log)
     }
+}
+
+fn write_config(directory: &Path, config: &WeirConfig) -> Result<PathBuf, LabError> {
+    let file = directory.join("weir.toml");
+    fs::write(&file, config.to_toml()).map_err(LabError::file("write", &file))?;
+    Ok(file)
+}
+
+/// What Weir has said of its reloads, one line each.
+fn reloads(log: &str) -> impl Iterator<Item = &str> {
+    // A line that is being written is not over yet.
+    let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    lines.filter(|line| line.contains("reloaded: ") || line.contains("not reloaded")).map(str::trim_end)
+}
+
+fn slots_changed(reloaded: &str) -> Option<usize> {
+    let (before, _) = reloaded.split_once(" slots changed")?;
+    before.rsplit(' ').next()?.parse().ok()
 }
 
 /// Whether the kernel says that an XDP program is on the interface.
