@@ -35,6 +35,13 @@ impl Window {
         Self { pins_at: ends_at.saturating_sub(length / PINNING_PART), ends_at, is_extended: false }
     }
 
+    /// A handshake that the owner before has begun needs the slot to be in transition when it ends.
+    fn keep_open(&mut self, now: Duration) {
+        let tenth = self.pinning_time();
+        self.ends_at = self.ends_at.max(now + tenth);
+        self.pins_at = self.ends_at.saturating_sub(tenth);
+    }
+
     const fn pinning_time(&self) -> Duration {
         self.ends_at.saturating_sub(self.pins_at)
     }
@@ -44,7 +51,7 @@ impl Window {
 enum Turn {
     /// Nothing.
     Stays,
-    /// The slot is another; a window that was open stays as it is.
+    /// The slot is another; a window that was open stays as it is, but for the handshakes under way.
     Becomes(Slot),
     /// The slot is another, and connections without an entry have a whole window ahead of them.
     Opens(Slot),
@@ -90,7 +97,7 @@ impl Transitions {
     /// Gives the slots new owners. Returns the indices of the slots that are not what they were.
     ///
     /// A slot in transition keeps its first previous owner, for every flow of the owner between has an entry, and its
-    /// window; only an owner that no longer `serves` is forgotten, with its connections. Where the owner has come back
+    /// window (or a tenth of it, for the handshakes under way); only an owner that no longer `serves` is forgotten, with its connections. Where the owner has come back
     /// to be the first one, it has taken connections without an entry again: the next change opens a new window.
     pub fn change(
         &mut self,
@@ -104,7 +111,10 @@ impl Transitions {
             let at = index as usize;
             match turn(self.slots[at], BackendId(owner), &serves) {
                 Turn::Stays => continue,
-                Turn::Becomes(slot) => self.slots[at] = slot,
+                Turn::Becomes(slot) => {
+                    self.slots[at] = slot;
+                    self.windows[at].keep_open(now);
+                }
                 Turn::Opens(slot) => {
                     self.slots[at] = slot;
                     self.windows[at] = Window::opened(now, length);
@@ -141,8 +151,7 @@ impl Transitions {
             let tenth = window.pinning_time();
             if !slot.pins() {
                 *slot = slot.pinning();
-                window.ends_at = window.ends_at.max(now + tenth);
-                window.pins_at = window.ends_at.saturating_sub(tenth);
+                window.keep_open(now);
                 changed.push(index);
             } else if now >= window.ends_at {
                 match full_at {
@@ -294,6 +303,16 @@ mod tests {
         ring.change(&[3], at(9), at(10), ALL_SERVE);
         assert_eq!(ring.slots()[0], Slot::in_transition(BackendId(3), BackendId(1)));
         assert_eq!(ring.ends_at(), Some(at(19)));
+    }
+
+    #[test]
+    fn a_change_at_the_end_of_a_window_leaves_time_for_handshakes() {
+        let mut ring = Transitions::settled(&[1]);
+        ring.change(&[2], at(0), at(10), ALL_SERVE);
+        ring.advance(at(9), None);
+        ring.change(&[3], at(10), at(10), ALL_SERVE);
+        assert!(ring.advance(at(10), None).is_empty());
+        assert_eq!(ring.advance(at(11), None), [0]);
     }
 
     #[test]
