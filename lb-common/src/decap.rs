@@ -1,20 +1,27 @@
 //! The backend's side of a tunnel: whether a frame is one from a balancer, and what is inside.
 
 use crate::{
-    packet::Packet,
+    encap::{GUE_LEN, push_tags},
+    flow::WireAddress as _,
+    packet::{Frame, Packet},
+    tables::TAGS_MAX,
     wire::{
-        ethernet,
+        ethernet::{self, HEADER_LEN, TAG_LEN},
         ip::{self, Address, Family, Fragment, Header},
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
+        udp::Udp,
     },
 };
 
 /// A tunnel in front of an inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunnel {
-    outer: Family,
+    /// Where the inner packet starts, in bytes from the start of the frame.
+    inner_at: usize,
     inner: Family,
+    /// Bytes of VLAN tags that the frame came with.
+    tags_len: usize,
 }
 
 /// What became of a frame at the end of a tunnel.
@@ -54,45 +61,22 @@ impl Decap {
     }
 }
 
-impl Tunnel {
-    /// Bytes of the outer IP header.
-    #[inline(always)]
-    #[expect(clippy::len_without_is_empty, reason = "a tunnel has a header")]
-    pub const fn len(&self) -> usize {
-        match self.outer {
-            Family::V4 => ipv4::HEADER_LEN,
-            Family::V6 => ipv6::HEADER_LEN,
-        }
-    }
-
-    /// The `EtherType` of what is inside.
-    #[inline(always)]
-    pub const fn inner_ethertype(&self) -> u16 {
-        match self.inner {
-            Family::V4 => ethernet::IPV4,
-            Family::V6 => ethernet::IPV6,
-        }
-    }
-}
-
-/// Reads the tunnel of a frame, if it is one that `is_balancer` has sent.
+/// Reads the tunnel of a frame, if it is one from a balancer. `balancer` tells whether an address is a balancer's, and the
+/// UDP port of its GUE tunnels, 0 for none.
 ///
 /// # Errors
 /// Why the frame is left as it is, or dropped.
 #[inline(always)]
-pub fn find_tunnel<P: Packet>(packet: &P, is_balancer: impl Fn(&Address) -> bool) -> Result<Tunnel, Decap> {
+pub fn find_tunnel<P: Packet>(packet: &P, balancer: impl Fn(&Address) -> Option<u16>) -> Result<Tunnel, Decap> {
     let frame = ethernet::parse(packet).map_err(|_| Decap::NoTunnel)?;
-    if frame.tags() > 0 {
-        return Err(Decap::NoTunnel);
-    }
     match frame.ethertype {
         ethernet::IPV4 => {
             let header = Ipv4::load(packet, frame.payload).map_err(|_| Decap::NoTunnel)?;
-            inside(packet, &header, Address::v4(header.source()), ipv4::HEADER_LEN, is_balancer)
+            inside(packet, &header, ipv4::HEADER_LEN, balancer)
         }
         ethernet::IPV6 => {
             let header = Ipv6::load(packet, frame.payload).map_err(|_| Decap::NoTunnel)?;
-            inside(packet, &header, Address::v6(header.source()), ipv6::HEADER_LEN, is_balancer)
+            inside(packet, &header, ipv6::HEADER_LEN, balancer)
         }
         _ => Err(Decap::NoTunnel),
     }
@@ -102,30 +86,67 @@ pub fn find_tunnel<P: Packet>(packet: &P, is_balancer: impl Fn(&Address) -> bool
 fn inside<P: Packet, H: Header>(
     packet: &P,
     header: &H,
-    source: Address,
     header_len: usize,
-    is_balancer: impl Fn(&Address) -> bool,
+    balancer: impl Fn(&Address) -> Option<u16>,
 ) -> Result<Tunnel, Decap> {
     let outer = header.check(packet).map_err(|_| Decap::NoTunnel)?;
-    let inner = match outer.protocol {
-        ip::IPIP => Family::V4,
-        ip::IPV6_IN_IP => Family::V6,
-        _ => return Err(Decap::NoTunnel),
+    if !matches!(outer.protocol, ip::IPIP | ip::IPV6_IN_IP | ip::UDP) {
+        return Err(Decap::NoTunnel);
+    }
+    let gue_port = balancer(&header.source().key());
+    let (protocol, inner_at) = if outer.protocol == ip::UDP {
+        let udp = Udp::parse(packet, &outer).map_err(|_| Decap::NoTunnel)?;
+        match gue_port {
+            Some(port) if port == udp.destination_port && port != 0 => gue_protocol(packet, udp.payload)?,
+            _ => return Err(Decap::NoTunnel),
+        }
+    } else {
+        (outer.protocol, outer.payload)
     };
-    if !is_balancer(&source) {
+    if gue_port.is_none() {
         return Err(Decap::Stranger);
     }
     // Weir sends no outer options and no fragments.
     if outer.payload - outer.header != header_len || outer.fragment != Fragment::Whole {
         return Err(Decap::Malformed);
     }
-    let [version] = packet.load(outer.payload).ok_or(Decap::Malformed)?;
-    let expected = match inner {
-        Family::V4 => 4,
-        Family::V6 => 6,
+    let [version] = packet.load(inner_at).ok_or(Decap::Malformed)?;
+    let inner = match (protocol, version >> 4) {
+        (ip::IPIP, 4) => Family::V4,
+        (ip::IPV6_IN_IP, 6) => Family::V6,
+        _ => return Err(Decap::Malformed),
     };
-    if version >> 4 != expected {
-        return Err(Decap::Malformed);
+    Ok(Tunnel { inner_at, inner, tags_len: outer.header - HEADER_LEN })
+}
+
+/// The protocol that a GUE header names, and where it ends. Weir sends variant 0, no control message, no options.
+#[inline(always)]
+fn gue_protocol<P: Packet>(packet: &P, at: usize) -> Result<(u8, usize), Decap> {
+    match packet.load::<GUE_LEN>(at) {
+        Some([0, protocol, 0, 0]) => Ok((protocol, at + GUE_LEN)),
+        _ => Err(Decap::Malformed),
     }
-    Ok(Tunnel { outer: outer.family, inner })
+}
+
+/// Takes the tunnel off a frame; MAC addresses and VLAN tags stay. Nothing where the frame cannot be changed.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "headers are short")]
+pub fn unwrap<F: Frame>(frame: &mut F, tunnel: &Tunnel) -> Option<()> {
+    let macs: [u8; 12] = frame.load(0)?;
+    let tags: [u8; TAGS_MAX] = frame.load(macs.len())?;
+    if !frame.move_start((tunnel.inner_at - HEADER_LEN) as i32) {
+        return None;
+    }
+    let ethertype = match tunnel.inner {
+        Family::V4 => ethernet::IPV4,
+        Family::V6 => ethernet::IPV6,
+    };
+    let header: &mut [u8; HEADER_LEN] = frame.place(0)?;
+    header[..12].copy_from_slice(&macs);
+    header[12..].copy_from_slice(&ethertype.to_be_bytes());
+    match tunnel.tags_len {
+        0 => Some(()),
+        TAG_LEN => push_tags::<TAG_LEN, F>(frame, &tags),
+        _ => push_tags::<TAGS_MAX, F>(frame, &tags),
+    }
 }

@@ -1,18 +1,75 @@
 //! The tables as plain collections: what the decision asks on the host, in tests, under the fuzzer and in `weir explain`.
 
 use crate::{
-    flow,
+    addresses::Turn,
     hash::SipKey,
     ids::{BackendId, FlowHash, PoolId, Tick},
     limits,
+    packet::{Frame, Packet},
     recent::{Bucket, bucket_of, buckets_for},
     tables::{
-        Backend, Exception, FlowEntry, Globals, InsertError, RING_SLOTS, Service, Services, Slot, Tables, TokenEntry,
-        TokenKey,
+        Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_SLOTS, Service, Services, Slot,
+        Tables, TokenEntry, TokenKey,
     },
     wire::ip::Address,
 };
 use std::collections::HashMap;
+
+/// A frame in a buffer with room in front of it, as a driver gives to XDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFrame {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl HostFrame {
+    /// `XDP_PACKET_HEADROOM`.
+    const HEADROOM: usize = 256;
+
+    /// A frame of these bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { buffer: [&[0; Self::HEADROOM][..], bytes].concat(), start: Self::HEADROOM }
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+}
+
+impl Packet for HostFrame {
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes().load(offset)
+    }
+
+    fn holds(&self, end: usize) -> bool {
+        self.bytes().holds(end)
+    }
+}
+
+impl Frame for HostFrame {
+    fn place<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.buffer.get_mut(self.start + offset..)?.first_chunk_mut()
+    }
+
+    fn move_start(&mut self, bytes: i32) -> bool {
+        let moved = self.start.checked_add_signed(bytes as isize);
+        // The kernel keeps at least an Ethernet header in a frame.
+        let Some(start) = moved.filter(|start| start + ETHERNET <= self.buffer.len()) else { return false };
+        self.start = start;
+        true
+    }
+
+    fn cut_to(&mut self, len: usize) -> bool {
+        let fits = len >= ETHERNET && len <= self.bytes().len();
+        if fits {
+            self.buffer.truncate(self.start + len);
+        }
+        fits
+    }
+}
+
+const ETHERNET: usize = crate::wire::ethernet::HEADER_LEN;
 
 /// Tables on the host; every field is open, for tests to set and to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +80,8 @@ pub struct HostTables {
     pub now: Tick,
     /// The addresses of VIPs.
     pub addresses: HashMap<Address, Services>,
+    /// The VIPs that are prefixes, by their length in bits, IPv4 mapped into IPv6.
+    pub prefixes: HashMap<(u32, Address), Services>,
     /// Their port rules.
     pub services: Vec<Service>,
     /// The rings, one after the other.
@@ -47,6 +106,16 @@ pub struct HostTables {
     pub embryonic: Vec<Bucket>,
     /// Closing signs.
     pub closing: Vec<Bucket>,
+    /// Flows of datagrams in slots in transition.
+    pub datagrams: Vec<Bucket>,
+    /// Datagrams in pieces.
+    pub fragments: Vec<Bucket>,
+    /// The servers that QUIC connection ids name.
+    pub quic_servers: HashMap<QuicKey, BackendId>,
+    /// What the clients of each network have spent on entries.
+    pub networks: Vec<Budget>,
+    /// What has been spent on ICMP errors.
+    pub errors: Budget,
 }
 
 impl HostTables {
@@ -58,11 +127,17 @@ impl HostTables {
                 cluster_key,
                 pending_buckets: buckets_for(limits::PENDING_HANDSHAKES.min),
                 embryonic_buckets: buckets_for(limits::EMBRYONIC_FLOWS.min),
+                datagram_buckets: buckets_for(limits::DATAGRAM_FLOWS.min),
+                fragment_buckets: buckets_for(limits::FRAGMENTED_DATAGRAMS.min),
                 filter_words: 1,
-                reserved: 0,
+                entries_per_network: limits::ENTRIES_PER_NETWORK.default,
+                errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
+                prefixes: 0,
+                addresses: Turn::default(),
             },
             now: Tick(1000),
             addresses: HashMap::new(),
+            prefixes: HashMap::new(),
             services: Vec::new(),
             slots: Vec::new(),
             backends: vec![Backend::GONE],
@@ -74,7 +149,12 @@ impl HostTables {
             tokens_max: limits::TOKENS.min as usize,
             pending: buckets(limits::PENDING_HANDSHAKES.min),
             embryonic: buckets(limits::EMBRYONIC_FLOWS.min),
-            closing: buckets(limits::EMBRYONIC_FLOWS.min),
+            closing: buckets(limits::CLOSING_SIGNS),
+            datagrams: buckets(limits::DATAGRAM_FLOWS.min),
+            fragments: buckets(limits::FRAGMENTED_DATAGRAMS.min),
+            quic_servers: HashMap::new(),
+            networks: vec![Budget::default(); limits::NETWORKS as usize],
+            errors: Budget::default(),
         }
     }
 
@@ -110,6 +190,16 @@ impl HostTables {
         self.addresses.insert(address, services);
     }
 
+    /// Where a pool's slot is in [`Self::slots`].
+    pub const fn slot_index(PoolId(pool): PoolId, slot: u32) -> usize {
+        (pool as u32 * RING_SLOTS + slot) as usize
+    }
+
+    /// The rules of the longest prefix that an address lies in.
+    fn services_of_prefix(&self, address: &Address) -> Option<Services> {
+        (0..=128).rev().find_map(|len| self.prefixes.get(&(len, address.masked(len))).copied())
+    }
+
     fn bucket(buckets: &mut [Bucket], flow: FlowHash) -> Option<&mut Bucket> {
         let count = u32::try_from(buckets.len()).ok()?;
         buckets.get_mut(bucket_of(flow, count) as usize)
@@ -126,7 +216,8 @@ impl Tables for HostTables {
     }
 
     fn services(&self, address: &Address) -> Option<Services> {
-        self.addresses.get(address).copied()
+        let exact = self.addresses.get(address).copied();
+        if self.globals.prefixes > 0 { exact.or_else(|| self.services_of_prefix(address)) } else { exact }
     }
 
     fn service(&self, index: u32) -> Option<Service> {
@@ -134,7 +225,7 @@ impl Tables for HostTables {
     }
 
     fn slot(&self, pool: PoolId, slot: u32) -> Option<Slot> {
-        self.slots.get(flow::slot_index(pool, slot) as usize).copied()
+        self.slots.get(Self::slot_index(pool, slot)).copied()
     }
 
     fn backend(&self, id: BackendId) -> Option<&Backend> {
@@ -183,6 +274,26 @@ impl Tables for HostTables {
 
     fn closing(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
         Self::bucket(&mut self.closing, flow)
+    }
+
+    fn datagrams(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
+        Self::bucket(&mut self.datagrams, flow)
+    }
+
+    fn fragments(&mut self, datagram: FlowHash) -> Option<&mut Bucket> {
+        Self::bucket(&mut self.fragments, datagram)
+    }
+
+    fn quic_server(&self, key: &QuicKey) -> Option<BackendId> {
+        self.quic_servers.get(key).copied()
+    }
+
+    fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {
+        self.networks.get_mut(bucket_of(network, limits::NETWORKS) as usize)
+    }
+
+    fn error_budget(&mut self) -> Option<&mut Budget> {
+        Some(&mut self.errors)
     }
 }
 

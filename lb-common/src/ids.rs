@@ -19,7 +19,7 @@ id! {
     PoolId(u16)
 }
 id! {
-    /// A backend: the index of its entry. 0 is no backend; the largest has 15 bits.
+    /// A backend: the index of its entry. 0 is no backend; the largest has 13 bits.
     BackendId(u16)
 }
 id! {

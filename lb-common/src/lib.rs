@@ -6,6 +6,8 @@
 //! code.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
+pub mod addresses;
+pub mod answer;
 pub mod decap;
 pub mod encap;
 pub mod flow;
@@ -16,9 +18,9 @@ pub mod ids;
 pub mod limits;
 pub mod mptcp;
 pub mod packet;
+pub mod programs;
 pub mod reason;
 pub mod recent;
-pub mod reset;
 #[cfg(any(test, feature = "std"))]
 pub mod ring;
 pub mod steer;

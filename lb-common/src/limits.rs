@@ -15,10 +15,10 @@ pub struct Limit {
 /// VIPs of a balancer. Counters are kept per VIP and reason: 1,024 cost about 1 MiB a CPU.
 pub const VIPS_MAX: u32 = 1024;
 
-/// Pools of a balancer. Each has a ring of 256 KiB, allocated at load: 64 cost 16 MiB.
+/// Pools of a balancer. Each has two words of 16 bits for a slot, allocated at load: 64 cost 16 MiB.
 pub const POOLS_MAX: u32 = 64;
 
-/// Backends of all pools together. A ring slot has 15 bits for each of its two owners; 4,096 is what the largest known
+/// Backends of all pools together. A ring slot has 13 bits for each of its two owners; 4,096 is what the largest known
 /// deployments of a single balancer use.
 pub const BACKENDS_MAX: u32 = 4096;
 
@@ -66,6 +66,34 @@ pub const PENDING_HANDSHAKES: Limit = Limit { min: 1024, default: 1 << 18, max: 
 
 /// Joins between the SYN and the ACK that confirms them, 16 bytes each; overwritten like the pending handshakes.
 pub const EMBRYONIC_FLOWS: Limit = Limit { min: 1024, default: 1 << 16, max: 1 << 22 };
+
+/// Flows of datagrams in slots in transition, 16 bytes each; one that is overwritten goes where its slot says.
+pub const DATAGRAM_FLOWS: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };
+
+/// Datagrams in pieces, 16 bytes each. Pieces come within milliseconds of each other: 16,384 are a second's worth of
+/// 130 Mbit/s, all of it in pieces.
+pub const FRAGMENTED_DATAGRAMS: Limit = Limit { min: 1024, default: 1 << 14, max: 1 << 20 };
+
+/// Entries (learned tokens, moved flows) that the clients of one /24 or /48 may have made in 1.07 s. A busy carrier's
+/// network address translation opens a few hundred connections a second to one farm.
+pub const ENTRIES_PER_NETWORK: Limit = Limit { min: 1, default: 4096, max: 1 << 24 };
+
+/// Networks whose entries are counted apart, 8 bytes each; those that share a place share its budget.
+pub const NETWORKS: u32 = 1 << 16;
+
+/// ICMP errors that a CPU sends in 1.07 s. A client needs one for each path; Linux sends 1,000 a second by default
+/// (`icmp_msgs_per_sec`).
+pub const ICMP_ERRORS_PER_CPU: Limit = Limit { min: 0, default: 1000, max: 1_000_000 };
+
+/// VIPs that are prefixes. A lookup that no exact address answers walks at most 128 bits of a trie.
+pub const PREFIXES_MAX: u32 = 256;
+
+/// Ids of QUIC servers, of all pools together.
+pub const QUIC_SERVERS_MAX: u32 = 2 * BACKENDS_MAX;
+
+/// How long a silent flow of datagrams is remembered while its slot is in transition, in ticks: 120 s, after which an
+/// address translator may have forgotten it too (RFC 4787, 4.3).
+pub const DATAGRAM_IDLE_TICKS: u32 = 112;
 
 /// FIN and RST signs that the controller has not read yet, 16 bytes each. One that is overwritten costs nothing but
 /// the time until its token's age ends it.

@@ -1,5 +1,6 @@
-//! The packet cursor: the only way in which the decision sees a packet. In XDP it is a checked pointer, on the host a
-//! slice. It must never hand out a byte beyond the packet, and never a reference into it.
+//! The packet cursor: the only way in which the decision sees a packet, and the only one in which its verdict changes it.
+//! In XDP it is a checked pointer, on the host a slice or a [`crate::host::HostFrame`]. It must never reach a byte beyond
+//! the packet.
 
 use crate::{mptcp::Options, wire::tcp::Tcp};
 
@@ -22,6 +23,39 @@ pub trait Packet: Sized {
     fn below_64(offset: usize) -> usize {
         offset & 63
     }
+
+    /// `value` itself. Where many ways lead to one place, LLVM would make a copy of the place for each, knowing more of the
+    /// value in each; in the kernel this keeps it from that.
+    #[inline(always)]
+    fn merged(value: u64) -> u64 {
+        value
+    }
+
+    /// Keeps a value in memory, in the kernel.
+    #[inline(always)]
+    fn in_memory<V>(_value: &mut V) {}
+
+    /// `offset`, known to be below 64. The kernel's verifier is not to know which it is of a few that are possible, or it
+    /// walks all that follows once for each.
+    #[inline(always)]
+    fn opaque_below_64(offset: usize) -> usize {
+        offset & 63
+    }
+}
+
+/// A packet that can be changed, by what was decided for it.
+pub trait Frame: Packet {
+    /// The `N` bytes at `offset`, to be written; nothing where the packet (in XDP: its linear head) ends before them.
+    fn place<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+
+    /// Moves the packet's start by `bytes`: back into the headroom, or forward into the packet. False where that cannot
+    /// be.
+    #[must_use]
+    fn move_start(&mut self, bytes: i32) -> bool;
+
+    /// Cuts the packet's end off so that `len` bytes remain. False where it is shorter already.
+    #[must_use]
+    fn cut_to(&mut self, len: usize) -> bool;
 }
 
 /// A frame on the host.

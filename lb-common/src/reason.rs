@@ -27,6 +27,13 @@ macro_rules! reasons {
             /// All of them, in the order of their indices.
             pub const ALL: &[Self] = &[$($(Self::$name,)+)+];
 
+            /// The reason of an index.
+            #[inline(always)]
+            pub const fn from_index(index: u32) -> Option<Self> {
+                $($(if index == Self::$name as u32 { return Some(Self::$name); })+)+
+                None
+            }
+
             /// The word for this reason in metrics and on screens.
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -62,8 +69,8 @@ reasons! {
         NotVip = "not_vip",
         /// The destination is a VIP's address, but no VIP has this protocol and port.
         NoService = "no_service",
-        /// For a VIP, but with an 802.1Q tag, which the host's VLAN interface handles.
-        Tagged = "tagged",
+        /// ICMP for a VIP that is neither an echo request nor an error about a flow: neighbour discovery, for example.
+        IcmpOther = "icmp_other",
     }
     Forward {
         /// The ring chose the backend of a new connection.
@@ -88,6 +95,16 @@ reasons! {
         Joined = "joined",
         /// An entry of the flow names its backend.
         Flow = "flow",
+        /// A third packet whose network has had its share of entries made in this second: nothing learned.
+        LearnOverBudget = "learn_over_budget",
+        /// The connection id of a QUIC packet names its server.
+        QuicServer = "quic_server",
+        /// A flow of datagrams that stays with its backend while its slot is in transition.
+        Datagram = "datagram",
+        /// An ICMP error about a flow, to that flow's backend.
+        IcmpError = "icmp_error",
+        /// A later piece of a datagram, to the backend of the first.
+        FragmentLater = "fragment_later",
         /// The slot is in transition: a flow without an entry is its previous owner's.
         RingPrevious = "ring_previous",
         /// The first ACK of a connection that began in a slot in transition: it has an entry now.
@@ -100,6 +117,10 @@ reasons! {
     Reply {
         /// A joining SYN whose token is unknown, answered by a reset as the pool's policy says.
         JoinUnknownReset = "join_unknown_reset",
+        /// An ICMP echo request for a VIP, answered.
+        EchoAnswered = "echo_answered",
+        /// Too long for the path to the backend, tunnel included: the client is told how long it may be.
+        TooBig = "too_big",
     }
     Drop {
         /// The IP header contradicts itself or the frame.
@@ -108,8 +129,16 @@ reasons! {
         MalformedTcp = "malformed_tcp",
         /// More IPv6 extension headers than Weir walks.
         ExtensionsTooDeep = "extensions_too_deep",
-        /// A fragment of a TCP segment: only the first has ports.
-        Fragment = "fragment",
+        /// The UDP header contradicts itself or the IP header.
+        MalformedUdp = "malformed_udp",
+        /// The ICMP message is cut short.
+        MalformedIcmp = "malformed_icmp",
+        /// An ICMP error about a packet that no VIP can have sent.
+        IcmpUnrelated = "icmp_unrelated",
+        /// A fragment of a TCP segment, which the pool does not take.
+        TcpFragment = "tcp_fragment",
+        /// A later fragment whose first was not seen, or is forgotten.
+        FragmentUnknown = "fragment_unknown",
         /// The pool has no backend that takes new connections.
         NoBackend = "no_backend",
         /// The backend that the packet belongs to is dead, removed, or cannot be reached.
@@ -120,10 +149,16 @@ reasons! {
         JoinAmbiguous = "join_ambiguous",
         /// The first ACK of a connection in a slot in transition that found the table of moved flows full.
         MovedFull = "moved_full",
+        /// The same, from a network that has had its share of entries made in this second.
+        MovedOverBudget = "moved_over_budget",
         /// A confirmed join that found the table of joined flows full.
         JoinedFull = "joined_full",
-        /// Too long for the path to the backend, tunnel included.
-        TooBig = "too_big",
+        /// Too long for the path to the backend, and this second's ICMP errors are spent.
+        TooBigQuiet = "too_big_quiet",
+        /// An answer was due, but the driver left no room to write it.
+        NoRoomForAnswer = "no_room_for_answer",
+        /// An uncommon packet, but the program for those is not loaded: a mistake of Weir's.
+        NoProgram = "no_program",
         /// The driver left no room in front of the packet for the tunnel's header, or none to write at all.
         NoHeadroom = "no_headroom",
     }

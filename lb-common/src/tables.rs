@@ -4,20 +4,25 @@
 //! Any change to a layout here is a change of [`ABI`].
 
 use crate::{
+    addresses::Turn,
     hash::SipKey,
     ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
+    limits::SERVICES_PER_ADDRESS_MAX,
     mptcp::{Version, token},
     reason::Reason,
     recent::Bucket,
     wire::ip::Address,
 };
+use core::cmp::Ordering;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The version of everything below; part of the path under which maps are pinned.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Slots of a ring: a prime, and large enough for 1 % accuracy with hundreds of backends (Maglev, NSDI 2016, 5.3).
 pub const RING_SLOTS: u32 = 65_537;
+
+const _: () = assert!(crate::limits::BACKENDS_MAX <= Slot::ID as u32);
 
 /// What holds for the whole balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -29,11 +34,23 @@ pub struct Globals {
     pub pending_buckets: u32,
     /// Buckets of the embryonic flows.
     pub embryonic_buckets: u32,
-    /// Words of the filter in front of the joined flows.
+    /// Buckets of the datagram flows.
+    pub datagram_buckets: u32,
+    /// Buckets of the datagrams in pieces.
+    pub fragment_buckets: u32,
+    /// Words of the filter in front of the flows that have an entry.
     pub filter_words: u32,
-    #[doc(hidden)]
-    pub reserved: u32,
+    /// Entries that the clients of one network may have made in a tick.
+    pub entries_per_network: u32,
+    /// ICMP errors that a CPU may send in a tick.
+    pub errors_per_cpu: u32,
+    /// How many VIPs are prefixes; without any, no prefix is looked for.
+    pub prefixes: u32,
+    /// Where the addresses of VIPs are.
+    pub addresses: Turn,
 }
+
+const _: () = assert!(size_of::<Globals>() == 64);
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -41,7 +58,7 @@ pub struct Globals {
 pub struct Counter {
     /// How many packets.
     pub packets: u64,
-    /// How many bytes their IP packets had, without a tunnel; frames where there is no IP packet count none.
+    /// How many bytes their frames had as they came: to the end of the IP packet where one was forwarded, else all.
     pub bytes: u64,
 }
 
@@ -60,6 +77,35 @@ pub struct Services {
     pub first: u32,
     /// How many there are.
     pub count: u32,
+}
+
+impl Services {
+    /// The index of the one in the middle.
+    #[inline(always)]
+    pub const fn middle(self) -> u32 {
+        self.first + self.count / 2
+    }
+
+    /// Binary search for the rule of a port; its index.
+    #[inline(always)]
+    pub fn search<T: Tables + ?Sized>(mut self, tables: &T, protocol: u8, port: u16) -> Option<u32> {
+        const STEPS: u32 = SERVICES_PER_ADDRESS_MAX.ilog2() + 1;
+        for _ in 0..STEPS {
+            if self.count == 0 {
+                return None;
+            }
+            let middle = self.middle();
+            match tables.service(middle)?.compare(protocol, port) {
+                Ordering::Equal => return Some(middle),
+                Ordering::Greater => self.count /= 2,
+                Ordering::Less => {
+                    self.count -= self.count / 2 + 1;
+                    self.first = middle + 1;
+                }
+            }
+        }
+        None
+    }
 }
 
 /// Ways that a pool has to keep the subflows of a connection together, as bits.
@@ -108,8 +154,34 @@ impl UnknownJoin {
     pub const RESET: Self = Self(2);
 }
 
+/// What else sets a pool's packets apart, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Traits(pub u8);
+
+impl Traits {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// All flows of a source address go to one backend.
+    pub const SOURCE_AFFINITY: Self = Self(1);
+    /// TCP segments in pieces are forwarded, not dropped.
+    pub const TCP_FRAGMENTS: Self = Self(2);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `traits` are in this set.
+    #[inline(always)]
+    pub const fn has(self, traits: Self) -> bool {
+        self.0 & traits.0 == traits.0
+    }
+}
+
 /// A VIP: a range of ports of an address that a pool serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Service {
     /// The first port.
@@ -122,74 +194,192 @@ pub struct Service {
     pub ways: Ways,
     /// The pool's policy for joins that none of the ways knows.
     pub unknown_join: UnknownJoin,
-    #[doc(hidden)]
-    pub reserved: u8,
+    /// What else the pool asks for.
+    pub traits: Traits,
     /// Who serves it.
     pub pool: PoolId,
     /// The row of its counters.
     pub vip: VipId,
+    /// Bytes of the server id in the connection ids of QUIC, 1 to 15; 0 where they are not looked at.
+    pub quic_id_len: u8,
+    #[doc(hidden)]
+    pub reserved: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Service>() == 12);
+const _: () = assert!(size_of::<Service>() == 16);
+
+impl Service {
+    /// What is no rule.
+    pub const NONE: Self = Self {
+        port_first: 0,
+        port_last: 0,
+        protocol: 0,
+        ways: Ways::OFF,
+        unknown_join: UnknownJoin::DROP,
+        traits: Traits::NONE,
+        pool: PoolId(0),
+        vip: VipId::NONE,
+        quic_id_len: 0,
+        reserved: [0; 3],
+    };
+
+    /// Where this rule lies in the order of its address's, seen from a port.
+    #[inline(always)]
+    pub fn compare(&self, protocol: u8, port: u16) -> Ordering {
+        let wanted = (protocol, port);
+        if wanted < (self.protocol, self.port_first) {
+            Ordering::Greater
+        } else if wanted > (self.protocol, self.port_last) {
+            Ordering::Less
+        } else {
+            Ordering::Equal
+        }
+    }
+}
+
+/// The name of a server in QUIC connection ids (draft-ietf-quic-load-balancers, 5.2: the plaintext form).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct QuicKey {
+    /// Whose servers.
+    pub pool: PoolId,
+    /// The three bits that tell how the connection id is made.
+    pub rotation: u8,
+    /// Bytes of the server id.
+    pub len: u8,
+    #[doc(hidden)]
+    pub reserved: u32,
+    /// The server id and zeros, as little-endian words.
+    pub id: [u64; 2],
+}
+
+impl QuicKey {
+    /// Bytes of a server id at most.
+    pub const ID_MAX: usize = 15;
+
+    /// The key of a server.
+    ///
+    /// # Panics
+    /// If the id is longer than [`Self::ID_MAX`].
+    pub fn new(pool: PoolId, rotation: u8, id: &[u8]) -> Self {
+        assert!(id.len() <= Self::ID_MAX, "a server id has 15 bytes at most");
+        let mut words = [0; 2];
+        for (i, &byte) in id.iter().enumerate() {
+            words[i / 8] |= u64::from(byte) << (i % 8 * 8);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "15 at most")]
+        Self { pool, rotation, len: id.len() as u8, reserved: 0, id: words }
+    }
+}
+
+const _: () = assert!(size_of::<QuicKey>() == 24);
 
 /// A slot of a ring.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
-    /// Who takes new connections.
-    pub owner: BackendId,
-    /// Read by [`Self::previous`] and [`Self::pins`].
-    previous: BackendId,
+    owner: u16,
+    previous: u16,
 }
 
+/// Slots that lie together in a map, as one of their two words: a cache line.
+pub type SlotWords = [u16; SLOTS_PER_CHUNK as usize];
+
+/// How many.
+pub const SLOTS_PER_CHUNK: u32 = 32;
+
+/// Chunks of a ring.
+pub const RING_CHUNKS: u32 = RING_SLOTS.div_ceil(SLOTS_PER_CHUNK);
+
 impl Slot {
-    /// The bit of `previous` that asks for entries for the survivors, see [`Self::pins`].
+    /// An id has 13 bits. Of the other three of the owner's word, this one says that there is a previous owner: only then
+    /// is the other word looked at.
+    const IN_TRANSITION: u16 = 1 << 15;
+    /// In the previous owner's word: see [`Self::pins`].
     const PINS: u16 = 1 << 15;
+    /// Likewise: see [`Self::keeps_datagrams`].
+    const KEEPS_DATAGRAMS: u16 = 1 << 14;
+    const ID: u16 = (1 << 13) - 1;
+
+    /// The slot of these words; `previous` is asked for only if it matters.
+    #[inline(always)]
+    pub fn from_words(owner: u16, previous: impl FnOnce() -> Option<u16>) -> Option<Self> {
+        let previous = if owner & Self::IN_TRANSITION != 0 { previous()? } else { 0 };
+        Some(Self { owner, previous })
+    }
+
+    /// The owner's word and the previous owner's.
+    pub const fn words(self) -> [u16; 2] {
+        [self.owner, self.previous]
+    }
 
     /// A slot that no change has touched.
     pub const fn settled(owner: BackendId) -> Self {
-        Self { owner, previous: BackendId::NONE }
+        Self { owner: owner.0, previous: 0 }
     }
 
     /// A slot whose connections without an entry are its previous owner's.
     pub const fn in_transition(owner: BackendId, previous: BackendId) -> Self {
-        Self { owner, previous }
+        Self { owner: owner.0 | Self::IN_TRANSITION, previous: previous.0 }
+    }
+
+    /// Who takes new connections.
+    #[inline(always)]
+    pub const fn owner(self) -> BackendId {
+        BackendId(self.owner & Self::ID)
     }
 
     /// Who took new connections before the change, while the slot is in transition; else none.
     #[inline(always)]
     pub const fn previous(self) -> BackendId {
-        BackendId(self.previous.0 & !Self::PINS)
+        BackendId(self.previous & Self::ID)
     }
 
     /// Whether connections of two owners may be open here.
     #[inline(always)]
     pub const fn is_in_transition(self) -> bool {
-        self.previous.0 != 0
+        self.owner & Self::IN_TRANSITION != 0
     }
 
     /// Whether the transition is about to end: what is still open at the previous owner gets an entry.
     #[inline(always)]
     pub const fn pins(self) -> bool {
-        self.previous.0 & Self::PINS != 0
+        self.previous & Self::PINS != 0
     }
 
     /// The same slot, about to end its transition.
     #[must_use]
     pub const fn pinning(self) -> Self {
-        Self { owner: self.owner, previous: BackendId(self.previous.0 | Self::PINS) }
+        Self { owner: self.owner, previous: self.previous | Self::PINS }
+    }
+
+    /// Whether the change is so young that a datagram of an unknown flow is the previous owner's: UDP has no SYN to tell.
+    #[inline(always)]
+    pub const fn keeps_datagrams(self) -> bool {
+        self.previous & Self::KEEPS_DATAGRAMS != 0
+    }
+
+    /// The same slot, whose unknown datagrams are the previous owner's.
+    #[must_use]
+    pub const fn keeping_datagrams(self) -> Self {
+        Self { owner: self.owner, previous: self.previous | Self::KEEPS_DATAGRAMS }
+    }
+
+    /// The same slot, whose unknown datagrams are the owner's.
+    #[must_use]
+    pub const fn moving_datagrams(self) -> Self {
+        Self { owner: self.owner, previous: self.previous & !Self::KEEPS_DATAGRAMS }
     }
 
     /// Whether a connection of `backend` in this slot needs no entry, now and when the transition is over.
     #[inline(always)]
     pub fn answers_for(self, backend: BackendId) -> bool {
-        self.established() == backend && (!self.pins() || self.owner == backend)
+        self.established() == backend && (!self.pins() || self.owner() == backend)
     }
 
     /// Who has the connections of this slot that nothing else is known of.
     #[inline(always)]
     pub const fn established(self) -> BackendId {
-        if self.is_in_transition() { self.previous() } else { self.owner }
+        if self.is_in_transition() { self.previous() } else { self.owner() }
     }
 }
 
@@ -207,30 +397,66 @@ impl Encap {
     pub const IPIP4: Self = Self(2);
     /// In IPv6 (RFC 2473).
     pub const IPIP6: Self = Self(3);
+    /// In UDP over IPv4 (draft-ietf-intarea-gue-09, variant 0).
+    pub const GUE4: Self = Self(4);
+    /// In UDP over IPv6, likewise.
+    pub const GUE6: Self = Self(5);
 }
 
-/// Bytes that stand in front of the inner packet at most: Ethernet and IPv6.
-pub const OUTER_MAX: usize = 54;
+/// Bytes that stand in front of the inner packet at most: Ethernet, IPv6, UDP and GUE.
+pub const OUTER_MAX: usize = 66;
+
+/// Bytes of two VLAN tags.
+pub const TAGS_MAX: usize = 8;
 
 /// A backend, as the data path knows it: the outer header that the controller has made ready, and where to send it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Backend {
-    /// Ethernet and IP header with all fields that no packet changes; zeros in those that one does.
-    pub outer: [u8; OUTER_MAX],
-    /// The ones' complement sum of the IPv4 header in `outer`, not yet inverted.
-    pub checksum: u16,
     /// The interface to send on.
     pub interface: u32,
+    /// The bits of the tunnel's source address that the flow's hash fills in, from the last byte on.
+    pub spread: u32,
     /// The longest IP packet, tunnel included, that the path takes, in bytes.
     pub mtu: u16,
+    /// The ones' complement sum of the IPv4 header in `outer`, not yet inverted.
+    pub checksum: u16,
     /// How packets travel.
     pub encap: Encap,
+    /// Bytes of VLAN tags in front of the outer header's `EtherType`: 0, 4 or 8.
+    pub tags_len: u8,
+    /// Ethernet, IP, UDP and GUE header with all fields that no packet changes; zeros in those that one does.
+    pub outer: [u8; OUTER_MAX],
+    /// The tags, outermost first.
+    pub tags: [u8; TAGS_MAX],
     #[doc(hidden)]
-    pub reserved: u8,
+    pub reserved: [u8; 8],
 }
 
-const _: () = assert!(size_of::<Backend>() == 64);
+const _: () = assert!(size_of::<Backend>() == 96);
+
+/// What may be spent in a tick (1.07 s): answers of a CPU, or entries that one network's clients have made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Budget {
+    tick: Tick,
+    spent: u32,
+}
+
+impl Budget {
+    /// Spends one of `limit`, if any is left in this tick.
+    #[inline(always)]
+    pub fn spend(&mut self, now: Tick, limit: u32) -> bool {
+        if self.tick != now {
+            *self = Self { tick: now, spent: 0 };
+        }
+        if self.spent >= limit {
+            return false;
+        }
+        self.spent += 1;
+        true
+    }
+}
 
 /// The name of a connection in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -316,6 +542,8 @@ impl FlowEntry {
     pub const CLOSED: u16 = 2;
     /// A SYN has come for the same 5-tuple: the embryonic table may know a successor.
     pub const CONTESTED: u16 = 4;
+    /// No packet has come since the one that made the entry: whoever sent that may have been a stranger.
+    pub const UNPROVEN: u16 = 8;
 }
 
 /// Kinds of [`crate::recent::Recent`] memory.
@@ -332,6 +560,10 @@ pub mod state {
     pub const OPENING: u16 = 6;
     /// The client has sent FIN or RST.
     pub const CLOSING: u16 = 5;
+    /// A flow of datagrams, in a slot in transition.
+    pub const DATAGRAM: u16 = 7;
+    /// What a datagram in pieces has as its state: this and its VIP's number.
+    pub const PIECES: u16 = 0x8000;
 }
 
 /// Why a flow is an exception to the ring. Each kind has a table of its own, so that none can fill another's.
@@ -360,10 +592,14 @@ pub trait Tables {
     fn globals(&self) -> Option<&Globals>;
     /// The kernel's monotonic clock.
     fn now(&self) -> Tick;
-    /// The port rules of an address, if it is a VIP's.
+    /// The port rules of an address, if it is a VIP's, or lies in the longest prefix that is one's.
     fn services(&self, address: &Address) -> Option<Services>;
     /// A port rule.
     fn service(&self, index: u32) -> Option<Service>;
+    /// The rule of an address for a port, by its index; the kernel searches in a function of its own.
+    fn search(&self, services: Services, protocol: u8, port: u16) -> Option<u32> {
+        services.search(self, protocol, port)
+    }
     /// A slot of a pool's ring; `slot` is below [`RING_SLOTS`].
     fn slot(&self, pool: PoolId, slot: u32) -> Option<Slot>;
     /// A backend.
@@ -395,6 +631,18 @@ pub trait Tables {
     fn embryonic(&mut self, flow: FlowHash) -> Option<&mut Bucket>;
     /// Where the closing of flows is noted for the controller.
     fn closing(&mut self, flow: FlowHash) -> Option<&mut Bucket>;
+    /// Where flows of datagrams are remembered while their slot is in transition.
+    fn datagrams(&mut self, flow: FlowHash) -> Option<&mut Bucket>;
+    /// Where datagrams in pieces are remembered.
+    fn fragments(&mut self, datagram: FlowHash) -> Option<&mut Bucket>;
+
+    /// The backend that a QUIC server id names.
+    fn quic_server(&self, key: &QuicKey) -> Option<BackendId>;
+
+    /// What the clients of a network have spent on entries.
+    fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget>;
+    /// What this CPU has spent on ICMP errors.
+    fn error_budget(&mut self) -> Option<&mut Budget>;
 
     /// The token of a key: [`token::derive`], which the kernel calls as a function of its own.
     fn derive_token(version: Version, key: [u8; 8]) -> Token {

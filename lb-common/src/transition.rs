@@ -15,6 +15,8 @@ pub struct Transitions {
     slots: Vec<Slot>,
     /// Meaningless for a settled slot.
     windows: Vec<Window>,
+    /// How long after a change the datagrams of unknown flows are the previous owner's.
+    datagrams: Duration,
     /// When the next window has to be looked at; none where all slots are settled.
     due_at: Option<Duration>,
 }
@@ -27,12 +29,14 @@ struct Window {
     ends_at: Duration,
     /// It lasts longer than it was to, because survivors found no room.
     is_extended: bool,
+    /// When datagrams of unknown flows begin to be the owner's.
+    moves_datagrams_at: Duration,
 }
 
 impl Window {
     fn opened(now: Duration, length: Duration) -> Self {
         let ends_at = now + length;
-        Self { pins_at: ends_at.saturating_sub(length / PINNING_PART), ends_at, is_extended: false }
+        Self { pins_at: ends_at.saturating_sub(length / PINNING_PART), ends_at, ..Self::default() }
     }
 
     /// A handshake that the owner before has begun needs the slot to be in transition when it ends.
@@ -61,7 +65,12 @@ impl Transitions {
     /// A ring that no connection has used yet.
     pub fn settled(owners: &[u16]) -> Self {
         let slots = owners.iter().map(|&owner| Slot::settled(BackendId(owner))).collect();
-        Self { slots, windows: vec![Window::default(); owners.len()], due_at: None }
+        Self { slots, windows: vec![Window::default(); owners.len()], datagrams: Duration::ZERO, due_at: None }
+    }
+
+    /// Sets how long after a change the datagrams of unknown flows are the previous owner's: by default not at all.
+    pub const fn keep_datagrams_for(&mut self, length: Duration) {
+        self.datagrams = length;
     }
 
     /// The slots as they are.
@@ -86,7 +95,7 @@ impl Transitions {
 
     /// Whether a backend owns a slot, or has owned one whose window is open.
     pub fn mentions(&self, backend: BackendId) -> bool {
-        self.slots.iter().any(|slot| slot.owner == backend || slot.previous() == backend)
+        self.slots.iter().any(|slot| slot.owner() == backend || slot.previous() == backend)
     }
 
     /// When the last window ends; none where all slots are settled.
@@ -109,7 +118,8 @@ impl Transitions {
         let mut changed = Vec::new();
         for (index, &owner) in (0..).zip(owners) {
             let at = index as usize;
-            match turn(self.slots[at], BackendId(owner), &serves) {
+            let before = self.slots[at];
+            match turn(before, BackendId(owner), &serves) {
                 Turn::Stays => continue,
                 Turn::Becomes(slot) => {
                     self.slots[at] = slot;
@@ -119,6 +129,11 @@ impl Transitions {
                     self.slots[at] = slot;
                     self.windows[at] = Window::opened(now, length);
                 }
+            }
+            let slot = self.slots[at];
+            if slot.is_in_transition() && slot.owner() != before.owner() && !self.datagrams.is_zero() {
+                self.slots[at] = slot.keeping_datagrams();
+                self.windows[at].moves_datagrams_at = now + self.datagrams;
             }
             changed.push(index);
         }
@@ -145,6 +160,10 @@ impl Transitions {
             return changed;
         }
         for ((index, slot), window) in (0..).zip(&mut self.slots).zip(&mut self.windows) {
+            if slot.keeps_datagrams() && now >= window.moves_datagrams_at {
+                *slot = slot.moving_datagrams();
+                changed.push(index);
+            }
             if !slot.is_in_transition() || now < window.pins_at {
                 continue;
             }
@@ -152,12 +171,15 @@ impl Transitions {
             if !slot.pins() {
                 *slot = slot.pinning();
                 window.keep_open(now);
-                changed.push(index);
+                if changed.last() != Some(&index) {
+                    changed.push(index);
+                }
             } else if now >= window.ends_at {
                 match full_at {
                     Some(full_at) if now < full_at + tenth => {
-                        *window = Window { pins_at: full_at, ends_at: full_at + tenth, is_extended: true };
+                        *window = Window { pins_at: full_at, ends_at: full_at + tenth, is_extended: true, ..*window };
                     }
+                    _ if changed.last() == Some(&index) => *slot = Slot::settled(slot.owner()),
                     _ => changed.push(settle(index, slot)),
                 }
             }
@@ -173,20 +195,25 @@ impl Transitions {
 
     fn note_due(&mut self) {
         let open = self.slots.iter().zip(&self.windows).filter(|(slot, _)| slot.is_in_transition());
-        self.due_at = open.map(|(slot, window)| if slot.pins() { window.ends_at } else { window.pins_at }).min();
+        let due = |(slot, window): (&Slot, &Window)| {
+            let pins_or_ends_at = if slot.pins() { window.ends_at } else { window.pins_at };
+            if slot.keeps_datagrams() { pins_or_ends_at.min(window.moves_datagrams_at) } else { pins_or_ends_at }
+        };
+        self.due_at = open.map(due).min();
     }
 }
 
 /// What becomes of a slot that `owner` is to own.
 fn turn(before: Slot, owner: BackendId, serves: impl Fn(BackendId) -> bool) -> Turn {
-    if !before.is_in_transition() && owner == before.owner {
+    if !before.is_in_transition() && owner == before.owner() {
         return Turn::Stays;
     }
-    let first = [before.previous(), before.owner].into_iter().find(|&backend| backend.is_some() && serves(backend));
+    let first = [before.previous(), before.owner()].into_iter().find(|&backend| backend.is_some() && serves(backend));
     let (after, opens) = match first {
-        Some(first) if first == before.previous() && (before.owner != first || owner == first) => {
+        Some(first) if first == before.previous() && (before.owner() != first || owner == first) => {
             let after = Slot::in_transition(owner, first);
-            (if before.pins() { after.pinning() } else { after }, false)
+            let after = if before.pins() { after.pinning() } else { after };
+            (if before.keeps_datagrams() { after.keeping_datagrams() } else { after }, false)
         }
         Some(first) if first != owner => (Slot::in_transition(owner, first), true),
         _ => (Slot::settled(owner), false),
@@ -199,7 +226,7 @@ fn turn(before: Slot, owner: BackendId, serves: impl Fn(BackendId) -> bool) -> T
 }
 
 fn settle(index: u32, slot: &mut Slot) -> u32 {
-    *slot = Slot::settled(slot.owner);
+    *slot = Slot::settled(slot.owner());
     index
 }
 
@@ -238,7 +265,7 @@ mod tests {
         ring.change(&[2], at(0), at(2), ALL_SERVE);
         ring.change(&[1], at(1), at(2), ALL_SERVE);
         let slot = ring.slots()[0];
-        assert_eq!((slot.owner, slot.established(), slot.is_in_transition()), (BackendId(1), BackendId(1), true));
+        assert_eq!((slot.owner(), slot.established(), slot.is_in_transition()), (BackendId(1), BackendId(1), true));
     }
 
     #[test]
@@ -250,6 +277,22 @@ mod tests {
         ring.change(&[2, 1], at(0), HOUR, ALL_SERVE);
         assert_eq!(ring.forget(BackendId(1)), [0]);
         assert_eq!(ring.slots(), [Slot::settled(BackendId(2)), Slot::settled(BackendId(1))]);
+    }
+
+    #[test]
+    fn datagrams_stay_for_a_shorter_time() {
+        let mut ring = Transitions::settled(&[1, 2]);
+        ring.keep_datagrams_for(at(1));
+        ring.change(&[2, 2], at(0), at(20), ALL_SERVE);
+        assert!(ring.slots()[0].keeps_datagrams() && !ring.slots()[1].keeps_datagrams());
+        assert_eq!(ring.advance(at(1), None), [0]);
+        assert!(ring.slots()[0].is_in_transition() && !ring.slots()[0].keeps_datagrams());
+        assert_eq!(ring.change(&[3, 2], at(2), at(20), ALL_SERVE), [0]);
+        assert!(ring.slots()[0].keeps_datagrams(), "each change begins the time anew");
+        assert_eq!(ring.change(&[3, 3], at(2), at(20), ALL_SERVE), [1]);
+        assert!(ring.slots()[0].keeps_datagrams());
+        assert_eq!(ring.advance(at(30), None), [0, 1]);
+        assert!(!ring.slots()[0].keeps_datagrams() && ring.slots()[0].pins());
     }
 
     #[test]

@@ -112,9 +112,9 @@ impl World {
             protocol: ip::TCP,
             ways: Ways::LEARN,
             unknown_join: UnknownJoin::DROP,
-            reserved: 0,
             pool,
             vip: VipId(1),
+            ..Service::default()
         };
         tables.add_services(Address::v4(VIP), &[service]);
         Self {
@@ -169,7 +169,7 @@ impl World {
 
     fn write_slots(&mut self, changed: &[u32]) {
         for &place in changed {
-            let index = flow::slot_index(PoolId(0), self.places[place as usize]) as usize;
+            let index = HostTables::slot_index(PoolId(0), self.places[place as usize]);
             self.tables.slots[index] = self.ring.slots()[place as usize];
             self.stranger.slots[index] = self.ring.slots()[place as usize];
         }

@@ -6,14 +6,21 @@ use aya_ebpf::{
     helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
 use core::arch::asm;
-use lb_common::{mptcp::Options, packet::Packet, wire::tcp::Tcp};
+use lb_common::{
+    mptcp::Options,
+    packet::{Frame, Packet},
+    wire::tcp::Tcp,
+};
+
+/// Zero, which the verifier does not know: it lies in memory that could be written.
+static mut ALWAYS_ZERO: u64 = 0;
 
 /// A packet, as XDP shows it.
-pub struct Frame {
+pub struct XdpFrame {
     md: *mut xdp_md,
 }
 
-impl Frame {
+impl XdpFrame {
     /// The frame that a program was called for. `md` is the context that the kernel handed to the program.
     #[inline(always)]
     pub const fn new(md: *mut xdp_md) -> Self {
@@ -43,38 +50,47 @@ impl Frame {
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
         let start = self.start() + offset;
-        if start + N > self.end() { None } else { Some(start as *mut [u8; N]) }
+        let mut end = start + N;
+        if N == 1 {
+            // LLVM makes `start + 1 > end` into `start >= end`, from which the verifier learns nothing.
+            // SAFETY: one instruction, which moves a register to itself.
+            unsafe { asm!("{0} = {0}", inout(reg) end, options(pure, nomem, preserves_flags, nostack)) };
+        }
+        if end > self.end() { None } else { Some(start as *mut [u8; N]) }
     }
 
-    /// The `N` bytes at `offset`, to be written; nothing where the linear head ends before them.
+    /// Bytes of the whole frame, beyond its linear head if need be.
     #[inline(always)]
-    pub fn place<'f, const N: usize>(&'f mut self, offset: usize) -> Option<&'f mut [u8; N]> {
+    pub fn len(&self) -> usize {
+        // SAFETY: the helper only reads the context.
+        unsafe { bpf_xdp_get_buff_len(self.md) as usize }
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn place<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         let place = self.at(offset)?;
         // SAFETY: `at` has checked that all N bytes lie in the packet; while the reference lives, the exclusive borrow of
         // the frame keeps the packet from being moved or read through it.
         Some(unsafe { &mut *place })
     }
 
-    /// Moves the packet's start by `bytes`: back into the headroom, or forward into the packet. False where that cannot be.
     #[inline(always)]
-    #[must_use]
-    pub fn move_start(&mut self, bytes: i32) -> bool {
+    fn move_start(&mut self, bytes: i32) -> bool {
         // SAFETY: the helper refuses what does not fit; no reference into the packet outlives the exclusive borrow.
         unsafe { bpf_xdp_adjust_head(self.md, bytes) == 0 }
     }
 
-    /// Cuts the packet's end off so that `len` bytes remain. False where it is shorter already.
     #[inline(always)]
-    #[must_use]
-    pub fn cut_to(&mut self, len: usize) -> bool {
-        // SAFETY: the helper only reads the context.
-        let whole = unsafe { bpf_xdp_get_buff_len(self.md) };
+    fn cut_to(&mut self, len: usize) -> bool {
+        let whole = self.len();
         // SAFETY: as in `move_start`.
-        unsafe { bpf_xdp_adjust_tail(self.md, len as i32 - whole as i32) == 0 }
+        len <= whole && unsafe { bpf_xdp_adjust_tail(self.md, len as i32 - whole as i32) == 0 }
     }
 }
 
-impl Packet for Frame {
+impl Packet for XdpFrame {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let place = self.at(offset)?;
@@ -95,13 +111,29 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn merged(mut value: u64) -> u64 {
+        // SAFETY: one instruction on one register, which changes nothing.
+        unsafe { asm!("{0} |= 0", inout(reg) value, options(pure, nomem, preserves_flags, nostack)) };
+        value
+    }
+
+    #[inline(always)]
+    fn in_memory<V>(value: &mut V) {
+        // SAFETY: one instruction, which moves a register to itself; LLVM must think that it may touch the value.
+        unsafe { asm!("{0} = {0}", in(reg) value, options(preserves_flags, nostack)) };
+    }
+
+    #[inline(always)]
+    fn opaque_below_64(offset: usize) -> usize {
+        // SAFETY: nobody writes it; a plain load of a word.
+        let zero = unsafe { (&raw const ALWAYS_ZERO).read_volatile() };
+        Self::below_64(offset + zero as usize)
+    }
+
+    #[inline(always)]
     fn holds(&self, end: usize) -> bool {
-        if self.start() + end <= self.end() {
-            return true;
-        }
-        // SAFETY: the helper only reads the context.
-        let whole = unsafe { bpf_xdp_get_buff_len(self.md) };
-        end as u64 <= whole
+        let holds = self.start() + end <= self.end() || end <= self.len();
+        Self::merged(u64::from(holds)) != 0
     }
 }
 
@@ -112,5 +144,5 @@ extern "C" fn scan_options(md: *mut xdp_md, mut options: u64, len: u64) -> u64 {
     // SAFETY: one instruction on one register. The verifier knows nothing of the argument, and has to see that adding it
     // to the packet's start cannot overflow.
     unsafe { asm!("{0} &= 0x3fff", inout(reg) options, options(pure, nomem, preserves_flags, nostack)) };
-    Options::scan(&Frame::new(md), options as usize, len as usize).pack()
+    Options::scan(&XdpFrame::new(md), options as usize, len as usize).pack()
 }

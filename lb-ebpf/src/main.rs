@@ -7,66 +7,86 @@ mod bench;
 mod cursor;
 mod decap;
 mod maps;
-mod reply;
+mod prefix;
+mod programs;
 mod send;
 
-use crate::{cursor::Frame, maps::KernelTables};
-use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    macros::xdp,
-    programs::XdpContext,
-};
+use crate::{cursor::XdpFrame, maps::KernelTables};
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
-    reason::{Action, Reason},
-    steer::steer,
+    reason::Action,
+    steer::{Common, Icmp, Kind, Scope, Transport, steer_within},
 };
 
 /// Steers every packet that arrives for a VIP; all others go to the host untouched.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_balancer(ctx: XdpContext) -> u32 {
-    balance(ctx.ctx)
+    balance::<Common>(&ctx)
+}
+
+/// The same for TCP and UDP of every kind.
+#[xdp(frags)]
+#[inline(always)]
+pub fn weir_transport(ctx: XdpContext) -> u32 {
+    balance::<Transport>(&ctx)
+}
+
+/// The same for ICMP.
+#[xdp(frags)]
+#[inline(always)]
+pub fn weir_icmp(ctx: XdpContext) -> u32 {
+    balance::<Icmp>(&ctx)
+}
+
+/// Writes the answers that Weir gives itself.
+#[xdp(frags)]
+#[inline(always)]
+pub fn weir_answer(ctx: XdpContext) -> u32 {
+    programs::write_answer(&ctx)
 }
 
 /// Does nothing: what a veth peer must carry for the other end to transmit.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 /// Takes the tunnel off packets from the configured balancers, on a backend.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_decap(ctx: XdpContext) -> u32 {
-    decap::decapsulate(&mut Frame::new(ctx.ctx))
+    decap::decapsulate(&mut XdpFrame::new(ctx.ctx))
 }
 
 #[inline(always)]
-fn balance(md: *mut xdp_md) -> u32 {
-    let mut frame = Frame::new(md);
+fn balance<S: Scope<Beyond = Kind>>(ctx: &XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(ctx.ctx);
     let mut tables = KernelTables;
-    let decision = steer(&frame, &mut tables);
-    let reason = match decision.verdict {
+    let decision = match steer_within::<S, _, _>(&frame, &mut tables) {
+        Ok(decision) => decision,
+        Err(kind) => return programs::hand_on(ctx, kind),
+    };
+    let refusal = match decision.verdict {
         Ok(forward) => match send::send(&mut frame, &forward) {
             Ok(action) => {
-                maps::count(decision.vip, forward.reason, forward.ip.len);
-                maps::count_sent(forward.id, forward.ip.len);
+                let bytes = forward.ip.end();
+                maps::count(decision.vip, forward.reason, bytes);
+                maps::count_sent(forward.id, bytes);
                 return action;
             }
-            Err(reason) => reason,
+            Err(reason) => reason.into(),
         },
-        Err(reason) => reason,
+        Err(refusal) => refusal,
     };
-    maps::count(decision.vip, reason, 0);
-    without_backend(md, reason)
-}
-
-/// What becomes of a packet that no backend gets.
-#[inline(always)]
-fn without_backend(md: *mut xdp_md, reason: Reason) -> u32 {
-    match reason.action() {
+    let action = match refusal.reason.action() {
         Action::Pass => xdp_action::XDP_PASS,
-        Action::Reply => reply::reply_reset(md),
+        Action::Reply => return programs::have_answered(ctx, decision.vip, refusal),
         Action::Drop | Action::Forward => xdp_action::XDP_DROP,
-    }
+    };
+    maps::count(decision.vip, refusal.reason, frame.len());
+    action
 }
 
 #[panic_handler]

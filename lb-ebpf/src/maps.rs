@@ -2,42 +2,49 @@
 //!
 //! The controller sets the real sizes at load, from the configuration; those written here are the defaults.
 
+use crate::prefix;
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray},
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use core::arch::asm;
 use lb_common::{
-    flow,
-    hash::{sha1, sha256},
+    addresses, flow,
+    hash::{Schedule, sha1, sha256},
     ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
     limits,
     mptcp::Version,
     reason::Reason,
     recent::{Bucket, bucket_of, buckets_for, filter_place, filter_words},
     tables::{
-        Backend, Counter, Exception, FlowEntry, Globals, InsertError, RING_SLOTS, Service, Services, Slot, Tables,
-        TokenEntry, TokenKey, counter_index,
+        Backend, Budget, Counter, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_CHUNKS, Service, Services,
+        Slot, SlotWords, Tables, TokenEntry, TokenKey, counter_index,
     },
     wire::ip::Address,
 };
 
 const COUNTERS_MAX: usize = (limits::VIPS_MAX as usize + 1) * Reason::COUNT;
 const BACKENDS: usize = limits::BACKENDS_MAX as usize + 1;
-const SLOTS: usize = limits::POOLS_MAX as usize * RING_SLOTS as usize;
+const CHUNKS: usize = limits::POOLS_MAX as usize * RING_CHUNKS as usize;
 const PENDING_BUCKETS: usize = buckets_for(limits::PENDING_HANDSHAKES.default) as usize;
 const EMBRYONIC_BUCKETS: usize = buckets_for(limits::EMBRYONIC_FLOWS.default) as usize;
+const DATAGRAM_BUCKETS: usize = buckets_for(limits::DATAGRAM_FLOWS.default) as usize;
+const FRAGMENT_BUCKETS: usize = buckets_for(limits::FRAGMENTED_DATAGRAMS.default) as usize;
 const CLOSING_BUCKETS: usize = buckets_for(limits::CLOSING_SIGNS) as usize;
 
 #[btf_map(name = "weir_globals")]
 static GLOBALS: Array<Globals, 1> = Array::new();
 #[btf_map(name = "weir_addresses")]
-static ADDRESSES: HashMap<Address, Services, { limits::VIPS_MAX as usize }> = HashMap::new();
+static ADDRESSES: Array<addresses::Row, { addresses::ALL_ROWS as usize }> = Array::new();
+#[btf_map(name = "weir_prefixes")]
+static PREFIXES: LpmTrie<Address, Services, { limits::PREFIXES_MAX as usize }> = LpmTrie::new();
 #[btf_map(name = "weir_services")]
 static SERVICES: Array<Service, { limits::SERVICES_MAX as usize }> = Array::new();
-#[btf_map(name = "weir_slots")]
-static SLOTS_OF_RINGS: Array<Slot, SLOTS> = Array::new();
+#[btf_map(name = "weir_owners")]
+static OWNERS: Array<SlotWords, CHUNKS> = Array::new();
+#[btf_map(name = "weir_previous")]
+static PREVIOUS: Array<SlotWords, CHUNKS> = Array::new();
 #[btf_map(name = "weir_backends")]
 static BACKENDS_BY_ID: Array<Backend, BACKENDS> = Array::new();
 #[btf_map(name = "weir_joined")]
@@ -54,12 +61,34 @@ static PENDING: Array<Bucket, PENDING_BUCKETS> = Array::new();
 static EMBRYONIC: Array<Bucket, EMBRYONIC_BUCKETS> = Array::new();
 #[btf_map(name = "weir_closing")]
 static CLOSING: Array<Bucket, CLOSING_BUCKETS> = Array::new();
+#[btf_map(name = "weir_datagrams")]
+static DATAGRAMS: Array<Bucket, DATAGRAM_BUCKETS> = Array::new();
+#[btf_map(name = "weir_fragments")]
+static FRAGMENTS: Array<Bucket, FRAGMENT_BUCKETS> = Array::new();
+#[btf_map(name = "weir_quic")]
+static QUIC_SERVERS: HashMap<QuicKey, BackendId, { limits::QUIC_SERVERS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "weir_networks")]
+static NETWORKS: Array<Budget, { limits::NETWORKS as usize }> = Array::new();
+#[btf_map(name = "weir_errors")]
+static ERRORS: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map(name = "weir_counters")]
 static COUNTERS: PerCpuArray<Counter, COUNTERS_MAX> = PerCpuArray::new();
 #[btf_map(name = "weir_sent")]
 static SENT: PerCpuArray<Counter, BACKENDS> = PerCpuArray::new();
 #[btf_map(name = "weir_filter")]
 static FILTER: Array<u64, { filter_words(limits::JOINED_FLOWS.default) as usize }> = Array::new();
+
+/// Not 0 once any flow has had an entry: until then there is no need to look at the filter.
+#[btf_map(name = "weir_any_entry")]
+static ANY_ENTRY: Array<u64, 1> = Array::new();
+
+/// Where SHA-256 has its message schedule: on the stack there is no room for it.
+#[btf_map(name = "weir_schedule")]
+static SCHEDULE: PerCpuArray<ScheduleMemory, 1> = PerCpuArray::new();
+
+/// A struct, for the kernel takes no array of arrays as a map's type.
+#[repr(C)]
+struct ScheduleMemory(Schedule);
 
 /// The kernel's tables.
 pub struct KernelTables;
@@ -88,8 +117,12 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn services(&self, address: &Address) -> Option<Services> {
-        // SAFETY: the value is copied at once; the controller replaces entries, it does not write into them.
-        unsafe { ADDRESSES.get(address).copied() }
+        let globals = self.globals()?;
+        match addresses::find(&globals.addresses, address, |index| ADDRESSES.get(index)) {
+            Some(services) => Some(services),
+            None if globals.prefixes > 0 => prefix::longest(&PREFIXES, address).copied(),
+            None => None,
+        }
     }
 
     #[inline(always)]
@@ -98,8 +131,16 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn search(&self, services: Services, protocol: u8, port: u16) -> Option<u32> {
+        let found = search_services(services.first, services.count, u32::from(protocol), u32::from(port));
+        if found == NO_SERVICE { None } else { Some(found) }
+    }
+
+    #[inline(always)]
     fn slot(&self, pool: PoolId, slot: u32) -> Option<Slot> {
-        SLOTS_OF_RINGS.get(flow::slot_index(pool, slot)).copied()
+        let (chunk, place) = flow::slot_place(pool, slot);
+        let owner = OWNERS.get(chunk)?[place];
+        Slot::from_words(owner, || Some(PREVIOUS.get(chunk)?[place]))
     }
 
     #[inline(always)]
@@ -109,6 +150,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn may_have_entry(&self, flow: FlowHash) -> bool {
+        if ANY_ENTRY.get(0).is_some_and(|&any| any == 0) {
+            return false;
+        }
         let Some(globals) = self.globals() else { return true };
         let (index, bit) = filter_place(flow, globals.filter_words);
         FILTER.get(index).is_none_or(|word| word & bit != 0)
@@ -135,6 +179,10 @@ impl Tables for KernelTables {
             Exception::Pinned => PINNED.insert(flow, entry, BPF_NOEXIST),
         };
         inserted.map_err(insert_error)?;
+        if let Some(any) = ANY_ENTRY.get_ptr_mut(0) {
+            // SAFETY: a plain store of a word; all CPUs write the same.
+            unsafe { *any = 1 };
+        }
         if let Some(globals) = self.globals() {
             let (index, bit) = filter_place(flow, globals.filter_words);
             if let Some(word) = FILTER.get_ptr_mut(index) {
@@ -181,6 +229,34 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn datagrams(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
+        let buckets = self.globals()?.datagram_buckets;
+        element!(DATAGRAMS, bucket_of(flow, buckets))
+    }
+
+    #[inline(always)]
+    fn fragments(&mut self, datagram: FlowHash) -> Option<&mut Bucket> {
+        let buckets = self.globals()?.fragment_buckets;
+        element!(FRAGMENTS, bucket_of(datagram, buckets))
+    }
+
+    #[inline(always)]
+    fn quic_server(&self, key: &QuicKey) -> Option<BackendId> {
+        // SAFETY: the value is copied at once; the controller replaces entries, it does not write into them.
+        unsafe { QUIC_SERVERS.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {
+        element!(NETWORKS, bucket_of(network, limits::NETWORKS))
+    }
+
+    #[inline(always)]
+    fn error_budget(&mut self) -> Option<&mut Budget> {
+        element!(ERRORS, 0)
+    }
+
+    #[inline(always)]
     fn derive_token(version: Version, key: [u8; 8]) -> Token {
         let key = u64::from_ne_bytes(key);
         let word = match version {
@@ -189,6 +265,15 @@ impl Tables for KernelTables {
         };
         Token::from_wire(word.to_ne_bytes())
     }
+}
+
+const NO_SERVICE: u32 = u32::MAX;
+
+/// A function of its own: the verifier walks the search once, not once for each way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search_services(first: u32, count: u32, protocol: u32, port: u32) -> u32 {
+    Services { first, count }.search(&KernelTables, protocol as u8, port as u16).unwrap_or(NO_SERVICE)
 }
 
 fn insert_error(errno: i32) -> InsertError {
@@ -209,7 +294,9 @@ extern "C" fn token_v0(key: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn token_v1(key: u64) -> u32 {
-    u32::from_ne_bytes(sha256::first_word(key.to_ne_bytes()))
+    let Some(schedule) = SCHEDULE.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the element is this CPU's own.
+    u32::from_ne_bytes(sha256::first_word_with(key.to_ne_bytes(), unsafe { &mut (*schedule).0 }))
 }
 
 /// Counts a packet for its VIP and reason.

@@ -9,7 +9,7 @@ use lb_common::{
     encap::{Link, Tunnel},
     ids::{BackendId, PoolId, VipId},
     ring::{self, Member},
-    tables::{self, Service, Services, Ways},
+    tables::{self, Service, Services, Traits, Ways},
     wire::ip::{self, Address},
 };
 use std::{
@@ -31,6 +31,8 @@ pub struct Layout {
     pub services: Vec<Service>,
     /// Where each address has its rules.
     pub addresses: Vec<(Address, Services)>,
+    /// Where each prefix has its rules, and its length in bits of an IPv6 address.
+    pub prefixes: Vec<(Address, u32, Services)>,
 }
 
 /// A VIP and its counters' row.
@@ -91,7 +93,7 @@ impl Layout {
             name: vip.name.clone(),
             pool: config.pool_of(vip).name.to_string(),
         });
-        Self { vips: vips.collect(), backends, pools, services, addresses }
+        Self { vips: vips.collect(), backends, pools, services, addresses, prefixes: Vec::new() }
     }
 }
 
@@ -152,7 +154,9 @@ fn service(config: &Config, vip: &Vip, numbers: &Numbering) -> Service {
             UnknownJoin::Hash => tables::UnknownJoin::HASH,
             UnknownJoin::Reset => tables::UnknownJoin::RESET,
         },
-        reserved: 0,
+        traits: Traits::NONE,
+        quic_id_len: 0,
+        reserved: [0; 3],
         pool: numbers.pool(pool.name.as_str()),
         vip: vip_id(vip, numbers),
     }

@@ -3,12 +3,13 @@
 use anyhow::Result;
 use aya::programs::XdpMode;
 use clap::{Parser, Subcommand, ValueEnum};
+use lb_common::encap::GUE_PORT;
 use lb_user::{
     admin,
     commands::{self, status::Output},
-    config::Config,
+    config::{Config, Prefix},
 };
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 /// An MPTCP-aware layer-4 load balancer.
 #[derive(Parser)]
@@ -49,9 +50,12 @@ enum Command {
         /// The interface that tunnels come in by.
         #[arg(long, value_name = "NAME")]
         interface: String,
-        /// The address of a balancer; once for each.
+        /// The address of a balancer, or the prefix that it spreads its tunnels over; once for each.
         #[arg(long = "from", value_name = "ADDRESS", required = true)]
-        balancers: Vec<IpAddr>,
+        balancers: Vec<Prefix>,
+        /// The UDP port of GUE tunnels; 0 for none.
+        #[arg(long, value_name = "PORT", default_value_t = GUE_PORT)]
+        gue_port: u16,
         /// How the program is attached.
         #[arg(long, value_enum, default_value_t = Mode::Native)]
         xdp_mode: Mode,
@@ -82,12 +86,12 @@ fn main() -> ExitCode {
         },
         Command::Check { config } => commands::check::check(&config),
         Command::Status { output, socket } => report(block_on(commands::status::status(&socket, output))),
-        Command::Decap { interface, balancers, xdp_mode } => {
+        Command::Decap { interface, balancers, gue_port, xdp_mode } => {
             let mode = match xdp_mode {
                 Mode::Native => XdpMode::Driver,
                 Mode::Generic => XdpMode::Skb,
             };
-            report(block_on(commands::decap::decap(&interface, &balancers, mode)))
+            report(block_on(commands::decap::decap(&interface, &balancers, gue_port, mode)))
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod sip;
 pub use sip::SipKey;
 
 /// The last sixteen words of a message schedule of SHA-1 or SHA-256, in four quarters that take turns.
-type Schedule = [[u32; 4]; 4];
+pub type Schedule = [[u32; 4]; 4];
 
 /// The only block of an eight-byte message: the message itself, a one bit, zeros, and its length of 64 bits.
 #[inline(always)]

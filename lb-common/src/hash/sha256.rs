@@ -10,11 +10,17 @@ use super::{Schedule, padded};
 /// The first four digest bytes of SHA-256, as they go over the wire.
 #[inline(always)]
 pub fn first_word(message: [u8; 8]) -> [u8; 4] {
-    let mut schedule = padded(message);
+    first_word_with(message, &mut [[0; 4]; 4])
+}
+
+/// The same with the memory for the message schedule: 64 bytes that need not be of the stack.
+#[inline(always)]
+pub fn first_word_with(message: [u8; 8], schedule: &mut Schedule) -> [u8; 4] {
+    *schedule = padded(message);
     let mut state = INITIAL;
     for step in 0..16 {
         if step >= 4 {
-            extend(&mut schedule, step);
+            extend(schedule, step);
         }
         state = four_rounds(state, &CONSTANTS[step], &schedule[step & 3]);
     }

@@ -2,91 +2,205 @@
 //!
 //! What is not for a VIP passes to the host, however malformed; only behind a VIP's address is a packet judged.
 
+use super::{
+    fragment,
+    icmp::{self, Quoted},
+    scope::{Kind, Scope},
+};
+use core::cmp::Ordering;
+
 use crate::{
-    flow::Ports,
-    ids::FlowHash,
-    limits::SERVICES_PER_ADDRESS_MAX,
+    flow::{Ports, WireAddress},
+    ids::{BackendId, FlowHash},
     packet::Packet,
     reason::Reason,
-    tables::{Service, Services, Tables},
+    tables::{Service, Services, Tables, Traits},
     wire::{
-        WireError, ethernet,
+        WireError,
+        ethernet::{self, Ethernet},
         ip::{self, Fragment, Header, Ip},
         ipv4::Ipv4,
         ipv6::Ipv6,
         tcp::Tcp,
+        udp::Udp,
     },
 };
 
-/// A TCP segment for a VIP.
+/// A packet for a VIP, and its flow. In C's order, as [`Ip`].
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(super) struct Arrival {
-    pub(super) service: Service,
+    /// In which the packet is, or which an ICMP error is about; a later fragment's datagram.
     pub(super) flow: FlowHash,
+    pub(super) service: Service,
     pub(super) ip: Ip,
+    /// The header of a [`Subject::Segment`].
     pub(super) tcp: Tcp,
+    /// The header of a [`Subject::Datagram`].
+    pub(super) udp: Udp,
+    /// The flow's slot in the ring.
+    pub(super) slot: u32,
+    /// Where a [`Subject::Piece`] goes.
+    pub(super) first_at: BackendId,
+}
+
+impl Arrival {
+    /// What nothing is known of yet.
+    pub(super) const UNREAD: Self = Self {
+        service: Service::NONE,
+        flow: FlowHash(0),
+        slot: 0,
+        ip: Ip::NONE,
+        tcp: Tcp::NONE,
+        udp: Udp::NONE,
+        first_at: BackendId::NONE,
+    };
+}
+
+/// What a packet for a VIP is.
+#[derive(Clone, Copy)]
+pub(super) enum Subject {
+    Segment,
+    Datagram,
+    /// An ICMP error about a packet of the flow.
+    Error,
+    /// A piece without ports, of a datagram whose first piece is known.
+    Piece,
 }
 
 #[inline(always)]
-pub(super) fn read<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<Arrival, Reason> {
-    let frame = ethernet::parse(packet).map_err(|_| Reason::Truncated)?;
-    match frame.ethertype {
-        ethernet::IPV4 => behind(packet, tables, frame.tags(), Ipv4::load(packet, frame.payload)),
-        ethernet::IPV6 => behind(packet, tables, frame.tags(), Ipv6::load(packet, frame.payload)),
-        _ => Err(Reason::NotIp),
-    }
-}
-
-#[inline(always)]
-fn behind<P: Packet, T: Tables, H: Header>(
+pub(super) fn read<S: Scope, P: Packet, T: Tables>(
     packet: &P,
-    tables: &T,
-    tags: usize,
-    header: Result<H, WireError>,
-) -> Result<Arrival, Reason> {
-    let header = header.map_err(|_| Reason::Truncated)?;
-    let services = tables.services(&header.destination_address()).ok_or(Reason::NotVip)?;
-    if tags > 0 {
-        return Err(Reason::Tagged);
+    tables: &mut T,
+    arrival: &mut Arrival,
+) -> Result<Result<Subject, Reason>, S::Beyond> {
+    let Ok(frame) = ethernet::parse(packet) else { return Ok(Err(Reason::Truncated)) };
+    let at = P::opaque_below_64(frame.payload);
+    match frame.ethertype {
+        ethernet::IPV4 => match Ipv4::load(packet, at) {
+            Ok(header) => behind::<S, _, _, _>(packet, tables, arrival, &frame, &header),
+            Err(_) => Ok(Err(Reason::Truncated)),
+        },
+        ethernet::IPV6 => match Ipv6::load(packet, at) {
+            Ok(header) => behind::<S, _, _, _>(packet, tables, arrival, &frame, &header),
+            Err(_) => Ok(Err(Reason::Truncated)),
+        },
+        _ => Ok(Err(Reason::NotIp)),
     }
-    let ip = header.check(packet).map_err(|error| match error {
+}
+
+#[inline(always)]
+fn behind<S: Scope, P: Packet, T: Tables, H: Header>(
+    packet: &P,
+    tables: &mut T,
+    arrival: &mut Arrival,
+    frame: &Ethernet,
+    header: &H,
+) -> Result<Result<Subject, Reason>, S::Beyond> {
+    let Some(services) = tables.services(&header.destination().key()) else { return Ok(Err(Reason::NotVip)) };
+    if header.is_icmp() {
+        S::take(Kind::Icmp)?;
+        return Ok(read_icmp(packet, tables, arrival, services, header));
+    }
+    let is_common = frame.tags() == 0 && header.is_plain();
+    S::take(if is_common { Kind::Common } else { Kind::Uncommon })?;
+    let read = read_transport(packet, tables, arrival, services, header);
+    if let Ok(Subject::Datagram) = read
+        && arrival.service.quic_id_len > 0
+    {
+        S::take(Kind::Uncommon)?;
+    }
+    Ok(read)
+}
+
+#[inline(always)]
+fn check<P: Packet, H: Header>(packet: &P, header: &H) -> Result<Ip, Reason> {
+    header.check(packet).map_err(|error| match error {
         WireError::TooDeep => Reason::ExtensionsTooDeep,
         WireError::Truncated | WireError::Malformed => Reason::MalformedIp,
-    })?;
-    if ip.protocol != ip::TCP {
-        return Err(Reason::NoService);
-    }
-    if ip.fragment != Fragment::Whole {
-        return Err(Reason::Fragment);
-    }
-    let tcp = Tcp::parse(packet, &ip).map_err(|_| Reason::MalformedTcp)?;
-    let service = service_at(tables, services, ip.protocol, tcp.destination_port).ok_or(Reason::NoService)?;
-    let globals = tables.globals().ok_or(Reason::NoService)?;
-    let ports = Ports { source: tcp.source_port, destination: tcp.destination_port };
-    let flow = header.flow_hash(&globals.cluster_key, ports, ip.protocol);
-    Ok(Arrival { service, flow, ip, tcp })
+    })
 }
 
-/// Binary search in the sorted rules of an address.
+#[inline(always)]
+fn read_icmp<P: Packet, T: Tables, H: Header>(
+    packet: &P,
+    tables: &T,
+    arrival: &mut Arrival,
+    services: Services,
+    header: &H,
+) -> Result<Subject, Reason> {
+    arrival.ip = check(packet, header)?;
+    let Quoted { client, ports, protocol } = icmp::read(packet, header, &arrival.ip)?;
+    arrival.service = service_at(tables, services, protocol, ports.destination).ok_or(Reason::IcmpUnrelated)?;
+    arrival.find_slot(tables, client, header.destination(), ports, protocol)?;
+    Ok(Subject::Error)
+}
+
+#[inline(always)]
+fn read_transport<P: Packet, T: Tables, H: Header>(
+    packet: &P,
+    tables: &mut T,
+    arrival: &mut Arrival,
+    services: Services,
+    header: &H,
+) -> Result<Subject, Reason> {
+    let ip = check(packet, header)?;
+    arrival.ip = ip;
+    if ip.fragment == Fragment::Later {
+        return fragment::read_later(tables, arrival, header);
+    }
+    let (subject, ports) = match ip.protocol {
+        ip::TCP => {
+            let tcp = Tcp::parse(packet, &ip).map_err(|_| Reason::MalformedTcp)?;
+            arrival.tcp = tcp;
+            (Subject::Segment, Ports { source: tcp.source_port, destination: tcp.destination_port })
+        }
+        ip::UDP => {
+            let udp = Udp::parse(packet, &ip).map_err(|_| Reason::MalformedUdp)?;
+            arrival.udp = udp;
+            (Subject::Datagram, Ports { source: udp.source_port, destination: udp.destination_port })
+        }
+        ip::ICMP | ip::ICMPV6 => return Err(Reason::IcmpOther),
+        _ => return Err(Reason::NoService),
+    };
+    arrival.service = service_at(tables, services, ip.protocol, ports.destination).ok_or(Reason::NoService)?;
+    arrival.find_slot(tables, header.source(), header.destination(), ports, ip.protocol)?;
+    if let Subject::Segment = subject
+        && ip.fragment != Fragment::Whole
+        && !arrival.service.traits.has(Traits::TCP_FRAGMENTS)
+    {
+        return Err(Reason::TcpFragment);
+    }
+    Ok(subject)
+}
+
+impl Arrival {
+    /// Hashes the flow of a client's to the service, and finds its slot.
+    #[inline(always)]
+    fn find_slot<T: Tables, A: WireAddress>(
+        &mut self,
+        tables: &T,
+        client: A,
+        vip: A,
+        ports: Ports,
+        protocol: u8,
+    ) -> Result<(), Reason> {
+        let cluster_key = &tables.globals().ok_or(Reason::NoService)?.cluster_key;
+        self.flow = client.flow_hash(cluster_key, vip, ports, protocol);
+        let by_source = self.service.traits.has(Traits::SOURCE_AFFINITY);
+        self.slot = if by_source { client.source_hash(cluster_key).slot() } else { self.flow.slot() };
+        Ok(())
+    }
+}
+
+/// The rule of an address for a port: most addresses have one, so the middle one is looked at here, and only if it does
+/// not fit are the others searched.
 #[inline(always)]
 fn service_at<T: Tables>(tables: &T, services: Services, protocol: u8, port: u16) -> Option<Service> {
-    const STEPS: u32 = SERVICES_PER_ADDRESS_MAX.ilog2() + 1;
-    let wanted = (protocol, port);
-    let (mut first, mut count) = (services.first, services.count);
-    for _ in 0..STEPS {
-        if count == 0 {
-            break;
-        }
-        let half = count / 2;
-        let service = tables.service(first + half)?;
-        if wanted < (service.protocol, service.port_first) {
-            count = half;
-        } else if wanted > (service.protocol, service.port_last) {
-            first += half + 1;
-            count -= half + 1;
-        } else {
-            return Some(service);
-        }
+    let middle = tables.service(services.middle())?;
+    match middle.compare(protocol, port) {
+        Ordering::Equal => Some(middle),
+        _ if services.count <= 1 => None,
+        _ => tables.service(tables.search(services, protocol, port)?),
     }
-    None
 }

@@ -1,6 +1,6 @@
 //! Every packet that does not open a connection: by its entry, if the flow is an exception, else by the ring.
 
-use super::{Choice, arrival::Arrival, by_ring, learn, slot_of};
+use super::{Choice, arrival::Arrival, by_ring, learn, may_make_entry, slot_of};
 use crate::{
     ids::BackendId,
     mptcp::{Join, Options, options::BOTH_KEYS_LEN},
@@ -23,7 +23,7 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
     let slot = slot_of(tables, arrival);
     let options = handshake_options(packet, arrival);
     let joins = options.join.is_some_and(Join::confirms);
-    let confirmed = if joins || slot.is_in_transition() { confirm(tables, arrival, slot) } else { None };
+    let confirmed = if joins || slot.is_in_transition() { confirm(packet, tables, arrival, slot) } else { None };
     let (backend, reason) = match confirmed {
         Some(choice) => choice?,
         None => choose_by_slot(tables, arrival, slot)?,
@@ -40,11 +40,8 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
 #[inline(always)]
 fn handshake_options<P: Packet>(packet: &P, arrival: &Arrival) -> Options {
     let tcp = &arrival.tcp;
-    if arrival.service.ways.any() && tcp.options_len >= BOTH_KEYS_LEN && tcp.acknowledges() {
-        packet.mptcp_options(tcp)
-    } else {
-        Options::default()
-    }
+    let may_end = arrival.service.ways.any() && tcp.options_len >= BOTH_KEYS_LEN && tcp.acknowledges();
+    Options::unpack(P::merged(if may_end { packet.mptcp_options(tcp).pack() } else { 0 }))
 }
 
 /// The backend of a flow that has an entry, unless the entry ends here because a confirmed successor has taken its place.
@@ -54,6 +51,7 @@ fn choose_by_entry<T: Tables>(tables: &mut T, arrival: &Arrival) -> Option<Choic
     let entry = tables.entry(arrival.flow)?;
     let (backend, contested) = (entry.backend, entry.state & FlowEntry::CONTESTED != 0);
     entry.seen = now;
+    entry.state &= !FlowEntry::UNPROVEN;
     if arrival.tcp.closes() {
         entry.state |= FlowEntry::CLOSED;
     }
@@ -68,10 +66,10 @@ fn choose_by_entry<T: Tables>(tables: &mut T, arrival: &Arrival) -> Option<Choic
 #[inline(always)]
 fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> Choice {
     if !slot.is_in_transition() {
-        return by_ring(slot.owner, Reason::Ring);
+        return by_ring(slot.owner(), Reason::Ring);
     }
     let backend = slot.previous();
-    if !slot.pins() || arrival.tcp.closes() || backend == slot.owner {
+    if !slot.pins() || arrival.tcp.closes() || backend == slot.owner() {
         return Ok((backend, Reason::RingPrevious));
     }
     match insert(tables, arrival, backend, Exception::Pinned) {
@@ -83,16 +81,23 @@ fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> C
 /// Makes the entry that a SYN asked for, where the ring does not answer: for a joined subflow (RFC 8684, 3.2: its ACK
 /// carries `MP_JOIN` until the server has acknowledged it) or a connection that began in a slot in transition.
 #[inline(always)]
-fn confirm<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> Option<Choice> {
+fn confirm<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival, slot: Slot) -> Option<Choice> {
     let embryo = *confirmed_embryo(tables, arrival)?;
-    let kind = if embryo.state == state::JOINING { Exception::Joined } else { Exception::Moved };
-    if !slot.answers_for(embryo.backend) && insert(tables, arrival, embryo.backend, kind).is_err() {
-        return Some(Err(if kind == Exception::Joined { Reason::JoinedFull } else { Reason::MovedFull }));
+    let joins = embryo.state == state::JOINING;
+    if !slot.answers_for(embryo.backend) {
+        if !joins && !may_make_entry(packet, tables, &arrival.ip) {
+            return Some(Err(Reason::MovedOverBudget));
+        }
+        let (kind, full) =
+            if joins { (Exception::Joined, Reason::JoinedFull) } else { (Exception::Moved, Reason::MovedFull) };
+        if insert(tables, arrival, embryo.backend, kind).is_err() {
+            return Some(Err(full));
+        }
     }
     if let Some(bucket) = tables.embryonic(arrival.flow) {
         bucket.remove(arrival.flow);
     }
-    Some(Ok((embryo.backend, if kind == Exception::Joined { Reason::Joined } else { Reason::Moved })))
+    Some(Ok((embryo.backend, if joins { Reason::Joined } else { Reason::Moved })))
 }
 
 /// What was chosen for the SYN that this packet confirms: it carries the very next sequence number, which nobody knows
@@ -110,7 +115,7 @@ fn confirmed_embryo<'t, T: Tables>(tables: &'t mut T, arrival: &Arrival) -> Opti
 #[inline(always)]
 fn insert<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId, kind: Exception) -> Result<(), ()> {
     let sequence = arrival.tcp.sequence.wrapping_sub(1);
-    let entry = FlowEntry { sequence, seen: tables.now(), backend, state: FlowEntry::OPEN };
+    let entry = FlowEntry { sequence, seen: tables.now(), backend, state: FlowEntry::OPEN | FlowEntry::UNPROVEN };
     match tables.insert_entry(kind, arrival.flow, entry) {
         Ok(()) | Err(InsertError::Exists) => Ok(()),
         Err(InsertError::Full) => Err(()),

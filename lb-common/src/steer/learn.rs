@@ -3,7 +3,7 @@
 //! A client may echo any key, for the server does not check it. So one handshake teaches one token, only a handshake
 //! that this balancer saw begin teaches at all, and no token is ever taken from the backend that holds it.
 
-use super::arrival::Arrival;
+use super::{arrival::Arrival, may_make_entry};
 use crate::{
     ids::{BackendId, Tick},
     limits::HANDSHAKE_WINDOW_BYTES,
@@ -36,6 +36,9 @@ pub(super) fn from_third_packet<P: Packet, T: Tables>(
         Handshake::Unseen if arrival.service.ways.has(Ways::LEARN_UNSEEN) => {}
         Handshake::Unseen => return Some(Reason::LearnUnseen),
         Handshake::Taught => return Some(Reason::LearnRepeated),
+    }
+    if !may_make_entry(packet, tables, &arrival.ip) {
+        return Some(Reason::LearnOverBudget);
     }
     let token = T::derive_token(version, receiver);
     let key = TokenKey::new(arrival.service.pool, token);

@@ -6,7 +6,7 @@
 use super::{Choice, arrival::Arrival, by_ring, slot_of};
 use crate::{
     ids::BackendId,
-    mptcp::Version,
+    mptcp::{Options, Version},
     packet::Packet,
     reason::Reason,
     recent::Recent,
@@ -16,7 +16,7 @@ use crate::{
 #[inline(always)]
 pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival) -> Choice {
     if arrival.service.ways.any() {
-        let options = packet.mptcp_options(&arrival.tcp);
+        let options = Options::unpack(P::merged(packet.mptcp_options(&arrival.tcp).pack()));
         match (options.capable, options.join) {
             (None, Some(join)) => {
                 if let Some(token) = join.token(packet, &arrival.tcp) {
@@ -40,10 +40,10 @@ fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> C
         Former::Other => true,
         Former::None => false,
     };
-    if slot.owner.is_some() && (contested || slot.established() != slot.owner) {
-        await_confirmation(tables, arrival, slot.owner, Exception::Moved);
+    if slot.owner().is_some() && (contested || slot.established() != slot.owner()) {
+        await_confirmation(tables, arrival, slot.owner(), Exception::Moved);
     }
-    by_ring(slot.owner, reason)
+    by_ring(slot.owner(), reason)
 }
 
 #[inline(always)]

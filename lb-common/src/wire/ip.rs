@@ -1,7 +1,7 @@
 //! What both IP versions tell the decision.
 
 use super::WireError;
-use crate::{flow::Ports, hash::SipKey, ids::FlowHash, packet::Packet};
+use crate::{flow::WireAddress, packet::Packet};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Protocol number of ICMP.
@@ -27,7 +27,7 @@ pub enum Family {
 }
 
 /// An address of either family: IPv6, or IPv4 mapped into `::ffff:0:0/96` (RFC 4291, 2.5.5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Address([u32; 4]);
 
@@ -47,6 +47,25 @@ impl Address {
             u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
             u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
         ])
+    }
+}
+
+impl Address {
+    /// Its two halves as they lie in memory.
+    #[inline(always)]
+    pub(crate) const fn halves(&self) -> [u64; 2] {
+        let [a, b, c, d] = self.0;
+        [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32]
+    }
+
+    /// The first `len` bits, and zeros; an IPv4 prefix counts 96 bits more.
+    #[must_use]
+    pub fn masked(self, len: u32) -> Self {
+        let bits = self.0.map(u32::from_be);
+        let whole =
+            u128::from(bits[0]) << 96 | u128::from(bits[1]) << 64 | u128::from(bits[2]) << 32 | u128::from(bits[3]);
+        let mask = u128::MAX.checked_shl(128 - len.min(128)).unwrap_or(0);
+        Self::v6((whole & mask).to_be_bytes())
     }
 }
 
@@ -70,26 +89,41 @@ pub enum Fragment {
     Later,
 }
 
-/// What an IP header says.
+/// What an IP header says. In C's order, so that what LLVM makes of it on the kernel's stack is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Ip {
-    /// The version.
-    pub family: Family,
     /// Where the IP header starts, in bytes from the start of the frame.
     pub header: usize,
     /// Where the transport header starts, likewise.
     pub payload: usize,
     /// Bytes of the packet from the IP header on, as the header says.
     pub len: usize,
+    /// The number that all pieces of a datagram share; means nothing where it is whole.
+    pub datagram: u32,
+    /// Whether this is a piece of a datagram.
+    pub fragment: Fragment,
+    /// The version.
+    pub family: Family,
     /// The protocol of the payload.
     pub protocol: u8,
     /// IPv4's type of service, IPv6's traffic class.
     pub traffic_class: u8,
-    /// Whether this is a piece of a datagram.
-    pub fragment: Fragment,
 }
 
 impl Ip {
+    /// What is no packet.
+    pub const NONE: Self = Self {
+        family: Family::V4,
+        header: 0,
+        payload: 0,
+        len: 0,
+        protocol: 0,
+        traffic_class: 0,
+        datagram: 0,
+        fragment: Fragment::Whole,
+    };
+
     /// Where the packet ends, in bytes from the start of the frame.
     #[inline(always)]
     pub const fn end(&self) -> usize {
@@ -99,23 +133,38 @@ impl Ip {
 
 /// The fixed part of an IP header of either version, loaded but not yet believed.
 pub trait Header: Sized {
+    /// Its addresses.
+    type Address: WireAddress;
+
     /// Loads it at `at`.
     ///
     /// # Errors
     /// `Truncated` where the frame ends before it.
     fn load<P: Packet>(packet: &P, at: usize) -> Result<Self, WireError>;
 
-    /// The destination as a table key.
-    fn destination_address(&self) -> Address;
+    /// The source address.
+    fn source(&self) -> Self::Address;
 
-    /// Checks the header against itself and the frame, and finds the transport header.
+    /// The destination address.
+    fn destination(&self) -> Self::Address;
+
+    /// Whether TCP or UDP follows at once: no options, no extension headers, no fragment.
+    fn is_plain(&self) -> bool;
+
+    /// Whether ICMP of this version follows at once; in IPv4 behind options too.
+    fn is_icmp(&self) -> bool;
+
+    /// Checks the header against itself, and finds the transport header. The frame may hold less than the whole packet, as
+    /// an ICMP error's quotation does.
     ///
     /// # Errors
-    /// `Malformed` where it contradicts itself or the frame; for IPv6 also `Truncated` where an extension header is cut
-    /// short, and `TooDeep` for more of them than [`crate::limits::IPV6_EXTENSIONS_MAX`].
-    fn check<P: Packet>(&self, packet: &P) -> Result<Ip, WireError>;
+    /// `Malformed` where it contradicts itself; for IPv6 also `Truncated` where an extension header is cut short, and
+    /// `TooDeep` for more of them than [`crate::limits::IPV6_EXTENSIONS_MAX`].
+    fn outline<P: Packet>(&self, packet: &P) -> Result<Ip, WireError>;
 
-    /// The hash of the 5-tuple: SipHash-1-3 over source address, destination address, source port, destination port and
-    /// protocol as they stand on the wire.
-    fn flow_hash(&self, key: &SipKey, ports: Ports, protocol: u8) -> FlowHash;
+    /// The same, and the frame holds the whole packet.
+    ///
+    /// # Errors
+    /// As [`Self::outline`], and `Malformed` where the frame ends before the packet.
+    fn check<P: Packet>(&self, packet: &P) -> Result<Ip, WireError>;
 }

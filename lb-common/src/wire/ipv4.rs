@@ -2,14 +2,9 @@
 
 use super::{
     WireError,
-    ip::{Address, Family, Fragment, Header, Ip},
+    ip::{self, Family, Fragment, Header, Ip},
 };
-use crate::{
-    flow::{self, Ports},
-    hash::SipKey,
-    ids::FlowHash,
-    packet::Packet,
-};
+use crate::packet::Packet;
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
@@ -21,23 +16,9 @@ pub struct Ipv4 {
     bytes: [u8; HEADER_LEN],
 }
 
-impl Ipv4 {
-    /// The source address.
-    #[inline(always)]
-    pub const fn source(&self) -> [u8; 4] {
-        let b = &self.bytes;
-        [b[12], b[13], b[14], b[15]]
-    }
-
-    /// The destination address.
-    #[inline(always)]
-    pub const fn destination(&self) -> [u8; 4] {
-        let b = &self.bytes;
-        [b[16], b[17], b[18], b[19]]
-    }
-}
-
 impl Header for Ipv4 {
+    type Address = [u8; 4];
+
     #[inline(always)]
     fn load<P: Packet>(packet: &P, at: usize) -> Result<Self, WireError> {
         let bytes = packet.load(at).ok_or(WireError::Truncated)?;
@@ -45,16 +26,34 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn destination_address(&self) -> Address {
-        Address::v4(self.destination())
+    fn source(&self) -> [u8; 4] {
+        let b = &self.bytes;
+        [b[12], b[13], b[14], b[15]]
     }
 
     #[inline(always)]
-    fn check<P: Packet>(&self, packet: &P) -> Result<Ip, WireError> {
+    fn destination(&self) -> [u8; 4] {
+        let b = &self.bytes;
+        [b[16], b[17], b[18], b[19]]
+    }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        let b = &self.bytes;
+        b[0] == 0x45 && b[6] & 0x3f == 0 && b[7] == 0 && matches!(b[9], ip::TCP | ip::UDP)
+    }
+
+    #[inline(always)]
+    fn is_icmp(&self) -> bool {
+        self.bytes[9] == ip::ICMP
+    }
+
+    #[inline(always)]
+    fn outline<P: Packet>(&self, _packet: &P) -> Result<Ip, WireError> {
         let b = &self.bytes;
         let header_len = usize::from(b[0] & 0x0f) * 4;
         let len = usize::from(u16::from_be_bytes([b[2], b[3]]));
-        if b[0] >> 4 != 4 || header_len < HEADER_LEN || len < header_len || !packet.holds(self.at + len) {
+        if b[0] >> 4 != 4 || header_len < HEADER_LEN || len < header_len {
             return Err(WireError::Malformed);
         }
         let fragment = match u16::from_be_bytes([b[6], b[7]]) & 0x3fff {
@@ -69,13 +68,15 @@ impl Header for Ipv4 {
             len,
             protocol: b[9],
             traffic_class: b[1],
+            datagram: u32::from(u16::from_be_bytes([b[4], b[5]])),
             fragment,
         })
     }
 
     #[inline(always)]
-    fn flow_hash(&self, key: &SipKey, ports: Ports, protocol: u8) -> FlowHash {
-        flow::hash_v4(key, self, ports, protocol)
+    fn check<P: Packet>(&self, packet: &P) -> Result<Ip, WireError> {
+        let ip = self.outline(packet)?;
+        if packet.holds(ip.end()) { Ok(ip) } else { Err(WireError::Malformed) }
     }
 }
 
@@ -119,6 +120,7 @@ mod tests {
     #[test]
     fn fragments() {
         let mut bytes = header(0, 8);
+        bytes[4..6].copy_from_slice(&[0x12, 0x34]);
         for (field, fragment) in [
             (0x4000_u16, Fragment::Whole),
             (0x8000, Fragment::Whole),
@@ -128,7 +130,8 @@ mod tests {
             (0x1fff, Fragment::Later),
         ] {
             bytes[6..8].copy_from_slice(&field.to_be_bytes());
-            assert_eq!(check(&bytes).unwrap().fragment, fragment, "{field:#06x}");
+            let ip = check(&bytes).unwrap();
+            assert_eq!((ip.fragment, ip.datagram), (fragment, 0x1234), "{field:#06x}");
         }
     }
 

@@ -2,15 +2,9 @@
 
 use super::{
     WireError,
-    ip::{Address, Family, Fragment, Header, Ip},
+    ip::{self, Family, Fragment, Header, Ip},
 };
-use crate::{
-    flow::{self, Ports},
-    hash::SipKey,
-    ids::FlowHash,
-    limits::IPV6_EXTENSIONS_MAX,
-    packet::Packet,
-};
+use crate::{limits::IPV6_EXTENSIONS_MAX, packet::Packet};
 
 /// Bytes of the fixed header.
 pub const HEADER_LEN: usize = 40;
@@ -28,18 +22,6 @@ pub struct Ipv6 {
 }
 
 impl Ipv6 {
-    /// The source address.
-    #[inline(always)]
-    pub const fn source(&self) -> [u8; 16] {
-        self.address(8)
-    }
-
-    /// The destination address.
-    #[inline(always)]
-    pub const fn destination(&self) -> [u8; 16] {
-        self.address(24)
-    }
-
     #[inline(always)]
     const fn address(&self, at: usize) -> [u8; 16] {
         let mut address = [0; 16];
@@ -53,6 +35,8 @@ impl Ipv6 {
 }
 
 impl Header for Ipv6 {
+    type Address = [u8; 16];
+
     #[inline(always)]
     fn load<P: Packet>(packet: &P, at: usize) -> Result<Self, WireError> {
         let bytes = packet.load(at).ok_or(WireError::Truncated)?;
@@ -60,32 +44,49 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn destination_address(&self) -> Address {
-        Address::v6(self.destination())
+    fn source(&self) -> [u8; 16] {
+        self.address(8)
     }
 
     #[inline(always)]
-    fn check<P: Packet>(&self, packet: &P) -> Result<Ip, WireError> {
+    fn destination(&self) -> [u8; 16] {
+        self.address(24)
+    }
+
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.bytes[0] >> 4 == 6 && matches!(self.bytes[6], ip::TCP | ip::UDP)
+    }
+
+    #[inline(always)]
+    fn is_icmp(&self) -> bool {
+        self.bytes[6] == ip::ICMPV6
+    }
+
+    #[inline(always)]
+    fn outline<P: Packet>(&self, packet: &P) -> Result<Ip, WireError> {
         let b = &self.bytes;
-        let len = HEADER_LEN + usize::from(u16::from_be_bytes([b[4], b[5]]));
-        if b[0] >> 4 != 6 || !packet.holds(self.at + len) {
+        if b[0] >> 4 != 6 {
             return Err(WireError::Malformed);
         }
         let ip = Ip {
             family: Family::V6,
             header: self.at,
             payload: self.at + HEADER_LEN,
-            len,
+            len: HEADER_LEN + usize::from(u16::from_be_bytes([b[4], b[5]])),
             protocol: b[6],
             traffic_class: b[0] << 4 | b[1] >> 4,
+            datagram: 0,
             fragment: Fragment::Whole,
         };
         if is_extension(ip.protocol) { skip_extensions(packet, ip) } else { Ok(ip) }
     }
 
     #[inline(always)]
-    fn flow_hash(&self, key: &SipKey, ports: Ports, protocol: u8) -> FlowHash {
-        flow::hash_v6(key, self, ports, protocol)
+    fn check<P: Packet>(&self, packet: &P) -> Result<Ip, WireError> {
+        let b = &self.bytes;
+        let len = HEADER_LEN + usize::from(u16::from_be_bytes([b[4], b[5]]));
+        if packet.holds(self.at + len) { self.outline(packet) } else { Err(WireError::Malformed) }
     }
 }
 
@@ -98,16 +99,12 @@ fn skip_extensions<P: Packet>(packet: &P, mut ip: Ip) -> Result<Ip, WireError> {
     for _ in 0..IPV6_EXTENSIONS_MAX {
         let header: [u8; 4] = packet.load(ip.payload).ok_or(WireError::Truncated)?;
         if ip.protocol == FRAGMENT {
-            let offset_and_more = u16::from_be_bytes([header[2], header[3]]) & 0xfff9;
+            ip.datagram = packet.load(ip.payload + 4).map(u32::from_be_bytes).ok_or(WireError::Truncated)?;
             ip.payload += 8;
-            ip.fragment = match offset_and_more {
-                0 => ip.fragment,
-                1 => Fragment::First,
-                _ => Fragment::Later,
-            };
-            if ip.fragment == Fragment::Later {
-                ip.protocol = header[0];
-                return Ok(ip);
+            match u16::from_be_bytes([header[2], header[3]]) & 0xfff9 {
+                0 => {}
+                1 => ip.fragment = Fragment::First,
+                _ => return Ok(Ip { protocol: header[0], fragment: Fragment::Later, ..ip }),
             }
         } else {
             ip.payload += (usize::from(header[1]) + 1) * 8;
@@ -172,7 +169,7 @@ mod tests {
             let [high, low] = field.to_be_bytes();
             let bytes = packet(44, &[6, 0, high, low, 0, 0, 0, 7]);
             let ip = check(&bytes).unwrap();
-            assert_eq!((ip.fragment, ip.protocol, ip.payload), (fragment, 6, 48), "{field}");
+            assert_eq!((ip.fragment, ip.datagram, ip.protocol, ip.payload), (fragment, 7, 6, 48), "{field}");
         }
     }
 

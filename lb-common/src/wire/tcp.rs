@@ -11,27 +11,40 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// A TCP header whose options lie within the packet.
+/// A TCP header whose options lie within the packet. In C's order, as [`Ip`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Tcp {
-    /// The client's port.
-    pub source_port: u16,
-    /// The port of the service.
-    pub destination_port: u16,
-    /// The sequence number of the first byte.
-    pub sequence: u32,
-    /// The acknowledged sequence number; means nothing without ACK.
-    pub acknowledgment: u32,
-    flags: u8,
     /// Where the options start, in bytes from the start of the frame.
     pub options: usize,
     /// Bytes of options, 0 to 40.
     pub options_len: usize,
     /// Bytes after the options.
     pub payload_len: usize,
+    /// The sequence number of the first byte.
+    pub sequence: u32,
+    /// The acknowledged sequence number; means nothing without ACK.
+    pub acknowledgment: u32,
+    /// The client's port.
+    pub source_port: u16,
+    /// The port of the service.
+    pub destination_port: u16,
+    flags: u8,
 }
 
 impl Tcp {
+    /// What is no header.
+    pub const NONE: Self = Self {
+        source_port: 0,
+        destination_port: 0,
+        sequence: 0,
+        acknowledgment: 0,
+        flags: 0,
+        options: 0,
+        options_len: 0,
+        payload_len: 0,
+    };
+
     /// Reads the header of the packet behind `ip`.
     ///
     /// # Errors

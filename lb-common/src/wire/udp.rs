@@ -6,18 +6,22 @@ use crate::packet::Packet;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 
-/// A UDP header that lies within the packet.
+/// A UDP header that lies within the packet. In C's order, as [`Ip`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Udp {
+    /// Where the payload starts, in bytes from the start of the frame.
+    pub payload: usize,
     /// The client's port.
     pub source_port: u16,
     /// The port of the service.
     pub destination_port: u16,
-    /// Where the payload starts, in bytes from the start of the frame.
-    pub payload: usize,
 }
 
 impl Udp {
+    /// What is no header.
+    pub const NONE: Self = Self { source_port: 0, destination_port: 0, payload: 0 };
+
     /// Reads the header of the packet behind `ip`.
     ///
     /// # Errors

@@ -1,21 +1,22 @@
-//! The XDP balancer: its maps by their types, and its link to an interface.
+//! The XDP balancer: its programs, its maps by their types, and its link to an interface.
 
-use super::{ArrayTable, HashTable, LoadError, PerCpuTable, Value};
+use super::{ArrayTable, HashTable, LoadError, PerCpuTable, PrefixTable, RingTable, Value};
 use crate::object::OBJECT;
 use aya::{
     Ebpf, EbpfLoader,
-    maps::Map,
+    maps::{Map, MapData, MapError, ProgramArray},
     programs::{Xdp, XdpMode, xdp::XdpLinkId},
 };
 use lb_common::{
-    ids::FlowHash,
+    addresses::{self, Turn},
+    hash::SipKey,
+    ids::{BackendId, FlowHash},
     limits,
+    programs::{ENTRY, Program},
     recent::{Bucket, buckets_for, filter_words},
-    tables::{Backend, Counter, FlowEntry, Globals, RING_SLOTS, Service, Services, Slot, TokenEntry, TokenKey},
+    tables::{Backend, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, TokenEntry, TokenKey},
     wire::ip::Address,
 };
-
-const PROGRAM: &str = "weir_balancer";
 
 /// How large the tables are that the operator may size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,14 @@ pub struct Sizes {
     pub pending_handshakes: u32,
     /// Joins that no ACK has confirmed.
     pub embryonic_flows: u32,
+    /// Flows of datagrams in slots in transition.
+    pub datagram_flows: u32,
+    /// Datagrams in pieces.
+    pub fragmented_datagrams: u32,
+    /// Entries that the clients of one network may have made in a tick.
+    pub entries_per_network: u32,
+    /// ICMP errors that a CPU may send in a tick.
+    pub icmp_errors_per_cpu: u32,
 }
 
 impl Default for Sizes {
@@ -46,6 +55,10 @@ impl Default for Sizes {
             pinned_flows: limits::PINNED_FLOWS.default,
             pending_handshakes: limits::PENDING_HANDSHAKES.default,
             embryonic_flows: limits::EMBRYONIC_FLOWS.default,
+            datagram_flows: limits::DATAGRAM_FLOWS.default,
+            fragmented_datagrams: limits::FRAGMENTED_DATAGRAMS.default,
+            entries_per_network: limits::ENTRIES_PER_NETWORK.default,
+            icmp_errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
         }
     }
 }
@@ -56,14 +69,19 @@ impl Sizes {
         filter_words(self.joined_flows + self.moved_flows + self.pinned_flows)
     }
 
-    /// What the data path must know of them, with the key of the flow hash.
-    pub fn globals(&self, cluster_key: lb_common::hash::SipKey) -> Globals {
+    /// What the data path must know of them, with the key of the flow hash, before there is any VIP.
+    pub fn globals(&self, cluster_key: SipKey) -> Globals {
         Globals {
             cluster_key,
             pending_buckets: buckets_for(self.pending_handshakes),
             embryonic_buckets: buckets_for(self.embryonic_flows),
+            datagram_buckets: buckets_for(self.datagram_flows),
+            fragment_buckets: buckets_for(self.fragmented_datagrams),
             filter_words: self.filter_words(),
-            reserved: 0,
+            entries_per_network: self.entries_per_network,
+            errors_per_cpu: self.icmp_errors_per_cpu,
+            prefixes: 0,
+            addresses: Turn::default(),
         }
     }
 }
@@ -72,10 +90,13 @@ impl Sizes {
 #[expect(missing_docs, reason = "each field is the map of the same name in lb_common::tables::Tables")]
 pub struct Balancer {
     ebpf: Ebpf,
+    /// The programs go with it.
+    _programs: ProgramArray<MapData>,
     pub globals: ArrayTable<Globals>,
-    pub addresses: HashTable<Address, Services>,
+    addresses: ArrayTable<addresses::Row>,
+    prefixes: PrefixTable<Services>,
     pub services: ArrayTable<Service>,
-    pub slots: ArrayTable<Slot>,
+    pub rings: RingTable,
     pub backends: ArrayTable<Backend>,
     pub joined: HashTable<FlowHash, FlowEntry>,
     pub moved: HashTable<FlowHash, FlowEntry>,
@@ -84,6 +105,9 @@ pub struct Balancer {
     pub pending: ArrayTable<Bucket>,
     pub embryonic: ArrayTable<Bucket>,
     pub closing: ArrayTable<Bucket>,
+    pub datagrams: ArrayTable<Bucket>,
+    pub fragments: ArrayTable<Bucket>,
+    pub quic_servers: HashTable<QuicKey, BackendId>,
     pub counters: PerCpuTable<Counter>,
     pub sent: PerCpuTable<Counter>,
 }
@@ -102,7 +126,10 @@ impl Balancer {
             return Err(LoadError::NoObject);
         }
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("weir_slots", sizes.pools.max(1) * RING_SLOTS)
+            .map_max_entries("weir_owners", sizes.pools.max(1) * RING_CHUNKS)
+            .map_max_entries("weir_previous", sizes.pools.max(1) * RING_CHUNKS)
+            .map_max_entries("weir_datagrams", buckets_for(sizes.datagram_flows))
+            .map_max_entries("weir_fragments", buckets_for(sizes.fragmented_datagrams))
             .map_max_entries("weir_tokens", sizes.tokens)
             .map_max_entries("weir_joined", sizes.joined_flows)
             .map_max_entries("weir_pending", buckets_for(sizes.pending_handshakes))
@@ -112,12 +139,15 @@ impl Balancer {
             .map_max_entries("weir_filter", sizes.filter_words())
             .load(OBJECT)
             .map_err(LoadError::object)?;
-        program(&mut ebpf)?.load().map_err(|error| LoadError::program(PROGRAM, error))?;
+        load(&mut ebpf, ENTRY)?;
+        let programs = link_programs(&mut ebpf)?;
         Ok(Self {
+            _programs: programs,
             globals: array(&mut ebpf, "weir_globals")?,
-            addresses: hash(&mut ebpf, "weir_addresses")?,
+            addresses: array(&mut ebpf, "weir_addresses")?,
+            prefixes: prefix(&mut ebpf, "weir_prefixes")?,
             services: array(&mut ebpf, "weir_services")?,
-            slots: array(&mut ebpf, "weir_slots")?,
+            rings: RingTable::new(array(&mut ebpf, "weir_owners")?, array(&mut ebpf, "weir_previous")?),
             backends: array(&mut ebpf, "weir_backends")?,
             joined: hash(&mut ebpf, "weir_joined")?,
             moved: hash(&mut ebpf, "weir_moved")?,
@@ -126,6 +156,9 @@ impl Balancer {
             pending: array(&mut ebpf, "weir_pending")?,
             embryonic: array(&mut ebpf, "weir_embryonic")?,
             closing: array(&mut ebpf, "weir_closing")?,
+            datagrams: array(&mut ebpf, "weir_datagrams")?,
+            fragments: array(&mut ebpf, "weir_fragments")?,
+            quic_servers: hash(&mut ebpf, "weir_quic")?,
             counters: per_cpu(&mut ebpf, "weir_counters")?,
             sent: per_cpu(&mut ebpf, "weir_sent")?,
             ebpf,
@@ -137,7 +170,43 @@ impl Balancer {
     /// # Errors
     /// None once it is loaded.
     pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
-        program(&mut self.ebpf)
+        program(&mut self.ebpf, ENTRY)
+    }
+
+    /// Has the data path know these addresses and prefixes (in bits of an IPv6 address) of VIPs and no others. One that was
+    /// known before and still is, is never missing meanwhile.
+    ///
+    /// # Errors
+    /// The kernel refuses an entry.
+    ///
+    /// # Panics
+    /// With more addresses than [`limits::VIPS_MAX`], or one without rules.
+    pub fn write_addresses(
+        &mut self,
+        addresses: &[(Address, Services)],
+        prefixes: &[(Address, u32, Services)],
+    ) -> Result<(), MapError> {
+        let mut globals = self.globals.read(0)?;
+        let half = 1 - globals.addresses.half.min(1);
+        let (seed, rows) = addresses::build(addresses);
+        for (index, row) in (half * addresses::ROWS..).zip(rows) {
+            self.addresses.write(index, row)?;
+        }
+        let former = self.prefixes.keys()?;
+        for &(address, len, services) in prefixes {
+            self.prefixes.write(len, address, services)?;
+        }
+        globals.addresses.seeds[half as usize] = seed;
+        self.globals.write(0, globals)?;
+        globals.addresses.half = half;
+        globals.prefixes = u32::try_from(prefixes.len()).unwrap_or(u32::MAX);
+        self.globals.write(0, globals)?;
+        for (len, address) in former {
+            if !prefixes.iter().any(|&(kept, kept_len, _)| (kept_len, kept) == (len, address)) {
+                self.prefixes.remove(len, address)?;
+            }
+        }
+        Ok(())
     }
 
     /// Attaches the program to an interface.
@@ -154,13 +223,34 @@ impl Balancer {
     /// # Errors
     /// The kernel refuses.
     pub fn detach(&mut self, Attached(link): Attached) -> Result<(), LoadError> {
-        self.program()?.detach(link).map_err(|error| LoadError::program(PROGRAM, error))
+        self.program()?.detach(link).map_err(|error| LoadError::program(ENTRY, error))
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or(LoadError::Missing(PROGRAM))?;
-    program.try_into().map_err(|error| LoadError::program(PROGRAM, error))
+fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|error| LoadError::program(name, error))
+}
+
+fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
+    program(ebpf, name)?.load().map_err(|error| LoadError::program(name, error))
+}
+
+/// Loads the programs that the attached one goes on to, and tells it where they are.
+fn link_programs(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+    const MAP: &str = "weir_programs";
+    let map_error = |error| LoadError::Map { map: MAP, error };
+    let mut programs = ProgramArray::try_from(take(ebpf, MAP)?).map_err(map_error)?;
+    for next in Program::ALL {
+        load(ebpf, next.name())?;
+        let fd = program(ebpf, next.name())?.fd().map_err(|error| LoadError::program(next.name(), error))?;
+        programs.set(next as u32, fd, 0).map_err(map_error)?;
+    }
+    Ok(programs)
+}
+
+pub(super) fn prefix<V: Value>(ebpf: &mut Ebpf, map: &'static str) -> Result<PrefixTable<V>, LoadError> {
+    PrefixTable::new(take(ebpf, map)?).map_err(|error| LoadError::Map { map, error })
 }
 
 pub(super) fn take(ebpf: &mut Ebpf, map: &'static str) -> Result<Map, LoadError> {

@@ -1,24 +1,23 @@
 //! The decapsulation program of a backend.
 
 use super::{
-    HashTable, LoadError, PerCpuTable,
-    balancer::{hash, per_cpu},
+    LoadError, PerCpuTable, PrefixTable,
+    balancer::{per_cpu, prefix},
 };
-use crate::object::OBJECT;
+use crate::{config::Prefix, object::OBJECT};
 use aya::{
     Ebpf,
     maps::MapError,
     programs::{Xdp, XdpMode},
 };
-use lb_common::{decap::Decap, wire::ip::Address};
-use std::net::IpAddr;
+use lb_common::decap::Decap;
 
 const PROGRAM: &str = "weir_decap";
 
 /// The decapsulation program, loaded into the kernel; its links end with it.
 pub struct Decapsulator {
     ebpf: Ebpf,
-    balancers: HashTable<Address, u32>,
+    balancers: PrefixTable<u32>,
     counters: PerCpuTable<u64>,
 }
 
@@ -33,15 +32,15 @@ impl Decapsulator {
         }
         let mut ebpf = Ebpf::load(OBJECT).map_err(LoadError::object)?;
         program(&mut ebpf)?.load().map_err(|error| LoadError::program(PROGRAM, error))?;
-        Ok(Self { balancers: hash(&mut ebpf, "weir_balancers")?, counters: per_cpu(&mut ebpf, "weir_decaps")?, ebpf })
+        Ok(Self { balancers: prefix(&mut ebpf, "weir_balancers")?, counters: per_cpu(&mut ebpf, "weir_decaps")?, ebpf })
     }
 
-    /// Takes tunnels from a balancer.
+    /// Takes tunnels from a balancer, or from all addresses of a prefix that its tunnels are spread over; GUE at this port.
     ///
     /// # Errors
     /// There are more than [`lb_common::limits::BALANCERS_MAX`].
-    pub fn accept(&mut self, balancer: IpAddr) -> Result<(), MapError> {
-        self.balancers.write(balancer.into(), 1)
+    pub fn accept(&mut self, balancers: Prefix, gue_port: u16) -> Result<(), MapError> {
+        self.balancers.write(balancers.len_v6(), balancers.address().into(), gue_port.into())
     }
 
     /// Attaches the program to an interface for as long as this lives.

@@ -12,4 +12,4 @@ pub use balancer::{Attached, Balancer, Sizes};
 pub use decap::Decapsulator;
 pub use error::LoadError;
 pub use pod::Pod;
-pub use table::{ArrayTable, HashTable, PerCpuTable, Value};
+pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, RingTable, Value};

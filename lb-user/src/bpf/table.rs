@@ -1,7 +1,13 @@
 //! Maps with the types of lb-common: what is written is what the data path reads.
 
 use super::pod::Pod;
-use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
+use lb_common::{
+    flow::slot_place,
+    ids::PoolId,
+    tables::{SLOTS_PER_CHUNK, Slot, SlotWords},
+    wire::ip::Address,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Plain data that a map can hold.
@@ -121,5 +127,70 @@ impl<V: Value> PerCpuTable<V> {
     pub fn read(&self, index: u32) -> Result<Vec<V>, MapError> {
         let values = self.0.get(&index, 0)?;
         Ok(values.iter().map(|&Pod(value)| value).collect())
+    }
+}
+
+/// A trie of address prefixes, whose lengths are in bits of an IPv6 address.
+pub struct PrefixTable<V: Value>(LpmTrie<MapData, Pod<Address>, Pod<V>>);
+
+impl<V: Value> PrefixTable<V> {
+    pub(super) fn new(map: Map) -> Result<Self, MapError> {
+        LpmTrie::try_from(map).map(Self)
+    }
+
+    /// The prefixes that it holds, and their lengths.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn keys(&self) -> Result<Vec<(u32, Address)>, MapError> {
+        self.0.keys().map(|key| key.map(|key| (key.prefix_len(), key.data().0))).collect()
+    }
+
+    /// Sets the value of a prefix.
+    ///
+    /// # Errors
+    /// The table is full, or the kernel refuses the call.
+    pub fn write(&mut self, len: u32, prefix: Address, value: V) -> Result<(), MapError> {
+        self.0.insert(&Key::new(len, Pod(prefix)), Pod(value), 0)
+    }
+
+    /// Removes a prefix, which must be there.
+    ///
+    /// # Errors
+    /// It is not, or the kernel refuses the call.
+    pub fn remove(&mut self, len: u32, prefix: Address) -> Result<(), MapError> {
+        self.0.remove(&Key::new(len, Pod(prefix)))
+    }
+}
+
+/// The rings of all pools.
+pub struct RingTable {
+    owners: ArrayTable<SlotWords>,
+    previous: ArrayTable<SlotWords>,
+}
+
+impl RingTable {
+    pub(super) const fn new(owners: ArrayTable<SlotWords>, previous: ArrayTable<SlotWords>) -> Self {
+        Self { owners, previous }
+    }
+
+    /// Writes the chunks of a pool's ring in which `changed` slots lie; `slots` is all of it.
+    ///
+    /// # Errors
+    /// The kernel refuses the call.
+    pub fn write(&mut self, pool: PoolId, slots: &[Slot], changed: &[u32]) -> Result<(), MapError> {
+        let chunks: std::collections::BTreeSet<u32> = changed.iter().map(|slot| slot / SLOTS_PER_CHUNK).collect();
+        for chunk in chunks {
+            let first = chunk * SLOTS_PER_CHUNK;
+            let (index, _) = slot_place(pool, first);
+            let (mut owners, mut previous) = (SlotWords::default(), SlotWords::default());
+            for (place, slot) in slots[first as usize..].iter().take(owners.len()).enumerate() {
+                [owners[place], previous[place]] = slot.words();
+            }
+            // Whoever reads that a slot is in transition must find its previous owner.
+            self.previous.write(index, previous)?;
+            self.owners.write(index, owners)?;
+        }
+        Ok(())
     }
 }

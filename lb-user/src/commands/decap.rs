@@ -1,21 +1,20 @@
 //! `weir decap`: takes the tunnels of the balancers off, on a backend.
 
-use crate::bpf::Decapsulator;
+use crate::{bpf::Decapsulator, config::Prefix};
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
-use std::net::IpAddr;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Decapsulates on an interface until SIGTERM or SIGINT, then tells what it did.
 ///
 /// # Errors
 /// The program could not be attached; nothing stays behind then.
-pub async fn decap(interface: &str, balancers: &[IpAddr], mode: XdpMode) -> Result<()> {
+pub async fn decap(interface: &str, balancers: &[Prefix], gue_port: u16, mode: XdpMode) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut decapsulator = Decapsulator::load()?;
     for &balancer in balancers {
-        decapsulator.accept(balancer).with_context(|| format!("no room for balancer {balancer}"))?;
+        decapsulator.accept(balancer, gue_port).with_context(|| format!("no room for balancer {balancer}"))?;
     }
     decapsulator.attach(interface, mode)?;
     eprintln!("weir: ready, taking tunnels off on {interface}");

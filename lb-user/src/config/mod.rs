@@ -7,11 +7,13 @@ mod check;
 mod file;
 mod key;
 mod place;
+mod prefix;
 mod problem;
 mod words;
 
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
+pub use prefix::{Prefix, PrefixError};
 pub use problem::{Family, Oddity, Problem};
 pub use words::{BackendState, Forward, InterfaceName, Name, Protocol, UnknownJoin, Way, XdpMode};
 

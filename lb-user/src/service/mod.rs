@@ -22,7 +22,8 @@ use duty::{Arrival, Duty};
 use lb_common::{
     hash::SipKey,
     ids::{BackendId, PoolId, Tick},
-    tables,
+    limits::SERVICES_MAX,
+    tables::{self, Services},
 };
 use rings::Ring;
 use std::{
@@ -42,6 +43,8 @@ struct State {
     config: Config,
     numbers: Numbering,
     layout: Layout,
+    /// Where the port rules in force begin in their table: it has two halves.
+    services_from: u32,
     balancer: Balancer,
     /// The backends of the configuration, and those that left it while flows may still be theirs.
     backends: BTreeMap<BackendId, Known>,
@@ -117,6 +120,7 @@ impl Service {
             config,
             numbers,
             layout,
+            services_from: SERVICES_MAX / 2,
             balancer,
             sweeper: Sweeper::default(),
             swept: Swept::default(),
@@ -126,7 +130,7 @@ impl Service {
         };
         state.know_backends(Duration::ZERO)?;
         state.change_rings(Duration::ZERO)?;
-        state.write_services(0)?;
+        state.write_services()?;
         Ok(Self { started: Instant::now(), state: Mutex::new(state) })
     }
 
@@ -237,16 +241,20 @@ impl State {
         Ok(())
     }
 
-    /// Writes the port rules from `first` on, and then the addresses that point to them.
-    fn write_services(&mut self, first: u32) -> Result<(), MapError> {
+    /// Writes the port rules, and then the addresses that point to them. The rules that packets are being looked up in
+    /// stay as they are meanwhile: the new ones stand in the other half of their table.
+    fn write_services(&mut self) -> Result<(), MapError> {
+        self.services_from = if self.services_from == 0 { SERVICES_MAX / 2 } else { 0 };
+        let first = self.services_from;
         for (index, &service) in (first..).zip(&self.layout.services) {
             self.balancer.services.write(index, service)?;
         }
-        for &(address, services) in &self.layout.addresses {
-            let services = tables::Services { first: first + services.first, ..services };
-            self.balancer.addresses.write(address, services)?;
-        }
-        Ok(())
+        let placed = |services: Services| Services { first: first + services.first, ..services };
+        let addresses: Vec<_> =
+            self.layout.addresses.iter().map(|&(address, services)| (address, placed(services))).collect();
+        let prefixes: Vec<_> =
+            self.layout.prefixes.iter().map(|&(address, len, services)| (address, len, placed(services))).collect();
+        self.balancer.write_addresses(&addresses, &prefixes)
     }
 
     fn set_hop(&mut self, id: BackendId, hop: Option<NextHop>) -> Result<bool, MapError> {
@@ -320,6 +328,7 @@ fn sizes(config: &Config) -> Sizes {
         pinned_flows: config.limits.pinned_flows,
         pending_handshakes: config.limits.pending_handshakes,
         embryonic_flows: config.limits.embryonic_flows,
+        ..Sizes::default()
     }
 }
 

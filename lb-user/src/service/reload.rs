@@ -9,7 +9,7 @@ use crate::{
     numbering::Numbering,
     resolve::NextHop,
 };
-use lb_common::{ids::BackendId, limits::SERVICES_MAX};
+use lb_common::ids::BackendId;
 use std::{fmt, time::SystemTime};
 
 /// A configuration that could be committed.
@@ -95,7 +95,7 @@ impl Service {
         let now = self.started.elapsed();
         let Staged { config, numbers, layout, .. } = staged;
         let mut reloaded = Reloaded::between(&state.layout, &layout);
-        let old = std::mem::replace(&mut state.layout, layout);
+        state.layout = layout;
         state.config = config;
         state.numbers = numbers;
         state.know_backends(now)?;
@@ -104,18 +104,7 @@ impl Service {
         }
         state.write_backends(|known| known.duty.serves())?;
         reloaded.slots_changed = state.change_rings(now)?;
-        // First what goes, so that there is room for what comes.
-        for (address, _) in &old.addresses {
-            if !state.layout.addresses.iter().any(|(new, _)| new == address) {
-                state.balancer.addresses.remove(*address)?;
-            }
-        }
-        // The rules that packets are being looked up in stay as they are; the new ones stand in the other half.
-        let in_first_half = old.addresses.first().is_none_or(|(address, _)| {
-            let services = state.balancer.addresses.read(*address);
-            services.is_ok_and(|services| services.is_none_or(|services| services.first < SERVICES_MAX / 2))
-        });
-        state.write_services(if in_first_half { SERVICES_MAX / 2 } else { 0 })?;
+        state.write_services()?;
         state.write_backends(|_| true)?;
         state.reloads.in_force_since = SystemTime::now();
         Ok(reloaded)

@@ -4,7 +4,6 @@ use super::{Duty, State};
 use crate::{bpf::Balancer, layout::Layout};
 use aya::maps::MapError;
 use lb_common::{
-    flow::slot_index,
     ids::{BackendId, PoolId},
     limits::SLOW_START_STEPS,
     reason::Reason,
@@ -47,7 +46,7 @@ impl Ring {
     pub(super) fn counts(&self) -> BTreeMap<BackendId, SlotCount> {
         let mut counts: BTreeMap<_, SlotCount> = BTreeMap::new();
         for slot in self.transitions.slots() {
-            counts.entry(slot.owner).or_default().owned += 1;
+            counts.entry(slot.owner()).or_default().owned += 1;
             counts.entry(slot.previous()).or_default().previous += 1;
         }
         counts
@@ -163,9 +162,5 @@ fn pinned_full(balancer: &Balancer, layout: &Layout, pool: PoolId) -> Result<u64
 }
 
 fn write_slots(balancer: &mut Balancer, pool: PoolId, ring: &Ring, changed: &[u32]) -> Result<(), MapError> {
-    let slots = ring.transitions.slots();
-    for &slot in changed {
-        balancer.slots.write(slot_index(pool, slot), slots[slot as usize])?;
-    }
-    Ok(())
+    balancer.rings.write(pool, ring.transitions.slots(), changed)
 }

@@ -4,9 +4,10 @@
 //! It is as long as it must be and shorter than the SYN that it answers, so that nobody is amplified.
 
 use crate::{
-    packet::Packet,
+    packet::{Frame, Packet},
     wire::{
-        ethernet,
+        checksum::{self, sum},
+        ethernet::{self, HEADER_LEN},
         ip::{self, Header},
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
@@ -24,13 +25,12 @@ const RST_ACK: u8 = 0x14;
 const HOP_LIMIT: u8 = 64;
 
 /// Bytes of the answer over IPv4.
-pub const RESET_V4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + SEGMENT;
+const RESET_V4: usize = HEADER_LEN + ipv4::HEADER_LEN + SEGMENT;
 /// Bytes of the answer over IPv6.
-pub const RESET_V6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + SEGMENT;
+const RESET_V6: usize = HEADER_LEN + ipv6::HEADER_LEN + SEGMENT;
 
 /// What an answer takes from the SYN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Syn<A> {
+struct Syn<A> {
     source: A,
     destination: A,
     source_port: u16,
@@ -39,56 +39,53 @@ pub struct Syn<A> {
     end: u32,
 }
 
-/// A SYN of either family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnySyn {
-    /// Over IPv4.
-    V4(Syn<[u8; 4]>),
-    /// Over IPv6.
-    V6(Syn<[u8; 16]>),
-}
-
-/// Reads a SYN without VLAN tags; nothing where the frame is not one.
+/// Makes an untagged SYN into the reset that answers it. Nothing where it is no SYN.
 #[inline(always)]
-pub fn read<P: Packet>(packet: &P) -> Option<AnySyn> {
-    let frame = ethernet::parse(packet).ok()?;
-    match frame.ethertype {
+pub(super) fn write<F: Frame>(frame: &mut F) -> Option<()> {
+    match ethernet::parse(frame).ok()?.ethertype {
         ethernet::IPV4 => {
-            let header = Ipv4::load(packet, frame.payload).ok()?;
-            read_behind(packet, &header, header.source(), header.destination()).map(AnySyn::V4)
+            let syn = Syn::read(frame, &Ipv4::load(frame, HEADER_LEN).ok()?)?;
+            write_v4(room::<RESET_V4, F>(frame)?, &syn);
         }
         ethernet::IPV6 => {
-            let header = Ipv6::load(packet, frame.payload).ok()?;
-            read_behind(packet, &header, header.source(), header.destination()).map(AnySyn::V6)
+            let syn = Syn::read(frame, &Ipv6::load(frame, HEADER_LEN).ok()?)?;
+            write_v6(room::<RESET_V6, F>(frame)?, &syn);
         }
-        _ => None,
+        _ => return None,
     }
+    Some(())
 }
 
+/// Cuts the frame to `N` bytes and hands all of them out.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "a payload has 16 bits")]
-fn read_behind<P: Packet, H: Header, A>(packet: &P, header: &H, source: A, destination: A) -> Option<Syn<A>> {
-    let ip = header.check(packet).ok()?;
-    let tcp = Tcp::parse(packet, &ip).ok()?;
-    if !tcp.opens() {
-        return None;
-    }
-    Some(Syn {
-        source,
-        destination,
-        source_port: tcp.source_port,
-        destination_port: tcp.destination_port,
-        end: tcp.sequence.wrapping_add(1).wrapping_add(tcp.payload_len as u32),
-    })
+fn room<const N: usize, F: Frame>(frame: &mut F) -> Option<&mut [u8; N]> {
+    if frame.cut_to(N) { frame.place(0) } else { None }
 }
 
-/// Turns the first bytes of a SYN over IPv4 into the answer to it, to be sent back by the interface that it came from.
+impl<A> Syn<A> {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a payload has 16 bits")]
+    fn read<P: Packet, H: Header<Address = A>>(packet: &P, header: &H) -> Option<Self> {
+        let ip = header.outline(packet).ok()?;
+        let tcp = Tcp::parse(packet, &ip).ok()?;
+        if !tcp.opens() {
+            return None;
+        }
+        Some(Self {
+            source: header.source(),
+            destination: header.destination(),
+            source_port: tcp.source_port,
+            destination_port: tcp.destination_port,
+            end: tcp.sequence.wrapping_add(1).wrapping_add(tcp.payload_len as u32),
+        })
+    }
+}
+
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "constants far below 16 bits")]
-pub fn write_v4(bytes: &mut [u8; RESET_V4], syn: &Syn<[u8; 4]>) {
+fn write_v4(bytes: &mut [u8; RESET_V4], syn: &Syn<[u8; 4]>) {
     const LEN: u16 = (ipv4::HEADER_LEN + SEGMENT) as u16;
-    swap_macs(bytes);
-    bytes[ethernet::HEADER_LEN..].fill(0);
+    bytes[HEADER_LEN..].fill(0);
     bytes[14] = 0x45;
     [bytes[16], bytes[17]] = LEN.to_be_bytes();
     bytes[20] = 0x40;
@@ -96,18 +93,16 @@ pub fn write_v4(bytes: &mut [u8; RESET_V4], syn: &Syn<[u8; 4]>) {
     bytes[23] = ip::TCP;
     bytes[26..30].copy_from_slice(&syn.destination);
     bytes[30..34].copy_from_slice(&syn.source);
-    [bytes[24], bytes[25]] = checksum(sum::<10>(bytes, 14));
+    [bytes[24], bytes[25]] = checksum::finish(sum::<10>(bytes, 14));
     write_segment(bytes, 34, syn);
     let pseudo = sum::<4>(bytes, 26) + u32::from(ip::TCP) + SEGMENT as u32;
-    [bytes[50], bytes[51]] = checksum(pseudo + sum::<12>(bytes, 34));
+    [bytes[50], bytes[51]] = checksum::finish(pseudo + sum::<12>(bytes, 34));
 }
 
-/// Likewise over IPv6.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "constants far below 16 bits")]
-pub fn write_v6(bytes: &mut [u8; RESET_V6], syn: &Syn<[u8; 16]>) {
-    swap_macs(bytes);
-    bytes[ethernet::HEADER_LEN..].fill(0);
+fn write_v6(bytes: &mut [u8; RESET_V6], syn: &Syn<[u8; 16]>) {
+    bytes[HEADER_LEN..].fill(0);
     bytes[14] = 0x60;
     [bytes[18], bytes[19]] = (SEGMENT as u16).to_be_bytes();
     bytes[20] = ip::TCP;
@@ -116,14 +111,7 @@ pub fn write_v6(bytes: &mut [u8; RESET_V6], syn: &Syn<[u8; 16]>) {
     bytes[38..54].copy_from_slice(&syn.source);
     write_segment(bytes, 54, syn);
     let pseudo = sum::<16>(bytes, 22) + u32::from(ip::TCP) + SEGMENT as u32;
-    [bytes[70], bytes[71]] = checksum(pseudo + sum::<12>(bytes, 54));
-}
-
-#[inline(always)]
-fn swap_macs(bytes: &mut [u8]) {
-    for i in 0..6 {
-        bytes.swap(i, i + 6);
-    }
+    [bytes[70], bytes[71]] = checksum::finish(pseudo + sum::<12>(bytes, 54));
 }
 
 /// The segment with a zero checksum: sequence number 0, all of the SYN acknowledged (RFC 9293, 3.10.7.1).
@@ -137,27 +125,19 @@ fn write_segment<A>(bytes: &mut [u8], at: usize, syn: &Syn<A>) {
     bytes[at + 20..at + 24].copy_from_slice(&MP_TCPRST);
 }
 
-/// The sum of `WORDS` big-endian words.
-#[inline(always)]
-fn sum<const WORDS: usize>(bytes: &[u8], at: usize) -> u32 {
-    (0..WORDS).map(|i| u32::from(u16::from_be_bytes([bytes[at + 2 * i], bytes[at + 2 * i + 1]]))).sum()
-}
-
-/// RFC 1071.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "folded twice")]
-const fn checksum(sum: u32) -> [u8; 2] {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (!(sum as u16)).to_be_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{answer::answer, host::HostFrame, reason::Reason};
     use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
     const JOIN: [u8; 12] = [30, 12, 0x10, 2, 0xde, 0xad, 0xbe, 0xef, 1, 2, 3, 4];
+
+    fn answered(frame: &[u8]) -> Option<Vec<u8>> {
+        let mut frame = HostFrame::new(frame);
+        answer(&mut frame, Reason::JoinUnknownReset, 0)?;
+        Some(frame.bytes().to_vec())
+    }
 
     fn check(reset: &[u8], sequence: u32) {
         let packet = SlicedPacket::from_ethernet(reset).unwrap();
@@ -195,15 +175,11 @@ mod tests {
                 frame
             };
             let frame = builder(PacketBuilder::ethernet2([1; 6], [2; 6]).ipv4([192, 0, 2, 1], [192, 0, 2, 9], 7));
-            let Some(AnySyn::V4(syn)) = read(&frame.as_slice()) else { panic!("no SYN") };
-            let mut reset = *frame.first_chunk::<RESET_V4>().unwrap();
-            write_v4(&mut reset, &syn);
+            let reset = answered(&frame).unwrap();
             proptest::prop_assert!(reset.len() < frame.len());
             check(&reset, sequence);
             let frame = builder(PacketBuilder::ethernet2([1; 6], [2; 6]).ipv6([1; 16], [9; 16], 7));
-            let Some(AnySyn::V6(syn)) = read(&frame.as_slice()) else { panic!("no SYN") };
-            let mut reset = *frame.first_chunk::<RESET_V6>().unwrap();
-            write_v6(&mut reset, &syn);
+            let reset = answered(&frame).unwrap();
             proptest::prop_assert!(reset.len() < frame.len());
             check(&reset, sequence);
         }
@@ -214,6 +190,6 @@ mod tests {
         let mut frame = Vec::new();
         let builder = PacketBuilder::ethernet2([1; 6], [2; 6]).ipv4([192, 0, 2, 1], [192, 0, 2, 9], 7);
         builder.tcp(5000, 443, 1, 100).ack(1).write(&mut frame, &[]).unwrap();
-        assert_eq!(read(&frame.as_slice()), None);
+        assert_eq!(answered(&frame), None);
     }
 }
