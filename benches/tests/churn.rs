@@ -17,7 +17,8 @@ fn only_connections_of_a_killed_backend_break() {
         .args(["--connections", &CONNECTIONS.to_string(), "--changes", &CHANGES.to_string()])
         .output()
         .expect("weir-lab starts");
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("one JSON object: {output:?}"));
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("one JSON object: {output:?}"));
     let figure = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
 
     assert!(output.status.success(), "{output:?}");

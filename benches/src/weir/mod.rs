@@ -14,7 +14,7 @@ use std::{
 
 pub use config::{Join, PoolBackend, WeirConfig};
 pub use metrics::Sample;
-pub use status::WeirStatus;
+pub use status::{BackendStatus, WeirStatus};
 
 use nix::sys::signal::Signal;
 
