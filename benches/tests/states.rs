@@ -42,12 +42,16 @@ fn status(weir: &Weir, backend: &str) -> BackendStatus {
     weir.status().expect("a status").backend(backend).expect("it is known").clone()
 }
 
-fn metric(weir: &Weir, name: &str, labels: &[(&str, &str)]) -> f64 {
+/// The sum of the samples that have these labels.
+fn metric(weir: &Weir, name: &str, labels: &[(&str, &str)]) -> u64 {
     let samples = weir.metrics().expect("a metrics page");
     let fits = |sample: &&weir_lab::weir::Sample| {
         sample.name == name && labels.iter().all(|(label, value)| sample.label(label) == Some(value))
     };
-    samples.iter().filter(fits).map(|sample| sample.value).sum()
+    let sum: f64 = samples.iter().filter(fits).map(|sample| sample.value).sum();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters and gauges of whole things")]
+    let sum = sum as u64;
+    sum
 }
 
 #[test]
@@ -65,8 +69,8 @@ fn a_drained_backend_keeps_its_connections_until_its_time_is_up() {
     let drained = status(&weir, "b1");
     assert_eq!((drained.state.as_str(), drained.slots, drained.leaving), ("drain", 0, false));
     assert!(drained.slots_previous > 20_000 && drained.drain_ends_in_s > Some(3500), "{drained:?}");
-    assert_eq!(metric(&weir, "weir_backend_state", &[("backend", "b1"), ("state", "drain")]) as u64, 1);
-    assert!(metric(&weir, "weir_slots_in_transition", &[]) as u64 >= drained.slots_previous);
+    assert_eq!(metric(&weir, "weir_backend_state", &[("backend", "b1"), ("state", "drain")]), 1);
+    assert!(metric(&weir, "weir_slots_in_transition", &[]) >= drained.slots_previous);
 
     weir.reload(&config(&lab, "drain").with_drain_timeout(1)).expect("a reload");
     wait::until("the drain ends", LIMIT, || {
