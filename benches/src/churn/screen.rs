@@ -67,7 +67,7 @@ impl Screen {
             eprintln!("churn: {number}: {change}, {slots_changed} slots, {held} connections held, {broken} broken");
             return;
         }
-        let WeirStatus { slots_in_transition, moved_flows, pinned_flows, joined_flows } = status;
+        let WeirStatus { slots_in_transition, moved_flows, pinned_flows, joined_flows, .. } = status;
         let colour = if *broken == 0 { GOOD } else { BAD };
         let new: Vec<String> = distribution.iter().map(|(backend, count)| format!("{backend} {count}")).collect();
         println!(

@@ -67,7 +67,7 @@ impl WeirConfig {
                 transition_s: None,
             },
             metrics: MetricsTable { listen: METRICS_LISTEN },
-            pool: [PoolTable { name: POOL, join, forward: "ipip", slow_start_s: None, backend }],
+            pool: [PoolTable { name: POOL, join, forward: "ipip", drain_timeout_s: None, slow_start_s: None, backend }],
             vip: [vip("web4", VIP.v4.to_string()), vip("web6", VIP.v6.to_string())],
         }
     }
@@ -78,6 +78,14 @@ impl WeirConfig {
         self.balancer.transition_s = Some(transition_s);
         let [pool] = &mut self.pool;
         pool.slow_start_s = Some(slow_start_s);
+        self
+    }
+
+    /// The same with a time for which a drained backend keeps its connections, in seconds.
+    #[must_use]
+    pub fn with_drain_timeout(mut self, drain_timeout_s: u32) -> Self {
+        let [pool] = &mut self.pool;
+        pool.drain_timeout_s = Some(drain_timeout_s);
         self
     }
 
@@ -129,6 +137,7 @@ struct PoolTable {
     name: &'static str,
     join: Join,
     forward: &'static str,
+    drain_timeout_s: Option<u32>,
     slow_start_s: Option<u32>,
     backend: Vec<BackendTable>,
 }

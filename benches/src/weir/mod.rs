@@ -14,7 +14,7 @@ use std::{
 
 pub use config::{Join, PoolBackend, WeirConfig};
 pub use metrics::Sample;
-pub use status::WeirStatus;
+pub use status::{BackendStatus, WeirStatus};
 
 use nix::sys::signal::Signal;
 
@@ -73,7 +73,7 @@ impl Weir {
         self.balancer.signal(Signal::SIGHUP)?;
         let mut told = String::new();
         self.balancer.wait_until("reloads", RELOAD_LIMIT, |process| {
-            told = reloads(&process.log()).nth(told_before).unwrap_or_default().to_owned();
+            reloads(&process.log()).nth(told_before).unwrap_or_default().clone_into(&mut told);
             Ok(!told.is_empty())
         })?;
         slots_changed(&told).ok_or(LabError::Output { program: "weir", line: told })

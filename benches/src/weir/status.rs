@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{LabError, namespace::Namespace};
 
 /// What a balancer says of its rings and tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WeirStatus {
     /// Slots in transition, of all pools.
     pub slots_in_transition: u64,
@@ -17,12 +17,41 @@ pub struct WeirStatus {
     pub pinned_flows: u64,
     /// Joined subflows on another backend than the ring's.
     pub joined_flows: u64,
+    /// The backends, with those that are leaving.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// What a balancer says of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// `up`, `drain` or `down`.
+    pub state: String,
+    /// It is no longer in the configuration.
+    pub leaving: bool,
+    /// Percent of its share that it takes.
+    pub share_percent: u64,
+    /// Slots whose new connections it takes.
+    pub slots: u64,
+    /// Slots in transition whose older connections are its.
+    pub slots_previous: u64,
+    /// Seconds for which it still keeps its connections.
+    pub drain_ends_in_s: Option<u64>,
+}
+
+impl WeirStatus {
+    /// The backend of a name.
+    pub fn backend(&self, name: &str) -> Option<&BackendStatus> {
+        self.backends.iter().find(|backend| backend.name == name)
+    }
 }
 
 #[derive(Deserialize)]
 struct Answer {
     pools: Vec<Pool>,
     tables: Vec<Table>,
+    backends: Vec<BackendStatus>,
 }
 
 #[derive(Deserialize)]
@@ -47,5 +76,6 @@ pub(super) fn read(namespace: &Namespace, program: &Path, socket: &Path) -> Resu
         moved_flows: entries("moved_flows"),
         pinned_flows: entries("pinned_flows"),
         joined_flows: entries("joined_flows"),
+        backends: answer.backends,
     })
 }

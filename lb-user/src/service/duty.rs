@@ -93,11 +93,11 @@ impl Duty {
         }
     }
 
-    /// How long it still keeps its connections, if that has an end.
-    pub(super) fn drain_left(self, now: Duration) -> Option<Duration> {
+    /// For how many seconds it still keeps its connections, if that has an end; 0 only when they are over.
+    pub(super) fn drain_left_s(self, now: Duration) -> Option<u64> {
         match self {
-            Self::Draining { until, .. } => Some(until.saturating_sub(now)),
-            Self::Drained { .. } => Some(Duration::ZERO),
+            Self::Draining { until, .. } => Some(until.saturating_sub(now).as_secs() + 1),
+            Self::Drained { .. } => Some(0),
             _ => None,
         }
     }
@@ -123,9 +123,10 @@ mod tests {
         let draining = next(Some(Duty::Up), BackendState::Drain, 0, 10);
         assert_eq!(draining, Duty::Draining { since: SECOND * 10, until: SECOND * 70 });
         assert_eq!(next(Some(draining), BackendState::Drain, 0, 50), draining);
-        assert_eq!(draining.drain_left(SECOND * 50), Some(SECOND * 20));
+        assert_eq!([50, 69, 70].map(|now_s| draining.drain_left_s(SECOND * now_s)), [Some(21), Some(2), Some(1)]);
         assert_eq!(draining.at(SECOND * 69, SECOND), draining);
         let drained = draining.at(SECOND * 70, SECOND);
+        assert_eq!(drained.drain_left_s(SECOND * 70), Some(0));
         assert!(draining.serves() && !drained.serves());
         assert_eq!(next(Some(drained), BackendState::Drain, 0, 80), drained);
         assert_eq!(next(Some(drained), BackendState::Up, 0, 80), Duty::Up);

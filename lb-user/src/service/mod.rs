@@ -49,6 +49,8 @@ struct State {
     /// The backends of the configuration, and those that left it while flows may still be theirs.
     backends: BTreeMap<BackendId, Known>,
     rings: BTreeMap<PoolId, Ring>,
+    /// When the rings were last brought in line with the backends.
+    rings_at: Duration,
     sweeper: Sweeper,
     swept: Swept,
     evicted: u64,
@@ -116,6 +118,7 @@ impl Service {
         balancer.globals.write(0, sizes.globals(SipKey::from_bytes(*key.bytes())))?;
         let mut state = State {
             rings: BTreeMap::new(),
+            rings_at: Duration::ZERO,
             backends: BTreeMap::new(),
             config,
             numbers,

@@ -16,7 +16,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, UNIX_EPOCH},
+    time::UNIX_EPOCH,
 };
 
 impl Service {
@@ -50,7 +50,7 @@ impl Service {
             Ok(status)
         });
         let now = self.started.elapsed();
-        let backends = state.backend_numbers(now)?.into_iter().map(|numbers| BackendStatus {
+        let backends = state.backend_numbers()?.into_iter().map(|numbers| BackendStatus {
             name: numbers.known.row.name.name.clone(),
             pool: numbers.known.row.name.pool.clone(),
             address: numbers.known.row.name.address,
@@ -60,7 +60,7 @@ impl Service {
             share_percent: numbers.share_percent,
             slots: numbers.slots.owned,
             slots_previous: numbers.slots.previous,
-            drain_ends_in_s: numbers.known.duty.drain_left(now).map(|left| left.as_secs()),
+            drain_ends_in_s: numbers.known.duty.drain_left_s(now),
             next_hop: numbers
                 .known
                 .hop
@@ -110,7 +110,7 @@ impl Service {
         });
         Ok(Snapshot {
             packets,
-            backends: state.backend_counts(self.started.elapsed())?,
+            backends: state.backend_counts()?,
             pools: pools.collect(),
             tables: state.tables().collect(),
             reload: state.reload_outcome(),
@@ -150,7 +150,7 @@ impl State {
     }
 
     /// The backends and what is to be told of each.
-    fn backend_numbers(&self, now: Duration) -> Result<Vec<BackendNumbers<'_>>, MapError> {
+    fn backend_numbers(&self) -> Result<Vec<BackendNumbers<'_>>, MapError> {
         let slots: BTreeMap<PoolId, _> = self.rings.iter().map(|(&pool, ring)| (pool, ring.counts())).collect();
         let slow_starts: BTreeMap<PoolId, _> = self.layout.pools.iter().map(|row| (row.id, row.slow_start)).collect();
         let configured: BTreeSet<BackendId> = self.layout.backends.iter().map(|row| row.id).collect();
@@ -161,7 +161,7 @@ impl State {
             Ok(BackendNumbers {
                 known,
                 is_leaving: !configured.contains(&id),
-                share_percent: known.duty.part(now, slow_start) * 100 / SLOW_START_STEPS,
+                share_percent: known.duty.part(self.rings_at, slow_start) * 100 / SLOW_START_STEPS,
                 slots: slots.get(&pool).and_then(|slots| slots.get(&id)).copied().unwrap_or_default(),
                 sent: Counter {
                     packets: sent.packets - known.sent_before.packets,
@@ -174,9 +174,9 @@ impl State {
 
     /// The same for the metrics, where a backend under another address has the same name: the two are one row, with the
     /// state of the one that is configured.
-    fn backend_counts(&self, now: Duration) -> Result<Vec<BackendCount>, MapError> {
+    fn backend_counts(&self) -> Result<Vec<BackendCount>, MapError> {
         let mut rows: BTreeMap<(&str, &str), BackendCount> = BTreeMap::new();
-        for numbers in self.backend_numbers(now)? {
+        for numbers in self.backend_numbers()? {
             let row = &numbers.known.row;
             let name = (row.name.pool.as_str(), row.name.name.as_str());
             let count = rows.entry(name).or_insert_with(|| BackendCount::of_leaving(name.0, name.1));

@@ -56,6 +56,7 @@ impl Ring {
 impl State {
     /// Brings every ring in line with the backends. Returns how many slots have changed.
     pub(super) fn change_rings(&mut self, now: Duration) -> Result<usize, MapError> {
+        self.rings_at = now;
         let length = self.config.balancer.transition;
         let mut count = 0;
         for pool in self.layout.pools.iter().map(|pool| pool.id) {
