@@ -625,6 +625,12 @@ pub trait Tables {
     /// `Full` at the limit, `Exists` where there is one.
     fn insert_token(&mut self, key: &TokenKey, entry: TokenEntry) -> Result<(), InsertError>;
 
+    /// Whether any handshake has ever been remembered.
+    fn may_be_pending(&self) -> bool {
+        true
+    }
+    /// One is about to be.
+    fn note_pending(&mut self) {}
     /// Where the handshakes of MPTCP connections are remembered.
     fn pending(&mut self, flow: FlowHash) -> Option<&mut Bucket>;
     /// Where new flows wait for their confirmation.

@@ -5,7 +5,7 @@
 use etherparse::PacketBuilder;
 use lb_common::{
     encap::{Link, Tunnel},
-    flow::{self, Ports},
+    flow::{Ports, WireAddress as _},
     hash::SipKey,
     host::HostTables,
     ids::{BackendId, PoolId, VipId},
@@ -14,10 +14,7 @@ use lb_common::{
     steer::steer,
     tables::{Backend, RING_SLOTS, Service, UnknownJoin, Ways},
     transition::Transitions,
-    wire::{
-        ip::{self, Address, Header as _},
-        ipv4::Ipv4,
-    },
+    wire::ip::{self, Address},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeSet, time::Duration};
@@ -164,7 +161,7 @@ impl World {
         if let Ok((_, Reason::PinnedFull)) = verdict {
             self.full_at = Some(self.now);
         }
-        Ok(verdict)
+        Ok(verdict.map_err(|refusal| refusal.reason))
     }
 
     fn write_slots(&mut self, changed: &[u32]) {
@@ -305,11 +302,8 @@ fn forget(tables: &mut HostTables, is_syn: bool) {
 
 /// The slots of the clients' flows, each once.
 fn places(key: &SipKey) -> Vec<u32> {
-    let mut header = [0; 20];
-    header[12..16].copy_from_slice(&CLIENT);
-    header[16..20].copy_from_slice(&VIP);
-    let header = Ipv4::load(&header.as_slice(), 0).expect("an IPv4 header");
-    let slot = |client| flow::hash_v4(key, &header, Ports { source: 1000 + client, destination: 80 }, ip::TCP).slot();
+    let ports = |client| Ports { source: 1000 + client, destination: 80 };
+    let slot = |client| CLIENT.flow_hash(key, VIP, ports(client), ip::TCP).slot();
     (0..CLIENTS).map(slot).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

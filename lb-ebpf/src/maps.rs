@@ -78,9 +78,15 @@ static SENT: PerCpuArray<Counter, BACKENDS> = PerCpuArray::new();
 #[btf_map(name = "weir_filter")]
 static FILTER: Array<u64, { filter_words(limits::JOINED_FLOWS.default) as usize }> = Array::new();
 
-/// Not 0 once any flow has had an entry: until then there is no need to look at the filter.
-#[btf_map(name = "weir_any_entry")]
-static ANY_ENTRY: Array<u64, 1> = Array::new();
+/// Whether a table has ever been written to: until then there is no need to look into it, or into its filter.
+#[btf_map(name = "weir_marks")]
+static MARKS: Array<Marks, 1> = Array::new();
+
+#[repr(C)]
+struct Marks {
+    entries: u32,
+    handshakes: u32,
+}
 
 /// Where SHA-256 has its message schedule: on the stack there is no room for it.
 #[btf_map(name = "weir_schedule")]
@@ -150,7 +156,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn may_have_entry(&self, flow: FlowHash) -> bool {
-        if ANY_ENTRY.get(0).is_some_and(|&any| any == 0) {
+        if MARKS.get(0).is_some_and(|marks| marks.entries == 0) {
             return false;
         }
         let Some(globals) = self.globals() else { return true };
@@ -179,9 +185,9 @@ impl Tables for KernelTables {
             Exception::Pinned => PINNED.insert(flow, entry, BPF_NOEXIST),
         };
         inserted.map_err(insert_error)?;
-        if let Some(any) = ANY_ENTRY.get_ptr_mut(0) {
+        if let Some(marks) = MARKS.get_ptr_mut(0) {
             // SAFETY: a plain store of a word; all CPUs write the same.
-            unsafe { *any = 1 };
+            unsafe { (*marks).entries = 1 };
         }
         if let Some(globals) = self.globals() {
             let (index, bit) = filter_place(flow, globals.filter_words);
@@ -209,6 +215,19 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn insert_token(&mut self, key: &TokenKey, entry: TokenEntry) -> Result<(), InsertError> {
         TOKENS.insert(key, entry, BPF_NOEXIST).map_err(insert_error)
+    }
+
+    #[inline(always)]
+    fn may_be_pending(&self) -> bool {
+        MARKS.get(0).is_none_or(|marks| marks.handshakes != 0)
+    }
+
+    #[inline(always)]
+    fn note_pending(&mut self) {
+        if let Some(marks) = MARKS.get_ptr_mut(0) {
+            // SAFETY: as for the entries.
+            unsafe { (*marks).handshakes = 1 };
+        }
     }
 
     #[inline(always)]

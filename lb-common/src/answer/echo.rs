@@ -105,7 +105,7 @@ mod tests {
             proptest::prop_assert_eq!((echo.id, echo.seq), (id, sequence));
             proptest::prop_assert_eq!(icmp.payload(), &payload);
             proptest::prop_assert!(is_valid(&reply[34..]));
-            proptest::prop_assert_eq!(&reply[..12], [1; 6].iter().chain(&[2; 6]).rev().copied().collect::<Vec<u8>>());
+            proptest::prop_assert_eq!(&reply[..12], [[1; 6], [2; 6]].concat());
 
             let mut frame = Vec::new();
             let link = PacketBuilder::ethernet2([1; 6], [2; 6]);

@@ -110,13 +110,16 @@ fn note_handshake<T: Tables>(tables: &mut T, arrival: &Arrival, offered: Option<
         Some(Version::V0) => state::BEGUN_V0,
         Some(Version::V1) => state::BEGUN_V1,
         None => {
-            if let Some(bucket) = tables.pending(arrival.flow) {
+            if tables.may_be_pending()
+                && let Some(bucket) = tables.pending(arrival.flow)
+            {
                 bucket.remove(arrival.flow);
             }
             return;
         }
     };
     let handshake = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), BackendId::NONE, begun);
+    tables.note_pending();
     if let Some(bucket) = tables.pending(arrival.flow) {
         bucket.insert(handshake);
     }

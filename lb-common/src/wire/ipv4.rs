@@ -16,6 +16,17 @@ pub struct Ipv4 {
     bytes: [u8; HEADER_LEN],
 }
 
+impl Ipv4 {
+    #[inline(always)]
+    const fn fragment(&self) -> Fragment {
+        match u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & 0x3fff {
+            0 => Fragment::Whole,
+            0x2000 => Fragment::First,
+            _ => Fragment::Later,
+        }
+    }
+}
+
 impl Header for Ipv4 {
     type Address = [u8; 4];
 
@@ -40,7 +51,7 @@ impl Header for Ipv4 {
     #[inline(always)]
     fn is_plain(&self) -> bool {
         let b = &self.bytes;
-        b[0] == 0x45 && b[6] & 0x3f == 0 && b[7] == 0 && matches!(b[9], ip::TCP | ip::UDP)
+        b[0] == 0x45 && self.fragment() == Fragment::Whole && matches!(b[9], ip::TCP | ip::UDP)
     }
 
     #[inline(always)]
@@ -56,11 +67,6 @@ impl Header for Ipv4 {
         if b[0] >> 4 != 4 || header_len < HEADER_LEN || len < header_len {
             return Err(WireError::Malformed);
         }
-        let fragment = match u16::from_be_bytes([b[6], b[7]]) & 0x3fff {
-            0 => Fragment::Whole,
-            0x2000 => Fragment::First,
-            _ => Fragment::Later,
-        };
         Ok(Ip {
             family: Family::V4,
             header: self.at,
@@ -69,7 +75,7 @@ impl Header for Ipv4 {
             protocol: b[9],
             traffic_class: b[1],
             datagram: u32::from(u16::from_be_bytes([b[4], b[5]])),
-            fragment,
+            fragment: self.fragment(),
         })
     }
 
