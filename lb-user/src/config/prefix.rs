@@ -19,11 +19,6 @@ impl Prefix {
         self.address
     }
 
-    /// Its length in bits.
-    pub const fn len(&self) -> u8 {
-        self.len
-    }
-
     /// Whether it is a single address.
     pub const fn is_host(&self) -> bool {
         self.host_bits() == 0
