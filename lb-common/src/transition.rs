@@ -106,8 +106,9 @@ impl Transitions {
     /// Gives the slots new owners. Returns the indices of the slots that are not what they were.
     ///
     /// A slot in transition keeps its first previous owner, for every flow of the owner between has an entry, and its
-    /// window (or a tenth of it, for the handshakes under way); only an owner that no longer `serves` is forgotten, with its connections. Where the owner has come back
-    /// to be the first one, it has taken connections without an entry again: the next change opens a new window.
+    /// window (or a tenth of it, for the handshakes under way); only an owner that no longer `serves` is forgotten, with
+    /// its connections. Where the owner has come back to be the first one, it has taken connections without an entry
+    /// again: the next change opens a new window.
     pub fn change(
         &mut self,
         owners: &[u16],

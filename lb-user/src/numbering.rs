@@ -155,6 +155,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_is_gone_keeps_its_number_until_it_is_released() {
+        let only = |pool: &str| {
+            let text = format!(
+                "[balancer]\ninterface = \"eth0\"\n[[pool]]\nname = \"{pool}\"\n\
+                 backend = [{{ name = \"b1\", address = \"10.0.0.1\" }}]\n"
+            );
+            Config::parse(&text, "weir.toml").expect("a good configuration")
+        };
+        let web = Numbering::default().next(&only("web")).unwrap();
+        let mut mail = web.next(&only("mail")).unwrap();
+        assert_eq!((web.pool("web"), mail.pool("mail")), (PoolId(0), PoolId(1)));
+        assert_eq!(mail.next(&only("dns")).unwrap().pool("dns"), PoolId(2));
+        mail.release_pools(|pool| pool == PoolId(1));
+        assert_eq!(mail.next(&only("dns")).unwrap().pool("dns"), PoolId(0));
+    }
+
+    #[test]
     fn another_address_is_another_backend() {
         let first = Numbering::default().next(&config(&[("b1", "10.0.0.1")])).unwrap();
         let second = first.next(&config(&[("b1", "10.0.0.9")])).unwrap();

@@ -162,7 +162,7 @@ impl State {
                 known,
                 is_leaving: !configured.contains(&id),
                 share_percent: known.duty.part(self.rings_at, slow_start) * 100 / SLOW_START_STEPS,
-                slots: slots.get(&pool).and_then(|slots| slots.get(&id)).copied().unwrap_or_default(),
+                slots: slots.get(&pool).map_or_else(SlotCount::default, |slots| slots[usize::from(id.0)]),
                 sent: Counter {
                     packets: sent.packets - known.sent_before.packets,
                     bytes: sent.bytes - known.sent_before.bytes,

@@ -4,8 +4,8 @@ use super::{Duty, State};
 use crate::{bpf::Balancer, layout::Layout};
 use aya::maps::MapError;
 use lb_common::{
-    ids::{BackendId, PoolId},
-    limits::SLOW_START_STEPS,
+    ids::PoolId,
+    limits::{BACKENDS_MAX, SLOW_START_STEPS},
     reason::Reason,
     ring::{self, Member},
     tables::counter_index,
@@ -42,12 +42,12 @@ impl Ring {
         self.members.iter().any(|member| member.weight > 0)
     }
 
-    /// The slots of each backend.
-    pub(super) fn counts(&self) -> BTreeMap<BackendId, SlotCount> {
-        let mut counts: BTreeMap<_, SlotCount> = BTreeMap::new();
+    /// The slots of each backend, by its number.
+    pub(super) fn counts(&self) -> Vec<SlotCount> {
+        let mut counts = vec![SlotCount::default(); BACKENDS_MAX as usize + 1];
         for slot in self.transitions.slots() {
-            counts.entry(slot.owner()).or_default().owned += 1;
-            counts.entry(slot.previous()).or_default().previous += 1;
+            counts[usize::from(slot.owner().0)].owned += 1;
+            counts[usize::from(slot.previous().0)].previous += 1;
         }
         counts
     }
