@@ -51,7 +51,7 @@ enum Command {
         /// What decides the changes
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// How long a slot stays in transition; every connection must show itself in the last tenth of it
+        /// How long a slot stays in transition; every connection must show itself in the last eight ninths of it
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(10..=3600))]
         transition_s: u32,
         /// Print one JSON object and nothing else on standard output

@@ -6,8 +6,11 @@
 use crate::{ids::BackendId, tables::Slot};
 use std::time::Duration;
 
-/// The last part of a window, in which survivors are given entries: one tenth.
-const PINNING_PART: u32 = 10;
+/// The last part of a window, in which survivors are given entries: eight ninths. Of the default of 2 h 15 min that is two
+/// hours, so that a connection that only the usual TCP keepalive moves shows itself there once.
+const PINNING: (u32, u32) = (8, 9);
+/// The part of a window that handshakes under way at a further change are given: one tenth.
+const GRACE_PART: u32 = 10;
 
 /// A pool's ring with the windows of its slots. Time is any clock that only goes forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ struct Window {
     /// When survivors begin to be pinned.
     pins_at: Duration,
     ends_at: Duration,
+    /// How long it was to be.
+    length: Duration,
     /// It lasts longer than it was to, because survivors found no room.
     is_extended: bool,
     /// When datagrams of unknown flows begin to be the owner's.
@@ -36,18 +41,18 @@ struct Window {
 impl Window {
     fn opened(now: Duration, length: Duration) -> Self {
         let ends_at = now + length;
-        Self { pins_at: ends_at.saturating_sub(length / PINNING_PART), ends_at, ..Self::default() }
+        let mut window = Self { ends_at, length, ..Self::default() };
+        window.pins_at = ends_at.saturating_sub(window.pinning_time());
+        window
     }
 
     /// A handshake that the owner before has begun needs the slot to be in transition when it ends.
     fn keep_open(&mut self, now: Duration) {
-        let tenth = self.pinning_time();
-        self.ends_at = self.ends_at.max(now + tenth);
-        self.pins_at = self.ends_at.saturating_sub(tenth);
+        self.ends_at = self.ends_at.max(now + self.length / GRACE_PART);
     }
 
-    const fn pinning_time(&self) -> Duration {
-        self.ends_at.saturating_sub(self.pins_at)
+    fn pinning_time(&self) -> Duration {
+        self.length / PINNING.1 * PINNING.0
     }
 }
 
@@ -106,7 +111,7 @@ impl Transitions {
     /// Gives the slots new owners. Returns the indices of the slots that are not what they were.
     ///
     /// A slot in transition keeps its first previous owner, for every flow of the owner between has an entry, and its
-    /// window (or a tenth of it, for the handshakes under way); only an owner that no longer `serves` is forgotten, with
+    /// window (or a tenth more, for the handshakes under way); only an owner that no longer `serves` is forgotten, with
     /// its connections. Where the owner has come back to be the first one, it has taken connections without an entry
     /// again: the next change opens a new window.
     pub fn change(
@@ -151,10 +156,10 @@ impl Transitions {
         changed
     }
 
-    /// Moves the windows on: slots in their last tenth begin to pin survivors, and slots whose window is over settle.
+    /// Moves the windows on: slots in the last part of theirs begin to pin survivors, and slots whose window is over settle.
     ///
-    /// `full_at` is when a survivor last found no room for its entry. From then on all have another tenth to show
-    /// themselves, so that no flow is broken.
+    /// `full_at` is when a survivor last found no room for its entry. From then on all have that part once more to
+    /// show themselves, so that no flow is broken.
     pub fn advance(&mut self, now: Duration, full_at: Option<Duration>) -> Vec<u32> {
         let mut changed = Vec::new();
         if self.due_at.is_none_or(|due_at| now < due_at) {
@@ -168,17 +173,17 @@ impl Transitions {
             if !slot.is_in_transition() || now < window.pins_at {
                 continue;
             }
-            let tenth = window.pinning_time();
+            let pinning = window.pinning_time();
             if !slot.pins() {
                 *slot = slot.pinning();
-                window.keep_open(now);
+                window.ends_at = window.ends_at.max(now + pinning);
                 if changed.last() != Some(&index) {
                     changed.push(index);
                 }
             } else if now >= window.ends_at {
                 match full_at {
-                    Some(full_at) if now < full_at + tenth => {
-                        *window = Window { pins_at: full_at, ends_at: full_at + tenth, is_extended: true, ..*window };
+                    Some(full_at) if now < full_at + pinning => {
+                        *window = Window { pins_at: full_at, ends_at: full_at + pinning, is_extended: true, ..*window };
                     }
                     _ if changed.last() == Some(&index) => *slot = Slot::settled(slot.owner()),
                     _ => changed.push(settle(index, slot)),
@@ -304,36 +309,37 @@ mod tests {
     }
 
     #[test]
-    fn a_window_pins_in_its_last_tenth_and_then_ends() {
+    fn a_window_pins_in_its_last_part_and_then_ends() {
         let mut ring = Transitions::settled(&[1]);
-        ring.change(&[2], at(0), at(10), ALL_SERVE);
-        assert!(ring.advance(at(8), None).is_empty());
-        assert_eq!(ring.advance(at(9), None), [0]);
+        ring.change(&[2], at(0), at(9), ALL_SERVE);
+        assert!(ring.advance(at(1) / 2, None).is_empty());
+        assert_eq!(ring.advance(at(1), None), [0]);
         assert!(ring.slots()[0].pins());
         assert_eq!(ring.slots()[0].previous(), BackendId(1));
-        assert_eq!(ring.advance(at(10), None), [0]);
+        assert!(ring.advance(at(8), None).is_empty());
+        assert_eq!(ring.advance(at(9), None), [0]);
         assert_eq!(ring.slots()[0], Slot::settled(BackendId(2)));
     }
 
     #[test]
     fn a_late_caller_does_not_skip_the_pinning() {
         let mut ring = Transitions::settled(&[1]);
-        ring.change(&[2], at(0), at(10), ALL_SERVE);
+        ring.change(&[2], at(0), at(9), ALL_SERVE);
         ring.advance(at(20), None);
-        ring.advance(at(20), None);
+        ring.advance(at(27), None);
         assert!(ring.slots()[0].pins(), "survivors had no chance to be pinned yet");
-        ring.advance(at(21), None);
+        ring.advance(at(28), None);
         assert!(!ring.slots()[0].is_in_transition());
     }
 
     #[test]
-    fn survivors_without_room_have_another_tenth_from_then_on() {
+    fn survivors_without_room_have_that_part_once_more_from_then_on() {
         let mut ring = Transitions::settled(&[1]);
-        ring.change(&[2], at(0), at(20), ALL_SERVE);
-        ring.advance(at(18), None);
-        assert!(ring.advance(at(20), Some(at(19))).is_empty());
-        assert_eq!((ring.slots()[0].pins(), ring.extended(), ring.ends_at()), (true, 1, Some(at(21))));
-        assert_eq!(ring.advance(at(21), Some(at(19))), [0]);
+        ring.change(&[2], at(0), at(18), ALL_SERVE);
+        ring.advance(at(2), None);
+        assert!(ring.advance(at(18), Some(at(17))).is_empty());
+        assert_eq!((ring.slots()[0].pins(), ring.extended(), ring.ends_at()), (true, 1, Some(at(33))));
+        assert_eq!(ring.advance(at(33), Some(at(17))), [0]);
         assert_eq!((ring.slots()[0], ring.extended()), (Slot::settled(BackendId(2)), 0));
     }
 
@@ -353,7 +359,7 @@ mod tests {
     fn a_change_at_the_end_of_a_window_leaves_time_for_handshakes() {
         let mut ring = Transitions::settled(&[1]);
         ring.change(&[2], at(0), at(10), ALL_SERVE);
-        ring.advance(at(9), None);
+        ring.advance(at(10) / 9, None);
         ring.change(&[3], at(10), at(10), ALL_SERVE);
         assert!(ring.advance(at(10), None).is_empty());
         assert_eq!(ring.advance(at(11), None), [0]);

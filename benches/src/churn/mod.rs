@@ -46,7 +46,7 @@ pub struct Options {
     pub backends: BackendCount,
     /// What decides the changes.
     pub seed: u64,
-    /// How long a slot whose owner changed stays in transition. In its last tenth every connection must show itself.
+    /// How long a slot whose owner changed stays in transition. In the last eight ninths of it every connection must show itself.
     pub transition_s: u32,
 }
 
