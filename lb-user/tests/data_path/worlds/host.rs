@@ -14,7 +14,7 @@ use lb_common::{
     recent::{Bucket, bucket_of, buckets_for},
     reset::{self, AnySyn},
     steer::{Forward, steer},
-    tables::{Backend, Encap, FlowEntry, RING_SLOTS, Slot, TokenEntry, TokenKey},
+    tables::{Backend, Encap, Exception, FlowEntry, RING_SLOTS, Slot, Tables as _, TokenEntry, TokenKey},
     wire::ethernet,
 };
 
@@ -74,8 +74,13 @@ impl World for Host {
         self.tables.tokens.iter().map(|(&key, &entry)| (key, entry)).collect()
     }
 
-    fn joined(&self) -> Vec<(FlowHash, FlowEntry)> {
-        self.tables.joined.iter().map(|(&flow, &entry)| (flow, entry)).collect()
+    fn entries(&self, kind: Exception) -> Vec<(FlowHash, FlowEntry)> {
+        let table = match kind {
+            Exception::Joined => &self.tables.joined,
+            Exception::Moved => &self.tables.moved,
+            Exception::Pinned => &self.tables.pinned,
+        };
+        table.iter().map(|(&flow, &entry)| (flow, entry)).collect()
     }
 
     fn memory(&self, memory: Memory) -> Vec<Bucket> {
@@ -104,8 +109,8 @@ impl World for Host {
         self.tables.tokens.insert(key, entry);
     }
 
-    fn write_joined(&mut self, flow: FlowHash, entry: FlowEntry) {
-        self.tables.joined.insert(flow, entry);
+    fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {
+        self.tables.insert_entry(kind, flow, entry).expect("room for a flow");
     }
 }
 

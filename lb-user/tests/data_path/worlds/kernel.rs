@@ -12,9 +12,9 @@ use lb_common::{
     limits,
     reason::Reason,
     recent::{Bucket, bucket_of},
-    tables::{Backend, Counter, FlowEntry, RING_SLOTS, Slot, TokenEntry, TokenKey, counter_index},
+    tables::{Backend, Counter, Exception, FlowEntry, RING_SLOTS, Slot, TokenEntry, TokenKey, counter_index},
 };
-use lb_user::bpf::{ArrayTable, Balancer, PerCpuTable, Sizes};
+use lb_user::bpf::{ArrayTable, Balancer, HashTable, PerCpuTable, Sizes};
 
 /// Room for the longest frame that a test sends, and a tunnel.
 const OUT: usize = 1 << 14;
@@ -110,7 +110,15 @@ impl Kernel {
         }
     }
 
-    fn buckets(&self, memory: Memory) -> &ArrayTable<Bucket> {
+    const fn flows(&mut self, kind: Exception) -> &mut HashTable<FlowHash, FlowEntry> {
+        match kind {
+            Exception::Joined => &mut self.balancer.joined,
+            Exception::Moved => &mut self.balancer.moved,
+            Exception::Pinned => &mut self.balancer.pinned,
+        }
+    }
+
+    const fn buckets(&self, memory: Memory) -> &ArrayTable<Bucket> {
         match memory {
             Memory::Pending => &self.balancer.pending,
             Memory::Embryonic => &self.balancer.embryonic,
@@ -125,6 +133,8 @@ fn sizes(setup: &Setup) -> Sizes {
         pools: u32::try_from(setup.pools.len()).expect("few pools"),
         tokens: limits::TOKENS.min,
         joined_flows: limits::JOINED_FLOWS.min,
+        moved_flows: limits::MOVED_FLOWS.min,
+        pinned_flows: limits::PINNED_FLOWS.min,
         pending_handshakes: limits::PENDING_HANDSHAKES.min,
         embryonic_flows: limits::EMBRYONIC_FLOWS.min,
     }
@@ -171,8 +181,13 @@ impl World for Kernel {
         self.balancer.tokens.entries().collect::<Result<_, _>>().expect("the kernel lists its tokens")
     }
 
-    fn joined(&self) -> Vec<(FlowHash, FlowEntry)> {
-        self.balancer.joined.entries().collect::<Result<_, _>>().expect("the kernel lists its flows")
+    fn entries(&self, kind: Exception) -> Vec<(FlowHash, FlowEntry)> {
+        let table = match kind {
+            Exception::Joined => &self.balancer.joined,
+            Exception::Moved => &self.balancer.moved,
+            Exception::Pinned => &self.balancer.pinned,
+        };
+        table.entries().collect::<Result<_, _>>().expect("the kernel lists its flows")
     }
 
     fn memory(&self, memory: Memory) -> Vec<Bucket> {
@@ -199,7 +214,7 @@ impl World for Kernel {
         self.balancer.tokens.write(key, entry).expect("room for a token");
     }
 
-    fn write_joined(&mut self, flow: FlowHash, entry: FlowEntry) {
-        self.balancer.joined.write(flow, entry).expect("room for a flow");
+    fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {
+        self.flows(kind).write(flow, entry).expect("room for a flow");
     }
 }

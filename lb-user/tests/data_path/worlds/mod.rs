@@ -16,7 +16,7 @@ use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
     reason::Reason,
     recent::{Bucket, Recent},
-    tables::{Backend, FlowEntry, Holder, Slot, TokenEntry, TokenKey},
+    tables::{Backend, Exception, FlowEntry, Holder, Slot, TokenEntry, TokenKey},
     wire::ip::Family,
 };
 use packet::Flow;
@@ -59,14 +59,15 @@ pub(crate) trait World {
     fn send(&mut self, frame: &[u8]) -> Outcome;
 
     fn tokens(&self) -> Vec<(TokenKey, TokenEntry)>;
-    fn joined(&self) -> Vec<(FlowHash, FlowEntry)>;
+    fn entries(&self, kind: Exception) -> Vec<(FlowHash, FlowEntry)>;
     fn memory(&self, memory: Memory) -> Vec<Bucket>;
     fn bucket(&self, memory: Memory, flow: FlowHash) -> Bucket;
 
     fn write_backend(&mut self, id: BackendId, backend: Backend);
     fn write_ring(&mut self, pool: PoolId, ring: &[Slot]);
     fn write_token(&mut self, key: TokenKey, entry: TokenEntry);
-    fn write_joined(&mut self, flow: FlowHash, entry: FlowEntry);
+    /// The kernel's filter learns nothing of it: it fills the table, and steers no packet.
+    fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry);
 }
 
 /// What a balancer remembers of its packets, but for the hour.
@@ -74,6 +75,8 @@ pub(crate) trait World {
 pub(crate) struct State {
     pub(crate) tokens: BTreeMap<(PoolId, Token), [Holder; 2]>,
     pub(crate) joined: BTreeMap<FlowHash, FlowEntry>,
+    pub(crate) moved: BTreeMap<FlowHash, FlowEntry>,
+    pub(crate) pinned: BTreeMap<FlowHash, FlowEntry>,
     pub(crate) pending: Vec<Vec<Recent>>,
     pub(crate) embryonic: Vec<Vec<Recent>>,
 }
@@ -82,10 +85,15 @@ impl State {
     fn of(world: &dyn World) -> Self {
         let timeless = |holder| Holder { since: Tick(0), ..holder };
         let tokens = world.tokens().into_iter();
-        let joined = world.joined().into_iter();
+        let flows = |kind| {
+            let entries = world.entries(kind).into_iter();
+            entries.map(|(flow, entry)| (flow, FlowEntry { seen: Tick(0), ..entry })).collect()
+        };
         Self {
             tokens: tokens.map(|(key, entry)| ((key.pool, key.token), entry.holders.map(timeless))).collect(),
-            joined: joined.map(|(flow, entry)| (flow, FlowEntry { seen: Tick(0), ..entry })).collect(),
+            joined: flows(Exception::Joined),
+            moved: flows(Exception::Moved),
+            pinned: flows(Exception::Pinned),
             pending: timeless_memory(world, Memory::Pending),
             embryonic: timeless_memory(world, Memory::Embryonic),
         }
@@ -99,8 +107,13 @@ impl State {
 }
 
 fn timeless_memory(world: &dyn World, memory: Memory) -> Vec<Vec<Recent>> {
-    let timeless = |&recent| Recent { at: Tick(0), ..recent };
     world.memory(memory).iter().map(|bucket| bucket.entries().map(timeless).collect()).collect()
+}
+
+const fn timeless(recent: &Recent) -> Recent {
+    let mut recent = *recent;
+    recent.at = Tick(0);
+    recent
 }
 
 /// Both worlds, in step.
@@ -135,8 +148,7 @@ impl Worlds {
 
     /// What both remember of a flow for a short time.
     pub(crate) fn recent(&self, memory: Memory, flow: FlowHash) -> Option<Recent> {
-        let of =
-            |world: &dyn World| world.bucket(memory, flow).of(flow).map(|&recent| Recent { at: Tick(0), ..recent });
+        let of = |world: &dyn World| world.bucket(memory, flow).of(flow).map(timeless);
         let recent = of(&self.host);
         assert_eq!(of(&self.kernel), recent, "kernel (left) and host (right) differ over {memory:?}");
         recent
