@@ -3,6 +3,7 @@
 //!
 //! What is right is not theirs to say: tests judge by [`oracle`] and by what the RFCs have written.
 
+pub(crate) mod client;
 pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod mptcp;
@@ -97,6 +98,12 @@ impl State {
             pending: timeless_memory(world, Memory::Pending),
             embryonic: timeless_memory(world, Memory::Embryonic),
         }
+    }
+
+    /// The backends that hold a token of the web pool.
+    pub(crate) fn holders(&self, token: u32) -> Vec<BackendId> {
+        let holders = self.tokens.get(&(setup::WEB, Token::from_wire(token.to_be_bytes())));
+        holders.into_iter().flatten().filter(|holder| holder.is_some()).map(|holder| holder.backend).collect()
     }
 
     /// How many entries the tables of pending handshakes and of embryonic flows hold.
