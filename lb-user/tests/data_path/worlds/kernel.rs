@@ -2,7 +2,7 @@
 //! the counters that it moved.
 
 use super::{
-    Memory, Outcome, Verdict, World,
+    KINDS, Memory, Outcome, Verdict, World, oracle,
     setup::{CLUSTER_KEY, Setup},
 };
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -15,6 +15,7 @@ use lb_common::{
     tables::{Backend, Counter, Exception, FlowEntry, RING_SLOTS, Slot, TokenEntry, TokenKey, counter_index},
 };
 use lb_user::bpf::{ArrayTable, Balancer, HashTable, PerCpuTable, Sizes};
+use std::{collections::BTreeSet, sync::Mutex};
 
 /// Room for the longest frame that a test sends, and a tunnel.
 const OUT: usize = 1 << 14;
@@ -28,19 +29,45 @@ pub(crate) struct Kernel {
     balancer: Balancer,
     counters: Vec<Counter>,
     sent: Vec<Counter>,
+    closing_buckets: BTreeSet<u32>,
+    is_as_set_up: bool,
 }
 
+/// Balancers that a test is done with: to load one and to fill its ring takes a second, to clear it a hundredth of that.
+static IDLE: Mutex<Vec<(Setup, Kernel)>> = Mutex::new(Vec::new());
+
 impl Kernel {
+    /// A balancer of this setup that remembers nothing.
+    ///
     /// # Panics
     /// Without root's privileges, or where the kernel does not take the program.
-    pub(crate) fn new(setup: &Setup) -> Self {
+    pub(crate) fn of(setup: &Setup) -> Self {
+        let mut idle = IDLE.lock().expect("no test fails while it holds this");
+        let place = idle.iter().position(|(of, _)| of == setup);
+        let found = place.map(|place| idle.swap_remove(place).1);
+        drop(idle);
+        let mut kernel = found.unwrap_or_else(|| Self::new(setup));
+        kernel.forget();
+        kernel
+    }
+
+    /// Leaves the balancer to other tests of the same setup.
+    pub(crate) fn leave(self, setup: Setup) {
+        if self.is_as_set_up {
+            IDLE.lock().expect("no test fails while it holds this").push((setup, self));
+        }
+    }
+
+    fn new(setup: &Setup) -> Self {
         let sizes = sizes(setup);
         let balancer = Balancer::load(&sizes).unwrap_or_else(|error| panic!("{error}"));
         let rows = u32::try_from(setup.vips.len()).expect("few VIPs") + 1;
         let watched = |rows: u32| vec![Counter::default(); rows as usize];
         let counters = watched(rows * u32::try_from(Reason::COUNT).expect("few reasons"));
-        let mut kernel = Self { balancer, counters, sent: watched(BACKENDS) };
+        let sent = watched(BACKENDS);
+        let mut kernel = Self { balancer, counters, sent, closing_buckets: BTreeSet::new(), is_as_set_up: true };
         kernel.fill(setup, &sizes);
+        kernel.is_as_set_up = true;
         kernel
     }
 
@@ -62,6 +89,25 @@ impl Kernel {
         }
     }
 
+    fn forget(&mut self) {
+        for (token, _) in self.tokens() {
+            self.balancer.tokens.remove(token).expect("it is there");
+        }
+        for kind in KINDS {
+            for (flow, _) in self.entries(kind) {
+                self.flows(kind).remove(flow).expect("it is there");
+            }
+        }
+        for buckets in [&mut self.balancer.pending, &mut self.balancer.embryonic] {
+            for index in 0..buckets.len() {
+                buckets.write(index, Bucket::default()).expect("within the table");
+            }
+        }
+        for index in std::mem::take(&mut self.closing_buckets) {
+            self.balancer.closing.write(index, Bucket::default()).expect("within the table");
+        }
+    }
+
     /// Sends a frame of which only the first `head` bytes lie in the linear part of the buffer.
     pub(crate) fn send_with_head(&mut self, frame: &[u8], head: usize) -> Outcome {
         let mut context = [0; XDP_MD];
@@ -70,6 +116,9 @@ impl Kernel {
     }
 
     fn run(&mut self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
+        if let Some(flow) = oracle::flow_of(frame) {
+            self.closing_buckets.insert(bucket_of(flow.hash(), self.balancer.closing.len()));
+        }
         let mut bytes = vec![0; OUT];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -201,10 +250,12 @@ impl World for Kernel {
     }
 
     fn write_backend(&mut self, id: BackendId, backend: Backend) {
+        self.is_as_set_up = false;
         self.balancer.backends.write(u32::from(id.0), backend).expect("room for a backend");
     }
 
     fn write_ring(&mut self, PoolId(pool): PoolId, ring: &[Slot]) {
+        self.is_as_set_up = false;
         for (index, &slot) in (u32::from(pool) * RING_SLOTS..).zip(ring) {
             self.balancer.slots.write(index, slot).expect("room for a ring");
         }
