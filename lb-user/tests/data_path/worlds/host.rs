@@ -109,6 +109,10 @@ impl World for Host {
         self.tables.tokens.insert(key, entry);
     }
 
+    fn remove_token(&mut self, key: TokenKey) {
+        self.tables.tokens.remove(&key);
+    }
+
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {
         self.tables.insert_entry(kind, flow, entry).expect("room for a flow");
     }

@@ -265,6 +265,10 @@ impl World for Kernel {
         self.balancer.tokens.write(key, entry).expect("room for a token");
     }
 
+    fn remove_token(&mut self, key: TokenKey) {
+        self.balancer.tokens.remove(key).expect("the kernel takes it out");
+    }
+
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {
         self.flows(kind).write(flow, entry).expect("room for a flow");
     }

@@ -70,6 +70,7 @@ pub(crate) trait World {
     fn write_backend(&mut self, id: BackendId, backend: Backend);
     fn write_ring(&mut self, pool: PoolId, ring: &[Slot]);
     fn write_token(&mut self, key: TokenKey, entry: TokenEntry);
+    fn remove_token(&mut self, key: TokenKey);
     /// The kernel's filter learns nothing of it: it fills the table, and steers no packet.
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry);
 }
@@ -143,8 +144,19 @@ impl Worlds {
 
     /// Sends a frame through both worlds: they agree on all of it, and the bytes are right by [`oracle::judge_bytes`].
     pub(crate) fn send(&mut self, frame: &[u8]) -> Outcome {
+        let by_kernel = self.kernel.send(frame);
+        self.compare(frame, &by_kernel)
+    }
+
+    /// The same with a frame of which the kernel has only the first `head` bytes in one piece.
+    pub(crate) fn send_with_head(&mut self, frame: &[u8], head: usize) -> Outcome {
+        let by_kernel = self.kernel.send_with_head(frame, head);
+        self.compare(frame, &by_kernel)
+    }
+
+    fn compare(&mut self, frame: &[u8], by_kernel: &Outcome) -> Outcome {
         let outcome = self.host.send(frame);
-        assert_eq!(self.kernel.send(frame), outcome, "kernel (left) and host (right) differ over {frame:02x?}");
+        assert_eq!(by_kernel, &outcome, "kernel (left) and host (right) differ over {frame:02x?}");
         oracle::judge_bytes(&self.setup, frame, &outcome);
         self.state = State::of(&self.host);
         assert_eq!(State::of(&self.kernel), self.state, "kernel (left) and host (right) remember different things");
@@ -187,10 +199,14 @@ pub(crate) fn in_both_worlds(test: impl Fn(&mut Worlds, Flow)) {
 
 /// The same over farms of another setup. The flow that the test gets is the client's first.
 pub(crate) fn in_both_worlds_of(setup: &Setup, test: impl Fn(&mut Worlds, Flow)) {
-    for family in [Family::V4, Family::V6] {
-        println!("over {family:?}:");
-        let mut worlds = Worlds::new(setup.clone());
-        test(&mut worlds, Flow::new(family));
-        worlds.end();
-    }
+    over(Family::V4, setup, &test);
+    over(Family::V6, setup, &test);
+}
+
+/// The same over one IP version.
+pub(crate) fn over(family: Family, setup: &Setup, test: impl Fn(&mut Worlds, Flow)) {
+    println!("over {family:?}:");
+    let mut worlds = Worlds::new(setup.clone());
+    test(&mut worlds, Flow::new(family));
+    worlds.end();
 }

@@ -157,6 +157,23 @@ pub(crate) fn with_ipv6_extensions(frame: &[u8], first: u8, extensions: &[u8]) -
     [&frame[..ETHERNET], &header.to_bytes(), extensions, rest].concat()
 }
 
+/// The frame with another type of service or traffic class in its IP header.
+pub(crate) fn with_traffic_class(frame: &[u8], traffic_class: u8) -> Vec<u8> {
+    let packet = &frame[ETHERNET..];
+    let (header, rest) = if packet[0] >> 4 == 4 {
+        let (mut header, rest) = etherparse::Ipv4Header::from_slice(packet).expect("an IPv4 packet");
+        header.dscp = (traffic_class >> 2).try_into().expect("six bits");
+        header.ecn = (traffic_class & 3).try_into().expect("two bits");
+        header.header_checksum = header.calc_header_checksum();
+        (header.to_bytes().to_vec(), rest)
+    } else {
+        let (mut header, rest) = etherparse::Ipv6Header::from_slice(packet).expect("an IPv6 packet");
+        header.traffic_class = traffic_class;
+        (header.to_bytes().to_vec(), rest)
+    };
+    [&frame[..ETHERNET], &header, rest].concat()
+}
+
 /// The frame with VLAN tags of these types, outermost first.
 pub(crate) fn with_tags(frame: &[u8], types: &[u16]) -> Vec<u8> {
     let tags = types.iter().flat_map(|tag| [tag.to_be_bytes(), [0, 42]].concat()).collect::<Vec<u8>>();
