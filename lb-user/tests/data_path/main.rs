@@ -4,4 +4,6 @@
 //! Needs root and a kernel that takes the programs. Nothing is sent: a test run ends with the program's verdict.
 
 mod conformance;
+mod decap;
+mod test_run;
 mod worlds;

@@ -169,6 +169,9 @@ fn case_81_the_headers_of_a_packet_of_several_buffers_are_read_from_its_head() {
             for payload in [100, 3000, 5000, 11_000] {
                 let frame = flow.data(ISN).payload(payload).frame();
                 let headers = frame.len() - payload;
+                // The host knows no head; the kernel reads nothing beyond it.
+                let short = worlds.kernel().send_with_head(&frame, headers - 33);
+                assert_eq!(short.reason, Reason::MalformedTcp);
                 for head in [headers, headers + 1, 256, 1000, 3000] {
                     if head < frame.len() {
                         let outcome = worlds.send_with_head(&frame, head);

@@ -5,7 +5,7 @@ use super::{
     KINDS, Memory, Outcome, Verdict, World, oracle,
     setup::{CLUSTER_KEY, Setup},
 };
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::{
     hash::SipKey,
     ids::{BackendId, FlowHash, PoolId, VipId},
@@ -119,20 +119,10 @@ impl Kernel {
         if let Some(flow) = oracle::flow_of(frame) {
             self.closing_buckets.insert(bucket_of(flow.hash(), self.balancer.closing.len()));
         }
-        let mut bytes = vec![0; OUT];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut bytes),
-            ctx_in: context,
-            ..TestRunOptions::default()
-        };
-        let program = self.balancer.program().expect("it is loaded");
-        let result = program.test_run(options).unwrap_or_else(|error| panic!("a test run: {error:?}"));
-        bytes.truncate(result.data_size_out as usize);
+        let (action, bytes) = test_run(self.balancer.program().expect("it is loaded"), frame, context);
         let (vip, reason, counted) = self.counted_as();
         let backend = self.sent_to(counted);
-        let verdict = verdict(result.return_value);
-        Outcome { vip, reason, backend, verdict, counted_bytes: counted.bytes, bytes }
+        Outcome { vip, reason, backend, verdict: verdict(action), counted_bytes: counted.bytes, bytes }
     }
 
     /// The reason of the last packet: the one counter that moved, by one.
@@ -176,6 +166,20 @@ impl Kernel {
     }
 }
 
+/// Runs a program once: what it answers, and the frame after it.
+pub(crate) fn test_run(program: &mut Xdp, frame: &[u8], context: Option<&[u8]>) -> (u32, Vec<u8>) {
+    let mut bytes = vec![0; OUT];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut bytes),
+        ctx_in: context,
+        ..TestRunOptions::default()
+    };
+    let result = program.test_run(options).unwrap_or_else(|error| panic!("a test run: {error:?}"));
+    bytes.truncate(result.data_size_out as usize);
+    (result.return_value, bytes)
+}
+
 /// The sizes that the host's tables have too.
 fn sizes(setup: &Setup) -> Sizes {
     Sizes {
@@ -189,7 +193,7 @@ fn sizes(setup: &Setup) -> Sizes {
     }
 }
 
-fn verdict(action: u32) -> Verdict {
+pub(crate) fn verdict(action: u32) -> Verdict {
     match action {
         1 => Verdict::Drop,
         2 => Verdict::Pass,

@@ -166,6 +166,11 @@ impl Worlds {
         outcome
     }
 
+    /// The kernel's world alone, for what the host's knows nothing of.
+    pub(crate) const fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
     /// What both remember.
     pub(crate) const fn state(&self) -> &State {
         &self.state
