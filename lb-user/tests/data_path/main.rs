@@ -5,5 +5,6 @@
 
 mod conformance;
 mod decap;
+mod pcaps;
 mod test_run;
 mod worlds;

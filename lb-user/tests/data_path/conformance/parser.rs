@@ -57,7 +57,10 @@ fn case_64_a_length_beyond_the_header_ends_the_walk() {
 
 #[test]
 fn case_65_the_end_of_options_hides_what_follows() {
-    all_see_join(false, &[before_join(&[0]), before_join(&[1, 1, 1, 0]), before_join(&[&TIMESTAMPS[..], &[0]].concat())]);
+    all_see_join(
+        false,
+        &[before_join(&[0]), before_join(&[1, 1, 1, 0]), before_join(&[&TIMESTAMPS[..], &[0]].concat())],
+    );
 }
 
 #[test]

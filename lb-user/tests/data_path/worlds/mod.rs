@@ -192,7 +192,8 @@ impl Worlds {
         assert_eq!(State::of(&self.kernel), self.state, "the change was not the same in both worlds");
     }
 
-    fn end(self) {
+    /// Leaves the kernel's world to another test of the same setup.
+    pub(crate) fn end(self) {
         self.kernel.leave(self.setup);
     }
 }
