@@ -39,13 +39,13 @@ fn learned(lab: &Lab) -> Tokens {
 
 /// A token and its one holder.
 fn connection(entry: &Value) -> (Token, u64) {
-    let digits = entry["key"]["token"]["__0"].as_array().expect("four bytes").iter();
-    let digits = digits.map(|byte| format!("{:02x}", byte.as_u64().expect("a byte"))).collect::<String>();
+    let bytes = entry["key"]["token"]["__0"].as_array().expect("four bytes").iter();
+    let number = bytes.fold(0, |number, byte| number << 8 | byte.as_u64().expect("a byte"));
     let holders = entry["value"]["holders"].as_array().expect("two holders");
     let states = [&holders[0]["state"], &holders[1]["state"]];
     assert_eq!(states, [1, 0], "one open connection holds the token");
     let backend = holders[0]["backend"]["__0"].as_u64().expect("a number");
-    (Token::parse(&digits).expect("hexadecimal"), backend)
+    (Token::parse(&format!("{number:08x}")).expect("hexadecimal"), backend)
 }
 
 /// What the backends' kernels say: the connections that were created, and those that their sockets belong to.

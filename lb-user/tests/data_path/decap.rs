@@ -120,13 +120,13 @@ fn what_the_balancer_sends_comes_out_as_the_client_sent_it() {
     in_both_worlds(|worlds, flow| {
         let first = worlds.connect_at(flow, B1);
         for owner in [B1, B2] {
-            let flow = flow.from_port(50_000).owned_by(owner);
+            let flow = flow.at_port(50_000).owned_by(owner);
             let segments = [
                 flow.capable_syn(ISN),
                 flow.data(ISN),
                 flow.ack(ISN + 1).payload(9000),
                 first.data(ISN),
-                flow.from_second_address().join(ISN, TOKEN),
+                flow.at_second_address().join(ISN, TOKEN),
             ];
             for frame in segments.map(|segment| segment.frame()) {
                 round_trip(worlds, &mut backend.borrow_mut(), &frame);

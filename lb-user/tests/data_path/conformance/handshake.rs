@@ -51,7 +51,7 @@ fn case_02_a_v0_syn_is_routed_and_the_clients_key_is_no_token() {
         assert!(worlds.state().tokens.is_empty());
         worlds.sends(&flow.capable_ack(ISN, V0, CLIENT_KEY, V0_KEY), Reason::Learned, flow.owner());
         assert_eq!(worlds.state().holders(token(V0, CLIENT_KEY)), []);
-        worlds.refuses(&flow.from_port(50_000).join(ISN, token(V0, CLIENT_KEY)), Reason::JoinUnknown);
+        worlds.refuses(&flow.at_port(50_000).join(ISN, token(V0, CLIENT_KEY)), Reason::JoinUnknown);
     });
 }
 
@@ -97,9 +97,9 @@ fn case_06_the_checksum_behind_the_keys_is_no_matter() {
 fn case_07_third_ack_and_first_data_make_one_entry() {
     in_both_worlds(|worlds, flow| {
         worlds.connect(flow, SERVER_KEY);
-        let learned = worlds.state().clone();
+        let learned = worlds.state();
         worlds.sends(&flow.first_data(ISN, SERVER_KEY), Reason::LearnRepeated, flow.owner());
-        assert_eq!(worlds.state(), &learned);
+        assert_eq!(worlds.state(), learned);
     });
 }
 
@@ -107,7 +107,7 @@ fn case_07_third_ack_and_first_data_make_one_entry() {
 fn case_08_copies_of_the_keys_change_nothing() {
     in_both_worlds(|worlds, flow| {
         worlds.connect(flow, SERVER_KEY);
-        let learned = worlds.state().clone();
+        let learned = worlds.state();
         let copy = |sequence| {
             let option = capable_data(CLIENT_KEY, SERVER_KEY);
             flow.ack(sequence).options(&[&TIMESTAMPS[..], &option].concat()).payload(1400)
@@ -115,7 +115,7 @@ fn case_08_copies_of_the_keys_change_nothing() {
         let copies = [flow.third_ack(ISN, SERVER_KEY), copy(ISN + 1), copy(ISN + 1401), copy(ISN + 2801)];
         for segment in copies.iter().chain(&copies) {
             worlds.sends(segment, Reason::LearnRepeated, flow.owner());
-            assert_eq!(worlds.state(), &learned);
+            assert_eq!(worlds.state(), learned);
         }
     });
 }
@@ -205,13 +205,13 @@ fn case_17_keys_without_a_syn_teach_where_the_pool_allows_it() {
 fn case_19_a_token_held_by_another_backend_becomes_ambiguous_and_is_never_taken_over() {
     in_both_worlds(|worlds, flow| {
         let first = worlds.connect_at(flow, B1);
-        let second = flow.from_port(50_000).owned_by(B2);
+        let second = flow.at_port(50_000).owned_by(B2);
         worlds.sends(&second.capable_syn(ISN), Reason::RingNew, B2);
         worlds.sends(&second.third_ack(ISN, SERVER_KEY), Reason::LearnAmbiguous, B2);
         assert_eq!(worlds.state().holders(TOKEN), [B1, B2]);
         worlds.sends(&first.data(ISN), Reason::Ring, B1);
         worlds.sends(&second.data(ISN), Reason::Ring, B2);
-        worlds.refuses(&flow.from_second_address().join(ISN, TOKEN), Reason::JoinAmbiguous);
+        worlds.refuses(&flow.at_second_address().join(ISN, TOKEN), Reason::JoinAmbiguous);
     });
 }
 
@@ -257,7 +257,7 @@ fn case_25_a_reset_in_the_handshake_leaves_no_token() {
 fn case_26_a_new_syn_on_the_flow_of_an_entry_is_decided_anew() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
-        let subflow = flow.from_second_address().owned_by(B2);
+        let subflow = flow.at_second_address().owned_by(B2);
         worlds.join(subflow, B1);
         let successor = 7_000_000;
         worlds.sends(&subflow.plain_syn(successor), Reason::RingNew, B2);
@@ -275,9 +275,9 @@ fn case_26_a_new_syn_on_the_flow_of_an_entry_is_decided_anew() {
 fn case_26_a_join_on_the_flow_of_an_entry_is_decided_anew() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
-        let subflow = flow.from_second_address().owned_by(B2);
+        let subflow = flow.at_second_address().owned_by(B2);
         worlds.join(subflow, B1);
-        let other = flow.from_port(50_000).owned_by(B2);
+        let other = flow.at_port(50_000).owned_by(B2);
         worlds.connect(other, OTHER_KEY);
         let successor = 7_000_000;
         worlds.sends(&subflow.join(successor, token(V1, OTHER_KEY)), Reason::JoinToken, B2);

@@ -23,7 +23,7 @@ const OTHER_KEY: Key = *b"another!";
 /// A connection at B1, and a subflow of it that the ring would send to B2.
 #[track_caller]
 fn connection_and_subflow(worlds: &mut Worlds, flow: Flow) -> (Flow, Flow) {
-    (worlds.connect_at(flow, B1), flow.from_second_address().owned_by(B2))
+    (worlds.connect_at(flow, B1), flow.at_second_address().owned_by(B2))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn case_32_a_join_goes_to_its_tokens_backend_against_the_ring() {
 fn case_32_a_join_that_the_ring_answers_needs_no_entry() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
-        let subflow = flow.from_second_address().owned_by(B1);
+        let subflow = flow.at_second_address().owned_by(B1);
         worlds.sends(&subflow.join(ISN, TOKEN), Reason::JoinToken, B1);
         worlds.sends(&subflow.join_ack(ISN), Reason::Ring, B1);
         assert!(worlds.state().joined.is_empty());
@@ -81,7 +81,7 @@ fn case_34_a_join_sent_again_has_one_entry() {
             assert_eq!(worlds.state().recent_count().1, 1);
         }
         worlds.sends(&subflow.join_ack(ISN), Reason::Joined, B1);
-        let joined = worlds.state().joined.clone();
+        let joined = worlds.state().joined;
         worlds.sends(&subflow.join(ISN, TOKEN), Reason::JoinToken, B1);
         worlds.sends(&subflow.join_ack(ISN), Reason::Flow, B1);
         assert_eq!(worlds.state().joined, joined);
@@ -117,7 +117,7 @@ fn case_35_an_unknown_join_is_reset_where_the_pool_says_so() {
 #[test]
 fn case_36_a_join_succeeds_once_its_token_is_learned() {
     in_both_worlds(|worlds, flow| {
-        let subflow = flow.from_second_address().owned_by(B2);
+        let subflow = flow.at_second_address().owned_by(B2);
         worlds.refuses(&subflow.join(ISN, TOKEN), Reason::JoinUnknown);
         worlds.connect_at(flow, B1);
         worlds.join(subflow, B1);
@@ -130,7 +130,7 @@ fn case_37_where_no_joins_are_known_one_is_a_syn_like_any() {
     in_both_worlds_of(&Setup::farm_with(Ways::OFF, UnknownJoin::DROP), |worlds, flow| {
         worlds.sends(&flow.capable_syn(ISN), Reason::RingNew, flow.owner());
         worlds.sends(&flow.third_ack(ISN, SERVER_KEY), Reason::Ring, flow.owner());
-        let subflow = flow.from_second_address();
+        let subflow = flow.at_second_address();
         worlds.sends(&subflow.join(ISN, TOKEN), Reason::RingNew, subflow.owner());
         worlds.sends(&subflow.join_ack(ISN), Reason::Ring, subflow.owner());
         assert!(worlds.state().tokens.is_empty() && worlds.state().joined.is_empty());
@@ -164,10 +164,10 @@ fn case_41_a_join_over_the_other_ip_version_finds_its_connection() {
 #[test]
 fn case_42_a_join_has_an_entry_of_its_own_even_from_the_first_subflows_port() {
     in_both_worlds(|worlds, flow| {
-        let apart = |flow: &Flow| flow.owner() == B1 && flow.from_second_address().owner() == B2;
-        let first = (40_000..).map(|port| flow.from_port(port)).find(apart).expect("a ninth of all ports");
+        let apart = |flow: &Flow| flow.owner() == B1 && flow.at_second_address().owner() == B2;
+        let first = (40_000..50_000).map(|port| flow.at_port(port)).find(apart).expect("a ninth of all ports");
         worlds.connect(first, SERVER_KEY);
-        let subflow = first.from_second_address();
+        let subflow = first.at_second_address();
         worlds.join(subflow, B1);
         worlds.sends(&subflow.data(ISN), Reason::Flow, B1);
         worlds.sends(&first.data(ISN), Reason::Ring, B1);
@@ -215,7 +215,7 @@ fn case_47_a_join_follows_its_connection_to_a_draining_backend() {
 fn case_47_a_join_for_a_dead_backend_is_dropped() {
     in_both_worlds(|worlds, flow| {
         let (_, subflow) = connection_and_subflow(worlds, flow);
-        let other = flow.from_second_address().from_port(50_000).owned_by(B2);
+        let other = flow.at_second_address().at_port(50_000).owned_by(B2);
         worlds.join(other, B1);
         worlds.change(|world| world.write_backend(B1, tables::Backend::GONE));
         let outcome = worlds.refuses(&subflow.join(ISN, TOKEN), Reason::BackendGone);
@@ -228,9 +228,9 @@ fn case_47_a_join_for_a_dead_backend_is_dropped() {
 fn case_48_a_join_with_an_ambiguous_token_is_dropped_until_one_holder_ends() {
     in_both_worlds(|worlds, flow| {
         let (first, subflow) = connection_and_subflow(worlds, flow);
-        let early = subflow.from_port(45_000).owned_by(B3);
+        let early = subflow.at_port(45_000).owned_by(B3);
         worlds.join(early, B1);
-        let second = flow.from_port(50_000).owned_by(B2);
+        let second = flow.at_port(50_000).owned_by(B2);
         worlds.sends(&second.capable_syn(ISN), Reason::RingNew, B2);
         worlds.sends(&second.third_ack(ISN, SERVER_KEY), Reason::LearnAmbiguous, B2);
 
@@ -259,7 +259,7 @@ fn case_48_a_crowd_of_holders_stays_ambiguous() {
     in_both_worlds(|worlds, flow| {
         let (_, subflow) = connection_and_subflow(worlds, flow);
         for backend in [B2, B3] {
-            let claim = flow.from_port(50_000).owned_by(backend);
+            let claim = flow.at_port(50_000).owned_by(backend);
             worlds.sends(&claim.capable_syn(ISN), Reason::RingNew, backend);
             worlds.sends(&claim.third_ack(ISN, SERVER_KEY), Reason::LearnAmbiguous, backend);
         }
@@ -275,12 +275,12 @@ fn case_48_a_crowd_of_holders_stays_ambiguous() {
 fn case_50_connections_of_both_versions_are_joined_at_one_vip() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
-        let v0 = flow.from_port(50_000).owned_by(B2);
+        let v0 = flow.at_port(50_000).owned_by(B2);
         let syn = v0.syn(ISN).options(&[&SYN_OPTIONS[..], &capable_one_key(V0, CLIENT_KEY)].concat());
         worlds.sends(&syn, Reason::RingNew, B2);
         worlds.sends(&v0.capable_ack(ISN, V0, CLIENT_KEY, OTHER_KEY), Reason::Learned, B2);
 
-        let second = flow.from_second_address().owned_by(B3);
+        let second = flow.at_second_address().owned_by(B3);
         worlds.sends(&second.join(ISN, TOKEN), Reason::JoinToken, B1);
         worlds.sends(&second.join(ISN, token(V0, OTHER_KEY)), Reason::JoinToken, B2);
         worlds.refuses(&second.join(ISN, token(V1, OTHER_KEY)), Reason::JoinUnknown);
@@ -292,13 +292,13 @@ fn case_51_a_flood_of_random_tokens_leaves_no_trace() {
     in_both_worlds(|worlds, flow| {
         let (first, subflow) = connection_and_subflow(worlds, flow);
         worlds.join(subflow, B1);
-        let before = worlds.state().clone();
+        let before = worlds.state();
         for n in 0..300_u16 {
             let random = token(V1, u64::from(n).to_be_bytes());
-            worlds.refuses(&flow.from_second_address().from_port(n).join(u32::from(n), random), Reason::JoinUnknown);
+            worlds.refuses(&flow.at_second_address().at_port(n).join(u32::from(n), random), Reason::JoinUnknown);
         }
-        assert_eq!(worlds.state(), &before);
-        let other = flow.from_port(50_000);
+        assert_eq!(worlds.state(), before);
+        let other = flow.at_port(50_000);
         worlds.sends(&other.plain_syn(ISN), Reason::RingNew, other.owner());
         worlds.sends(&first.data(ISN), Reason::Ring, B1);
         worlds.sends(&subflow.data(ISN), Reason::Flow, B1);
@@ -310,9 +310,9 @@ fn case_51_a_flood_with_a_known_token_fills_only_what_strangers_may_fill() {
     in_both_worlds(|worlds, flow| {
         let (_, subflow) = connection_and_subflow(worlds, flow);
         worlds.join(subflow, B1);
-        let before = worlds.state().clone();
+        let before = worlds.state();
         for n in 1..300_u16 {
-            worlds.sends(&flow.from_second_address().from_port(n).join(u32::from(n), TOKEN), Reason::JoinToken, B1);
+            worlds.sends(&flow.at_second_address().at_port(n).join(u32::from(n), TOKEN), Reason::JoinToken, B1);
         }
         assert_eq!(worlds.state().tokens, before.tokens);
         assert_eq!(worlds.state().joined, before.joined);
@@ -326,7 +326,7 @@ fn case_51_a_flood_with_a_known_token_fills_only_what_strangers_may_fill() {
 fn case_52_a_join_before_the_third_ack_is_unknown() {
     in_both_worlds(|worlds, flow| {
         worlds.sends(&flow.capable_syn(ISN), Reason::RingNew, flow.owner());
-        worlds.refuses(&flow.from_second_address().join(ISN, TOKEN), Reason::JoinUnknown);
+        worlds.refuses(&flow.at_second_address().join(ISN, TOKEN), Reason::JoinUnknown);
         worlds.sends(&flow.third_ack(ISN, SERVER_KEY), Reason::Learned, flow.owner());
     });
 }

@@ -36,7 +36,7 @@ fn case_74_tagged_frames_pass_to_the_host_by_a_reason_of_their_own() {
 fn case_75_behind_ipv4_options_the_tcp_header_is_found() {
     over(Family::V4, &Setup::farm(), |worlds, flow| {
         let first = worlds.connect_at(flow, B1);
-        let subflow = flow.from_second_address().owned_by(B2);
+        let subflow = flow.at_second_address().owned_by(B2);
         for len in (4..=40).step_by(4) {
             let outcome = worlds.send(&with_ipv4_options(&subflow.join(ISN, TOKEN).frame(), len));
             assert_eq!((outcome.reason, outcome.backend), (Reason::JoinToken, Some(B1)), "{len} bytes");
@@ -71,7 +71,7 @@ fn send_behind(worlds: &mut Worlds, frame: &[u8], kinds: &[u8]) -> Reason {
 fn case_77_ipv6_extension_headers_are_walked() {
     over(Family::V6, &Setup::farm(), |worlds, flow| {
         let first = worlds.connect_at(flow, B1);
-        let subflow = flow.from_second_address().owned_by(B2);
+        let subflow = flow.at_second_address().owned_by(B2);
         let all = [HOP_BY_HOP, DESTINATION, ROUTING, FRAGMENT, DESTINATION, DESTINATION];
         let chains = [&[HOP_BY_HOP][..], &[DESTINATION], &[ROUTING], &[FRAGMENT], &[HOP_BY_HOP, FRAGMENT], &all];
         for kinds in chains {
@@ -131,15 +131,12 @@ fn case_80_the_outer_header_has_the_packets_traffic_class_and_its_own_hops() {
                 let outcome = worlds.send(&frame);
                 assert_eq!(outcome.backend, Some(flow.owner()));
                 let outer = &outcome.bytes[ETHERNET..];
-                let (class, hops) = match outer[0] >> 4 {
-                    4 => {
-                        let header = Ipv4Header::from_slice(outer).expect("IPv4").0;
-                        (header.dscp.value() << 2 | header.ecn.value(), header.time_to_live)
-                    }
-                    _ => {
-                        let header = Ipv6Header::from_slice(outer).expect("IPv6").0;
-                        (header.traffic_class, header.hop_limit)
-                    }
+                let (class, hops) = if outer[0] >> 4 == 4 {
+                    let header = Ipv4Header::from_slice(outer).expect("IPv4").0;
+                    (header.dscp.value() << 2 | header.ecn.value(), header.time_to_live)
+                } else {
+                    let header = Ipv6Header::from_slice(outer).expect("IPv6").0;
+                    (header.traffic_class, header.hop_limit)
                 };
                 let expected_hops = if flow.owner() == B3 { 1 } else { 64 };
                 assert_eq!((class, hops), (traffic_class, expected_hops));
@@ -165,7 +162,7 @@ fn case_80_padding_behind_a_short_packet_is_no_part_of_it() {
 fn case_81_the_headers_of_a_packet_of_several_buffers_are_read_from_its_head() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
-        for (flow, backend) in [B1, B2, B3].map(|owner| (flow.from_port(50_000).owned_by(owner), owner)) {
+        for (flow, backend) in [B1, B2, B3].map(|owner| (flow.at_port(50_000).owned_by(owner), owner)) {
             for payload in [100, 3000, 5000, 11_000] {
                 let frame = flow.data(ISN).payload(payload).frame();
                 let headers = frame.len() - payload;

@@ -176,7 +176,7 @@ fn any_options_are_read_alike_in_both_worlds() {
         let worlds = RefCell::new(worlds);
         let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(256) });
         let result = runner.run(&(options(), any::<u16>(), 0..3_usize), |(options, port, payload)| {
-            let flow = flow.from_port(port);
+            let flow = flow.at_port(port);
             let mut worlds = worlds.borrow_mut();
             worlds.send(&flow.syn(ISN).options(&options).frame());
             worlds.send(&flow.ack(ISN + 1).options(&options).payload(payload).frame());

@@ -30,8 +30,8 @@ struct Connection {
 fn connections(worlds: &mut Worlds, flow: Flow, count: u16) -> Vec<Connection> {
     let open = |n| {
         let key: Key = (u64::from(n) + 77).to_be_bytes();
-        let first = flow.from_port(20_000 + n);
-        let subflow = flow.from_second_address().from_port(20_000 + n);
+        let first = flow.at_port(20_000 + n);
+        let subflow = flow.at_second_address().at_port(20_000 + n);
         let connection = Connection { first, subflow, token: token(V1, key), backend: first.owner() };
         worlds.connect(first, key);
         worlds.sends(&subflow.join(ISN, connection.token), Reason::JoinToken, connection.backend);
@@ -48,7 +48,7 @@ fn all_stay(worlds: &mut Worlds, connections: &[Connection]) {
         for flow in [connection.first, connection.subflow] {
             assert_eq!(worlds.send(&flow.data(ISN).frame()).backend, Some(connection.backend));
         }
-        let further = connection.subflow.from_port(connection.first.client.port() + 10_000);
+        let further = connection.subflow.at_port(connection.first.client.port() + 10_000);
         worlds.sends(&further.join(ISN, connection.token), Reason::JoinToken, connection.backend);
         assert_eq!(worlds.state().holders(connection.token), [connection.backend]);
     }
@@ -62,7 +62,7 @@ fn change(worlds: &mut Worlds, slots: &[Slot]) {
 fn case_84_a_flow_that_moves_to_another_balancer_goes_on_where_the_ring_has_it() {
     in_both_worlds(|here, flow| {
         let there = &mut Worlds::new(Setup::farm());
-        for flow in (20_000..20_100).map(|port| flow.from_port(port)) {
+        for flow in (20_000..20_100).map(|port| flow.at_port(port)) {
             let backend = here.send(&flow.capable_syn(ISN).frame()).backend;
             assert_eq!(there.send(&flow.third_ack(ISN, SERVER_KEY).frame()).backend, backend);
             assert_eq!(there.send(&flow.data(ISN).frame()).backend, backend);
@@ -76,11 +76,11 @@ fn case_84_a_joined_subflow_that_moves_breaks_alone() {
     in_both_worlds(|here, flow| {
         let there = &mut Worlds::new(Setup::farm());
         let first = here.connect_at(flow, B1);
-        let subflow = flow.from_second_address().owned_by(B2);
+        let subflow = flow.at_second_address().owned_by(B2);
         here.join(subflow, B1);
-        let before = there.state().clone();
+        let before = there.state();
         there.sends(&subflow.data(ISN), Reason::Ring, B2);
-        assert_eq!(there.state(), &before);
+        assert_eq!(there.state(), before);
         there.sends(&first.data(ISN), Reason::Ring, B1);
         here.sends(&first.data(ISN), Reason::Ring, B1);
         here.sends(&subflow.data(ISN), Reason::Flow, B1);
@@ -98,7 +98,7 @@ fn case_86_what_lives_stays_while_a_backend_leaves_and_comes_back() {
         ring.change(&owners(&[B1, B2]), Duration::ZERO, WINDOW, |_| true);
         change(worlds, ring.slots());
         all_stay(worlds, &old);
-        let new = (50_000..50_060).map(|port| flow.from_port(port)).map(|flow| {
+        let new = (50_000..50_060).map(|port| flow.at_port(port)).map(|flow| {
             let backend = worlds.send(&flow.plain_syn(ISN).frame()).backend.expect("two backends are left");
             assert_ne!(backend, B3, "who leaves takes no new connection");
             assert_eq!(worlds.send(&flow.ack(ISN + 1).frame()).backend, Some(backend));
@@ -129,7 +129,7 @@ fn case_86_survivors_of_a_transition_are_pinned_before_it_ends() {
         assert_eq!(worlds.state().pinned[&flow.hash()].backend, B1);
         change(worlds, &ring_of(&[B2]));
         worlds.sends(&flow.data(ISN), Reason::Flow, B1);
-        let other = flow.from_port(50_000);
+        let other = flow.at_port(50_000);
         worlds.sends(&other.plain_syn(ISN), Reason::RingNew, B2);
         worlds.sends(&other.ack(ISN + 1), Reason::Ring, B2);
     });
@@ -153,13 +153,13 @@ fn case_86_a_dead_backend_takes_nobody_with_it() {
 #[test]
 fn case_90_plain_tcp_leaves_no_trace() {
     in_both_worlds(|worlds, flow| {
-        let before = worlds.state().clone();
-        for flow in (20_000..20_030).map(|port| flow.from_port(port)) {
+        let before = worlds.state();
+        for flow in (20_000..20_030).map(|port| flow.at_port(port)) {
             worlds.sends(&flow.plain_syn(ISN), Reason::RingNew, flow.owner());
             worlds.sends(&flow.ack(ISN + 1), Reason::Ring, flow.owner());
             worlds.sends(&flow.data(ISN), Reason::Ring, flow.owner());
             worlds.sends(&flow.ack(ISN + 500).fin(), Reason::Ring, flow.owner());
-            assert_eq!(worlds.state(), &before);
+            assert_eq!(worlds.state(), before);
         }
     });
 }
@@ -197,11 +197,11 @@ fn a_full_table_of_joined_flows_drops_the_join_and_nothing_else() {
     in_both_worlds(|worlds, flow| {
         let first = worlds.connect_at(flow, B1);
         full(Exception::Joined, worlds);
-        let subflow = flow.from_second_address().owned_by(B2);
+        let subflow = flow.at_second_address().owned_by(B2);
         worlds.sends(&subflow.join(ISN, TOKEN), Reason::JoinToken, B1);
         worlds.refuses(&subflow.join_ack(ISN), Reason::JoinedFull);
         worlds.sends(&first.data(ISN), Reason::Ring, B1);
-        let other = flow.from_second_address().owned_by(B1);
+        let other = flow.at_second_address().owned_by(B1);
         worlds.sends(&other.join(ISN, TOKEN), Reason::JoinToken, B1);
         worlds.sends(&other.join_ack(ISN), Reason::Ring, B1);
     });
@@ -216,7 +216,7 @@ fn full_tables_in_a_transition_break_no_old_connection() {
         full(Exception::Pinned, worlds);
         worlds.sends(&flow.plain_syn(ISN), Reason::RingNew, B2);
         worlds.refuses(&flow.ack(ISN + 1), Reason::MovedFull);
-        let old = flow.from_port(50_000);
+        let old = flow.at_port(50_000);
         worlds.sends(&old.data(ISN), Reason::RingPrevious, B1);
         change(worlds, &moving.iter().map(|slot| slot.pinning()).collect::<Vec<_>>());
         worlds.sends(&old.data(ISN), Reason::PinnedFull, B1);

@@ -17,7 +17,7 @@ use lb_common::{
 #[track_caller]
 fn two_subflows(worlds: &mut Worlds, flow: Flow) -> (Flow, Flow) {
     let first = worlds.connect_at(flow, B1);
-    let joined = flow.from_second_address().owned_by(B2);
+    let joined = flow.at_second_address().owned_by(B2);
     worlds.join(joined, B1);
     (first, joined)
 }
@@ -32,7 +32,7 @@ fn is_noted_as_closing(worlds: &Worlds, flow: Flow) {
 fn case_55_a_reset_of_a_joined_subflow_closes_that_flow_alone() {
     in_both_worlds(|worlds, flow| {
         let (first, joined) = two_subflows(worlds, flow);
-        let tokens = worlds.state().tokens.clone();
+        let tokens = worlds.state().tokens;
         worlds.sends(&joined.ack(ISN + 500).rst(), Reason::Flow, B1);
         assert_eq!(worlds.state().joined[&joined.hash()].state, FlowEntry::OPEN | FlowEntry::CLOSED);
         assert_eq!(worlds.state().tokens, tokens);
@@ -49,7 +49,7 @@ fn case_55_a_reset_of_the_first_subflow_leaves_the_token_to_the_others() {
         is_noted_as_closing(worlds, first);
         assert_eq!(worlds.state().holders(TOKEN), [B1]);
         worlds.sends(&joined.data(ISN), Reason::Flow, B1);
-        let further = joined.from_port(50_000).owned_by(B2);
+        let further = joined.at_port(50_000).owned_by(B2);
         worlds.join(further, B1);
     });
 }
@@ -70,11 +70,11 @@ fn case_56_a_fast_close_is_forwarded_and_ends_no_token_here() {
 fn case_56_a_fast_close_on_a_strange_flow_ends_nothing() {
     in_both_worlds(|worlds, flow| {
         two_subflows(worlds, flow);
-        let before = worlds.state().clone();
-        let stranger = flow.from_port(50_000);
+        let before = worlds.state();
+        let stranger = flow.at_port(50_000);
         let options = [&TIMESTAMPS[..], &fastclose(SERVER_KEY)].concat();
         worlds.sends(&stranger.ack(ISN).rst().options(&options), Reason::Ring, stranger.owner());
-        assert_eq!(worlds.state(), &before);
+        assert_eq!(worlds.state(), before);
     });
 }
 

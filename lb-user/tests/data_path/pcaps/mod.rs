@@ -10,7 +10,7 @@ use crate::worlds::{
 };
 use capture::{NAMES, Seen, frames, from_client, seen_by_tshark};
 use lb_common::{
-    ids::BackendId,
+    ids::{BackendId, Token},
     mptcp::{Options, Version},
     packet::Packet as _,
     reason::Reason,
@@ -169,7 +169,7 @@ fn the_options_are_what_tshark_reads() {
                 }
             }
             if let (Some(join), Some(len)) = (options.join, seen.option(MP_JOIN)) {
-                let named = join.token(&frame.as_slice(), &tcp).map(|token| token.number());
+                let named = join.token(&frame.as_slice(), &tcp).map(Token::number);
                 assert_eq!(named, seen.token, "{place}");
                 assert_eq!((named.is_some(), join.confirms()), (len == 12, len == 24), "{place}");
             }
@@ -184,7 +184,7 @@ fn joins_name_the_tokens_of_the_servers_keys() {
     for name in NAMES {
         let seen = seen_by_tshark(name);
         let tokens = seen.iter().filter_map(|seen| seen.keys).map(|(_, server)| token(V1, server.to_be_bytes()));
-        let tokens = BTreeSet::from_iter(tokens);
+        let tokens: BTreeSet<_> = tokens.collect();
         let named: BTreeSet<_> = seen.iter().filter_map(|seen| seen.token).collect();
         assert_eq!(named, tokens, "{name}");
     }

@@ -47,10 +47,6 @@ impl Host {
 }
 
 impl World for Host {
-    fn name(&self) -> &'static str {
-        "host"
-    }
-
     fn send(&mut self, frame: &[u8]) -> Outcome {
         let decision = steer(&frame, &mut self.tables);
         let vip = decision.vip;

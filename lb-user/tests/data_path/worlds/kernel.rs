@@ -141,8 +141,8 @@ impl Kernel {
         let moved = moved(&self.balancer.sent, &mut self.sent);
         match moved[..] {
             [] => None,
-            [(index, counter)] => {
-                assert_eq!(counter, counted, "the backend's counter and the VIP's differ");
+            [(index, moved)] => {
+                assert_eq!(moved, counted, "the backend's counter and the VIP's differ");
                 Some(BackendId(u16::try_from(index).expect("a small id")))
             }
             _ => panic!("a packet was sent to more than one backend: {moved:?}"),
@@ -222,10 +222,6 @@ fn moved(table: &PerCpuTable<Counter>, known: &mut [Counter]) -> Vec<(usize, Cou
 }
 
 impl World for Kernel {
-    fn name(&self) -> &'static str {
-        "kernel"
-    }
-
     fn send(&mut self, frame: &[u8]) -> Outcome {
         self.run(frame, None)
     }

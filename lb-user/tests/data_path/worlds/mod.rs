@@ -59,7 +59,6 @@ const KINDS: [Exception; 3] = [Exception::Joined, Exception::Moved, Exception::P
 
 /// A balancer with all of its tables open to view.
 pub(crate) trait World {
-    fn name(&self) -> &'static str;
     fn send(&mut self, frame: &[u8]) -> Outcome;
 
     fn tokens(&self) -> Vec<(TokenKey, TokenEntry)>;
@@ -88,17 +87,11 @@ pub(crate) struct State {
 
 impl State {
     fn of(world: &dyn World) -> Self {
-        let timeless = |holder| Holder { since: Tick(0), ..holder };
-        let tokens = world.tokens().into_iter();
-        let flows = |kind| {
-            let entries = world.entries(kind).into_iter();
-            entries.map(|(flow, entry)| (flow, FlowEntry { seen: Tick(0), ..entry })).collect()
-        };
         Self {
-            tokens: tokens.map(|(key, entry)| ((key.pool, key.token), entry.holders.map(timeless))).collect(),
-            joined: flows(Exception::Joined),
-            moved: flows(Exception::Moved),
-            pinned: flows(Exception::Pinned),
+            tokens: tokens(world),
+            joined: flows(world, Exception::Joined),
+            moved: flows(world, Exception::Moved),
+            pinned: flows(world, Exception::Pinned),
             pending: timeless_memory(world, Memory::Pending),
             embryonic: timeless_memory(world, Memory::Embryonic),
         }
@@ -117,6 +110,17 @@ impl State {
     }
 }
 
+fn tokens(world: &dyn World) -> BTreeMap<(PoolId, Token), [Holder; 2]> {
+    let timeless = |holder| Holder { since: Tick(0), ..holder };
+    let tokens = world.tokens().into_iter();
+    tokens.map(|(key, entry)| ((key.pool, key.token), entry.holders.map(timeless))).collect()
+}
+
+fn flows(world: &dyn World, kind: Exception) -> BTreeMap<FlowHash, FlowEntry> {
+    let entries = world.entries(kind).into_iter();
+    entries.map(|(flow, entry)| (flow, FlowEntry { seen: Tick(0), ..entry })).collect()
+}
+
 fn timeless_memory(world: &dyn World, memory: Memory) -> Vec<Vec<Recent>> {
     world.memory(memory).iter().map(|bucket| bucket.entries().map(timeless).collect()).collect()
 }
@@ -132,14 +136,12 @@ pub(crate) struct Worlds {
     setup: Setup,
     host: Host,
     kernel: Kernel,
-    state: State,
 }
 
 impl Worlds {
     pub(crate) fn new(setup: Setup) -> Self {
         let (host, kernel) = (Host::new(&setup), Kernel::of(&setup));
-        let state = State::of(&host);
-        Self { setup, host, kernel, state }
+        Self { setup, host, kernel }
     }
 
     /// Sends a frame through both worlds: they agree on all of it, and the bytes are right by [`oracle::judge_bytes`].
@@ -158,12 +160,21 @@ impl Worlds {
         let outcome = self.host.send(frame);
         assert_eq!(by_kernel, &outcome, "kernel (left) and host (right) differ over {frame:02x?}");
         oracle::judge_bytes(&self.setup, frame, &outcome);
-        self.state = State::of(&self.host);
-        assert_eq!(State::of(&self.kernel), self.state, "kernel (left) and host (right) remember different things");
+        self.agree_on_tables();
         if let Some(flow) = oracle::flow_of(frame) {
-            self.recent(Memory::Closing, flow.hash());
+            for memory in [Memory::Pending, Memory::Embryonic, Memory::Closing] {
+                self.recent(memory, flow.hash());
+            }
         }
         outcome
+    }
+
+    fn agree_on_tables(&self) {
+        let (kernel, host) = (&self.kernel, &self.host);
+        assert_eq!(tokens(kernel), tokens(host), "kernel (left) and host (right) know other tokens");
+        for kind in KINDS {
+            assert_eq!(flows(kernel, kind), flows(host, kind), "kernel (left) and host (right): flows {kind:?}");
+        }
     }
 
     /// The kernel's world alone, for what the host's knows nothing of.
@@ -171,9 +182,11 @@ impl Worlds {
         &mut self.kernel
     }
 
-    /// What both remember.
-    pub(crate) const fn state(&self) -> &State {
-        &self.state
+    /// What both remember, of all flows.
+    pub(crate) fn state(&self) -> State {
+        let state = State::of(&self.host);
+        assert_eq!(State::of(&self.kernel), state, "kernel (left) and host (right) remember different things");
+        state
     }
 
     /// What both remember of a flow for a short time.
@@ -188,12 +201,12 @@ impl Worlds {
     pub(crate) fn change(&mut self, change: impl Fn(&mut dyn World)) {
         change(&mut self.host);
         change(&mut self.kernel);
-        self.state = State::of(&self.host);
-        assert_eq!(State::of(&self.kernel), self.state, "the change was not the same in both worlds");
+        self.agree_on_tables();
     }
 
-    /// Leaves the kernel's world to another test of the same setup.
+    /// Both agree to the last; the kernel's world is left to another test of the same setup.
     pub(crate) fn end(self) {
+        self.state();
         self.kernel.leave(self.setup);
     }
 }
