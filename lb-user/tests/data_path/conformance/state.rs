@@ -61,20 +61,21 @@ fn change(worlds: &mut Worlds, slots: &[Slot]) {
 #[test]
 fn case_84_a_flow_that_moves_to_another_balancer_goes_on_where_the_ring_has_it() {
     in_both_worlds(|here, flow| {
-        let there = &mut Worlds::new(Setup::farm());
+        let mut there = Worlds::new(Setup::farm());
         for flow in (20_000..20_100).map(|port| flow.at_port(port)) {
             let backend = here.send(&flow.capable_syn(ISN).frame()).backend;
             assert_eq!(there.send(&flow.third_ack(ISN, SERVER_KEY).frame()).backend, backend);
             assert_eq!(there.send(&flow.data(ISN).frame()).backend, backend);
             assert_eq!(here.send(&flow.data(ISN).frame()).backend, backend);
         }
+        there.end();
     });
 }
 
 #[test]
 fn case_84_a_joined_subflow_that_moves_breaks_alone() {
     in_both_worlds(|here, flow| {
-        let there = &mut Worlds::new(Setup::farm());
+        let mut there = Worlds::new(Setup::farm());
         let first = here.connect_at(flow, B1);
         let subflow = flow.at_second_address().owned_by(B2);
         here.join(subflow, B1);
@@ -84,6 +85,7 @@ fn case_84_a_joined_subflow_that_moves_breaks_alone() {
         there.sends(&first.data(ISN), Reason::Ring, B1);
         here.sends(&first.data(ISN), Reason::Ring, B1);
         here.sends(&subflow.data(ISN), Reason::Flow, B1);
+        there.end();
     });
 }
 

@@ -2,7 +2,7 @@
 
 use crate::worlds::{oracle, packet::Flow};
 use pcap_file::pcap::PcapReader;
-use std::{collections::BTreeMap, fs::File, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, process::Command, sync::LazyLock};
 
 /// All there are.
 pub(super) const NAMES: [&str; 8] = [
@@ -76,7 +76,13 @@ const FIELDS: [&str; 12] = [
 ];
 
 /// What tshark says of every frame of a capture.
-pub(super) fn seen_by_tshark(name: &str) -> Vec<Seen> {
+pub(super) fn seen_by_tshark(name: &str) -> &'static [Seen] {
+    static SEEN: LazyLock<BTreeMap<&str, Vec<Seen>>> =
+        LazyLock::new(|| NAMES.into_iter().map(|name| (name, ask_tshark(name))).collect());
+    &SEEN[name]
+}
+
+fn ask_tshark(name: &str) -> Vec<Seen> {
     let mut tshark = Command::new("tshark");
     tshark.arg("-r").arg(path(name)).args(["-T", "fields", "-E", "separator=;"]);
     let output = tshark.args(FIELDS.iter().flat_map(|field| ["-e", field])).output();

@@ -38,7 +38,7 @@ fn setup() -> Setup {
 
 /// A client's packet, and what was decided for it.
 struct Decision {
-    seen: Seen,
+    seen: &'static Seen,
     reason: Reason,
     backend: BackendId,
     /// Whom the ring names.
@@ -106,7 +106,7 @@ fn every_packet_goes_where_its_connection_lives_by_tsharks_word() {
     for name in NAMES {
         let mut judge = Judge::default();
         for Decision { seen, reason, backend, owner } in replay(name) {
-            assert_eq!(judge.expect(&seen, owner), (reason, backend), "{name}: {seen:?}");
+            assert_eq!(judge.expect(seen, owner), (reason, backend), "{name}: {seen:?}");
         }
         assert!(!judge.taught.is_empty(), "{name} has a connection");
     }

@@ -30,11 +30,12 @@ pub(crate) struct Kernel {
     counters: Vec<Counter>,
     sent: Vec<Counter>,
     closing_buckets: BTreeSet<u32>,
-    is_as_set_up: bool,
+    /// The slots of all rings, as they were written.
+    slots: Vec<Slot>,
 }
 
-/// Balancers that a test is done with: to load one and to fill its ring takes a second, to clear it a hundredth of that.
-static IDLE: Mutex<Vec<(Setup, Kernel)>> = Mutex::new(Vec::new());
+/// Balancers that a test is done with: to load one and to fill its rings takes a second, to set it up anew a hundredth.
+static IDLE: Mutex<Vec<Kernel>> = Mutex::new(Vec::new());
 
 impl Kernel {
     /// A balancer of this setup that remembers nothing.
@@ -43,37 +44,38 @@ impl Kernel {
     /// Without root's privileges, or where the kernel does not take the program.
     pub(crate) fn of(setup: &Setup) -> Self {
         let mut idle = IDLE.lock().expect("no test fails while it holds this");
-        let place = idle.iter().position(|(of, _)| of == setup);
-        let found = place.map(|place| idle.swap_remove(place).1);
+        let place = idle.iter().position(|kernel| kernel.fits(setup));
+        let found = place.map(|place| idle.swap_remove(place));
         drop(idle);
         let mut kernel = found.unwrap_or_else(|| Self::new(setup));
         kernel.forget();
+        kernel.fill(setup);
         kernel
     }
 
-    /// Leaves the balancer to other tests of the same setup.
-    pub(crate) fn leave(self, setup: Setup) {
-        if self.is_as_set_up {
-            IDLE.lock().expect("no test fails while it holds this").push((setup, self));
-        }
+    /// Leaves the balancer to other tests.
+    pub(crate) fn leave(self) {
+        IDLE.lock().expect("no test fails while it holds this").push(self);
+    }
+
+    fn fits(&self, setup: &Setup) -> bool {
+        self.slots.len() == setup.pools.len() * RING_SLOTS as usize && self.counters.len() == watched(setup).len()
     }
 
     fn new(setup: &Setup) -> Self {
-        let sizes = sizes(setup);
-        let balancer = Balancer::load(&sizes).unwrap_or_else(|error| panic!("{error}"));
-        let rows = u32::try_from(setup.vips.len()).expect("few VIPs") + 1;
-        let watched = |rows: u32| vec![Counter::default(); rows as usize];
-        let counters = watched(rows * u32::try_from(Reason::COUNT).expect("few reasons"));
-        let sent = watched(BACKENDS);
-        let mut kernel = Self { balancer, counters, sent, closing_buckets: BTreeSet::new(), is_as_set_up: true };
-        kernel.fill(setup, &sizes);
-        kernel.is_as_set_up = true;
-        kernel
+        let balancer = Balancer::load(&sizes(setup)).unwrap_or_else(|error| panic!("{error}"));
+        Self {
+            balancer,
+            counters: watched(setup),
+            sent: vec![Counter::default(); BACKENDS as usize],
+            closing_buckets: BTreeSet::new(),
+            slots: vec![Slot::default(); setup.pools.len() * RING_SLOTS as usize],
+        }
     }
 
-    fn fill(&mut self, setup: &Setup, sizes: &Sizes) {
+    fn fill(&mut self, setup: &Setup) {
         let balancer = &mut self.balancer;
-        balancer.globals.write(0, sizes.globals(SipKey::from_bytes(CLUSTER_KEY))).expect("one element");
+        balancer.globals.write(0, sizes(setup).globals(SipKey::from_bytes(CLUSTER_KEY))).expect("one element");
         let (services, addresses) = setup.rules();
         for (index, service) in (0..).zip(services) {
             balancer.services.write(index, service).expect("room for a rule");
@@ -90,6 +92,10 @@ impl Kernel {
     }
 
     fn forget(&mut self) {
+        for entry in self.balancer.addresses.entries().collect::<Vec<_>>() {
+            let (address, _) = entry.expect("the kernel lists its addresses");
+            self.balancer.addresses.remove(address).expect("it is there");
+        }
         for (token, _) in self.tokens() {
             self.balancer.tokens.remove(token).expect("it is there");
         }
@@ -164,6 +170,11 @@ impl Kernel {
             Memory::Closing => &self.balancer.closing,
         }
     }
+}
+
+/// The counters of a setup, none of which has moved: a row for each VIP and one for packets of none.
+fn watched(setup: &Setup) -> Vec<Counter> {
+    vec![Counter::default(); (setup.vips.len() + 1) * Reason::COUNT]
 }
 
 /// Runs a program once: what it answers, and the frame after it.
@@ -250,14 +261,16 @@ impl World for Kernel {
     }
 
     fn write_backend(&mut self, id: BackendId, backend: Backend) {
-        self.is_as_set_up = false;
         self.balancer.backends.write(u32::from(id.0), backend).expect("room for a backend");
     }
 
     fn write_ring(&mut self, PoolId(pool): PoolId, ring: &[Slot]) {
-        self.is_as_set_up = false;
-        for (index, &slot) in (u32::from(pool) * RING_SLOTS..).zip(ring) {
-            self.balancer.slots.write(index, slot).expect("room for a ring");
+        let first = usize::from(pool) * RING_SLOTS as usize;
+        for (index, (known, &slot)) in (first..).zip(self.slots[first..].iter_mut().zip(ring)) {
+            if *known != slot {
+                self.balancer.slots.write(u32::try_from(index).expect("few pools"), slot).expect("room for a ring");
+                *known = slot;
+            }
         }
     }
 

@@ -204,10 +204,10 @@ impl Worlds {
         self.agree_on_tables();
     }
 
-    /// Both agree to the last; the kernel's world is left to another test of the same setup.
+    /// Both agree to the last; the kernel's world is left to another test.
     pub(crate) fn end(self) {
         self.state();
-        self.kernel.leave(self.setup);
+        self.kernel.leave();
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) enum Path {
 }
 
 /// A backend; all its addresses follow from its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Backend {
     pub(crate) id: BackendId,
     pub(crate) path: Path,
@@ -48,7 +48,7 @@ pub(crate) struct Backend {
 }
 
 /// A pool, and who owns which slot of its ring.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pool {
     pub(crate) ways: Ways,
     pub(crate) unknown_join: UnknownJoin,
@@ -56,7 +56,7 @@ pub(crate) struct Pool {
 }
 
 /// A VIP; its id is its place in the list, counted from 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Vip {
     pub(crate) address: IpAddr,
     pub(crate) ports: RangeInclusive<u16>,
@@ -64,7 +64,7 @@ pub(crate) struct Vip {
 }
 
 /// Everything that a balancer is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) backends: Vec<Backend>,
     pub(crate) pools: Vec<Pool>,
