@@ -12,13 +12,13 @@ use crate::{
 
 #[inline(always)]
 pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival) -> Choice {
+    if arrival.service.ways.has(Ways::LEARN) && arrival.tcp.closes() {
+        note_closing(tables, arrival);
+    }
     if tables.may_have_entry(arrival.flow)
         && let Some(choice) = choose_by_entry(tables, arrival)
     {
         return choice;
-    }
-    if arrival.service.ways.has(Ways::LEARN) && arrival.tcp.closes() {
-        note_closing(tables, arrival);
     }
     let slot = slot_of(tables, arrival);
     let options = handshake_options(packet, arrival);

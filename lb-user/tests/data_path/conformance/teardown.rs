@@ -6,11 +6,11 @@ use crate::worlds::{
     in_both_worlds,
     mptcp::{DSS, SERVER_KEY, TCPRST, TIMESTAMPS, TOKEN, fastclose},
     packet::Flow,
-    setup::{B1, B2},
+    setup::{B1, B2, WEB, ring_of},
 };
 use lb_common::{
     reason::Reason,
-    tables::{FlowEntry, state},
+    tables::{FlowEntry, Slot, state},
 };
 
 /// A connection at B1 and a joined subflow of it that only its entry keeps there.
@@ -103,5 +103,18 @@ fn case_60_fins_are_forwarded_and_the_token_outlives_them() {
         assert_eq!(worlds.state().holders(TOKEN), [B1]);
         worlds.sends(&first.ack(ISN + 501), Reason::Ring, B1);
         worlds.sends(&joined.ack(ISN + 501), Reason::Flow, B1);
+    });
+}
+
+#[test]
+fn case_60_the_end_of_a_first_subflow_with_an_entry_is_noted_too() {
+    in_both_worlds(|worlds, flow| {
+        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner, B1)).collect();
+        worlds.change(|world| world.write_ring(WEB, &moving));
+        worlds.sends(&flow.capable_syn(ISN), Reason::RingNew, B2);
+        worlds.sends(&flow.third_ack(ISN, SERVER_KEY), Reason::Learned, B2);
+        assert_eq!(worlds.state().moved[&flow.hash()].backend, B2);
+        worlds.sends(&flow.ack(ISN + 500).fin(), Reason::Flow, B2);
+        is_noted_as_closing(worlds, flow);
     });
 }
