@@ -9,11 +9,11 @@ use crate::worlds::{
         capable_data_checksum, capable_one_key, capable_syn, token,
     },
     packet::{Flow, Segment},
-    setup::{B1, B2, Setup},
+    setup::{B1, B2, Setup, WEB, ring_of},
 };
 use lb_common::{
     reason::Reason,
-    tables::{UnknownJoin, Ways},
+    tables::{Slot, UnknownJoin, Ways},
 };
 
 /// A key of a v0 server in a capture, and its token, which the `MP_JOIN` there names.
@@ -299,6 +299,24 @@ fn case_27_a_syn_with_fast_open_teaches_only_by_its_third_ack() {
         worlds.sends(&flow.third_ack(ISN + 1000, SERVER_KEY), Reason::Learned, flow.owner());
         assert_eq!(worlds.state().holders(TOKEN), [flow.owner()]);
     });
+}
+
+/// Whether the server takes the data of the SYN or not: the client's next packet says which.
+#[test]
+fn case_27_fast_open_in_a_transition_stays_with_the_new_owner() {
+    for taken in [1000, 0] {
+        in_both_worlds(|worlds, flow| {
+            let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner, B1)).collect();
+            worlds.change(|world| world.write_ring(WEB, &moving));
+            worlds.sends(&flow.capable_syn(ISN).payload(1000), Reason::RingNew, B2);
+            worlds.sends(&flow.ack(ISN + 501 + taken), Reason::RingPrevious, B1);
+            worlds.sends(&flow.ack(ISN + 1 + taken), Reason::Moved, B2);
+            worlds.sends(&flow.ack(ISN + 5000), Reason::Flow, B2);
+            // The SYN once more, late: it is this connection's.
+            worlds.sends(&flow.capable_syn(ISN).payload(1000), Reason::Flow, B2);
+            worlds.sends(&flow.data(ISN), Reason::Flow, B2);
+        });
+    }
 }
 
 #[test]
