@@ -7,4 +7,5 @@ mod join;
 mod layers;
 mod parser;
 mod state;
+mod sweep;
 mod teardown;

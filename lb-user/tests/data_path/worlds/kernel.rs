@@ -3,18 +3,23 @@
 
 use super::{
     KINDS, Memory, Outcome, Verdict, World, oracle,
+    packet::Flow,
     setup::{CLUSTER_KEY, Setup},
 };
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::{
     hash::SipKey,
-    ids::{BackendId, FlowHash, PoolId, VipId},
+    ids::{BackendId, FlowHash, PoolId, Tick, VipId},
     limits,
     reason::Reason,
     recent::{Bucket, bucket_of},
     tables::{Backend, Counter, Exception, FlowEntry, RING_SLOTS, Slot, TokenEntry, TokenKey, counter_index},
+    wire::ip::Family,
 };
-use lb_user::bpf::{ArrayTable, Balancer, HashTable, PerCpuTable, Sizes};
+use lb_user::{
+    bpf::{ArrayTable, Balancer, HashTable, PerCpuTable, Sizes},
+    sweep::Sweeper,
+};
 use std::{collections::BTreeSet, sync::Mutex};
 
 /// Room for the longest frame that a test sends, and a tunnel.
@@ -60,6 +65,15 @@ impl Kernel {
 
     fn fits(&self, setup: &Setup) -> bool {
         self.slots.len() == setup.pools.len() * RING_SLOTS as usize && self.counters.len() == watched(setup).len()
+    }
+
+    /// A balancer of its own, to which things happen that happen to no host.
+    pub(crate) fn alone(test: impl Fn(&mut Self, Flow)) {
+        for family in [Family::V4, Family::V6] {
+            let mut kernel = Self::of(&Setup::farm());
+            test(&mut kernel, Flow::new(family));
+            kernel.leave();
+        }
     }
 
     fn new(setup: &Setup) -> Self {
@@ -119,6 +133,16 @@ impl Kernel {
         let mut context = [0; XDP_MD];
         context[DATA_END..DATA_END + 4].copy_from_slice(&u32::try_from(head).expect("a short head").to_ne_bytes());
         self.run(frame, Some(&context))
+    }
+
+    /// Does what the controller does every few seconds, as if so many seconds had passed since the flow closed.
+    ///
+    /// # Panics
+    /// If no packet has closed the flow.
+    pub(crate) fn sweep_after(&mut self, seconds: u64, closed: FlowHash, sweeper: &mut Sweeper) {
+        let sign = *self.bucket(Memory::Closing, closed).of(closed).expect("a closing sign");
+        let passed = Tick::from_nanos(seconds * 1_000_000_000);
+        sweeper.sweep(&mut self.balancer, Tick(sign.at.0 + passed.0)).expect("the kernel lets it");
     }
 
     fn run(&mut self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
