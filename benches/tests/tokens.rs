@@ -25,8 +25,8 @@ fn json(lab: &Lab, program: &str, args: &[&str]) -> Value {
     serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{program} {args:?}: {error}"))
 }
 
-/// The connections in the token table of the program that is on the balancer's interface.
-fn learned(lab: &Lab) -> Tokens {
+/// The token table of the program that is on the balancer's interface.
+fn table(lab: &Lab) -> Vec<Value> {
     let link = json(lab, "ip", &["-json", "-details", "link", "show", "dev", INTERFACE]);
     let program = link[0]["xdp"]["prog"]["id"].to_string();
     let program = json(lab, "bpftool", &["--json", "prog", "show", "id", &program]);
@@ -34,18 +34,27 @@ fn learned(lab: &Lab) -> Tokens {
     let is_tokens = |map: &String| json(lab, "bpftool", &["--json", "map", "show", "id", map])["name"] == "weir_tokens";
     let map = maps.into_iter().find(is_tokens).expect("a table of tokens");
     let dump = json(lab, "bpftool", &["--json", "map", "dump", "id", &map]);
-    dump.as_array().expect("a list of entries").iter().map(|entry| connection(&entry["formatted"])).collect()
+    dump.as_array().expect("a list").iter().map(|entry| entry["formatted"].clone()).collect()
+}
+
+/// The token of an entry, as a number.
+fn number(entry: &Value) -> u64 {
+    let bytes = entry["key"]["token"]["__0"].as_array().expect("four bytes").iter();
+    bytes.fold(0, |number, byte| number << 8 | byte.as_u64().expect("a byte"))
+}
+
+/// The connections that Weir has learned of.
+fn learned(lab: &Lab) -> Tokens {
+    table(lab).iter().map(connection).collect()
 }
 
 /// A token and its one holder.
 fn connection(entry: &Value) -> (Token, u64) {
-    let bytes = entry["key"]["token"]["__0"].as_array().expect("four bytes").iter();
-    let number = bytes.fold(0, |number, byte| number << 8 | byte.as_u64().expect("a byte"));
     let holders = entry["value"]["holders"].as_array().expect("two holders");
     let states = [&holders[0]["state"], &holders[1]["state"]];
     assert_eq!(states, [1, 0], "one open connection holds the token");
     let backend = holders[0]["backend"]["__0"].as_u64().expect("a number");
-    (Token::parse(&format!("{number:08x}")).expect("hexadecimal"), backend)
+    (Token::parse(&format!("{:08x}", number(entry))).expect("hexadecimal"), backend)
 }
 
 /// What the backends' kernels say: the connections that were created, and those that their sockets belong to.
@@ -82,6 +91,25 @@ fn learned_tokens_are_those_of_the_backends_kernels() {
     assert_eq!(open.len(), CONNECTIONS, "every connection speaks MPTCP");
     assert!(created == open, "`ip mptcp monitor` and `ss` disagree");
     assert!(learned(&lab) == open, "Weir learned other tokens than the kernels gave out, or put them elsewhere");
+}
+
+#[test]
+fn case_88_no_token_and_no_client_is_in_the_metrics_or_the_log() {
+    let lab = Lab::builder().build().expect("a lab");
+    let weir = Weir::start(&lab, &WeirConfig::for_lab(&lab, Join::Learn)).expect("weir runs");
+    let open = open_all(&lab);
+    let metrics = format!("{:?}", weir.metrics().expect("the metrics page"));
+    assert!(metrics.contains("\"learned\""), "the page is of this run: {metrics}");
+    let said = weir.log() + &metrics;
+    let entries = table(&lab);
+    assert_eq!(entries.len(), CONNECTIONS);
+    for token in entries.iter().map(number) {
+        let written = [format!("{token:08x}"), format!("{token:08X}"), token.to_string()];
+        assert!(!written.iter().any(|word| said.contains(word)), "a token is told");
+    }
+    for connection in open {
+        assert!(!said.contains(&connection.client.ip().to_string()), "a client is told: {said}");
+    }
 }
 
 #[test]

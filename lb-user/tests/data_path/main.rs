@@ -5,6 +5,7 @@
 
 mod conformance;
 mod decap;
+mod mangled;
 mod pcaps;
 mod test_run;
 mod worlds;
