@@ -134,6 +134,14 @@ fn each_packet_has_its_reason() {
     }
 }
 
+#[test]
+fn case_89_a_server_that_answers_with_syn_cookies_makes_no_difference() {
+    let begin = |name| replay(name).into_iter().map(|decision| decision.reason).take(4).collect::<Vec<_>>();
+    let handshakes = [Reason::RingNew, Reason::Learned, Reason::LearnRepeated, Reason::JoinToken];
+    assert_eq!(begin("lab_syncookies2_kernelclient"), handshakes);
+    assert_eq!(begin("lab_v1_join_2paths"), handshakes);
+}
+
 /// A frame's TCP header, and the MPTCP options in it.
 fn options_of(frame: &[u8]) -> (Tcp, Options) {
     let link = ethernet::parse(&frame).expect("an Ethernet header");
