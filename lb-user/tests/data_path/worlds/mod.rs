@@ -177,11 +177,6 @@ impl Worlds {
         }
     }
 
-    /// The kernel's world alone, for what the host's knows nothing of.
-    pub(crate) const fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
-    }
-
     /// What both remember, of all flows.
     pub(crate) fn state(&self) -> State {
         let state = State::of(&self.host);
