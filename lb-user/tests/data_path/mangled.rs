@@ -82,7 +82,8 @@ fn mangled_frames_are_decided_alike_in_both_worlds() {
         frames.push(behind);
 
         let worlds = RefCell::new(worlds);
-        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(1500) });
+        let mut runner =
+            TestRunner::new(Config { failure_persistence: None, max_shrink_iters: 200, ..Config::with_cases(1500) });
         let result = runner.run(&(any::<Index>(), changes()), |(frame, changes)| {
             let frame = mangle(frame.get(&frames).clone(), &changes);
             worlds.borrow_mut().send(&frame);

@@ -174,7 +174,8 @@ fn any_options_are_read_alike_in_both_worlds() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
         let worlds = RefCell::new(worlds);
-        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(256) });
+        let mut runner =
+            TestRunner::new(Config { failure_persistence: None, max_shrink_iters: 200, ..Config::with_cases(256) });
         let result = runner.run(&(options(), any::<u16>(), 0..3_usize), |(options, port, payload)| {
             let flow = flow.at_port(port);
             let mut worlds = worlds.borrow_mut();
