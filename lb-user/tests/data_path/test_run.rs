@@ -22,7 +22,7 @@ use lb_common::{
 type Case = (&'static str, Vec<u8>, Verdict, Reason, Option<BackendId>);
 
 /// Sends the frames of a table through both worlds.
-fn run(worlds: &mut Worlds, cases: Vec<Case>) {
+fn run(worlds: &mut Worlds, cases: impl IntoIterator<Item = Case>) {
     for (name, frame, verdict, reason, backend) in cases {
         println!("{name}:");
         let outcome = worlds.send(&frame);
@@ -78,32 +78,24 @@ fn frames_that_are_for_no_vip_pass() {
     in_both_worlds(|worlds, flow| {
         let (syn, ip) = (flow.plain_syn(ISN).frame(), ip_len(flow));
         let (below, above) = (flow.to_port(PORTS.start() - 1), flow.to_port(PORTS.end() + 1));
-        let other = elsewhere(flow);
-        run(
-            worlds,
-            vec![
-                ("another ethertype", with(syn.clone(), 13, 0x06), Pass, Reason::NotIp, None),
-                ("an Ethernet header alone", cut(&syn, ETHERNET), Pass, Reason::Truncated, None),
-                ("a byte of IP", cut(&syn, ETHERNET + 1), Pass, Reason::Truncated, None),
-                ("a byte below the IP header", cut(&syn, ETHERNET + ip - 1), Pass, Reason::Truncated, None),
-                ("another address", other.plain_syn(ISN).frame(), Pass, Reason::NotVip, None),
-                (
-                    "another address, no segment",
-                    cut(&other.data(ISN).frame(), ETHERNET + ip),
-                    Pass,
-                    Reason::NotVip,
-                    None,
-                ),
-                ("another address, of no version", with(other.data(ISN).frame(), 14, 0), Pass, Reason::NotVip, None),
-                ("another address, tagged", with_tags(&other.data(ISN).frame(), &[0x8100]), Pass, Reason::NotVip, None),
-                ("the VIP, tagged", with_tags(&syn, &[0x8100]), Pass, Reason::Tagged, None),
-                ("the VIP, tagged twice", with_tags(&syn, &[0x88a8, 0x8100]), Pass, Reason::Tagged, None),
-                ("a tag that is cut short", cut(&with_tags(&syn, &[0x8100]), 17), Pass, Reason::Truncated, None),
-                ("a port below the VIP's", below.plain_syn(ISN).frame(), Pass, Reason::NoService, None),
-                ("a port above the VIP's", above.plain_syn(ISN).frame(), Pass, Reason::NoService, None),
-                ("UDP", udp(flow), Pass, Reason::NoService, None),
-            ],
-        );
+        let far = elsewhere(flow).data(ISN).frame();
+        let cases = [
+            ("another ethertype", with(syn.clone(), 13, 0x06), Pass, Reason::NotIp, None),
+            ("an Ethernet header alone", cut(&syn, ETHERNET), Pass, Reason::Truncated, None),
+            ("a byte of IP", cut(&syn, ETHERNET + 1), Pass, Reason::Truncated, None),
+            ("a byte below the IP header", cut(&syn, ETHERNET + ip - 1), Pass, Reason::Truncated, None),
+            ("another address", far.clone(), Pass, Reason::NotVip, None),
+            ("another address alone", cut(&far, ETHERNET + ip), Pass, Reason::NotVip, None),
+            ("another address, of no version", with(far.clone(), ETHERNET, 0), Pass, Reason::NotVip, None),
+            ("another address, tagged", with_tags(&far, &[0x8100]), Pass, Reason::NotVip, None),
+            ("the VIP, tagged", with_tags(&syn, &[0x8100]), Pass, Reason::Tagged, None),
+            ("the VIP, tagged twice", with_tags(&syn, &[0x88a8, 0x8100]), Pass, Reason::Tagged, None),
+            ("a tag that is cut short", cut(&with_tags(&syn, &[0x8100]), 17), Pass, Reason::Truncated, None),
+            ("a port below the VIP's", below.plain_syn(ISN).frame(), Pass, Reason::NoService, None),
+            ("a port above the VIP's", above.plain_syn(ISN).frame(), Pass, Reason::NoService, None),
+            ("UDP", udp(flow), Pass, Reason::NoService, None),
+        ];
+        run(worlds, cases);
     });
 }
 
@@ -112,20 +104,18 @@ fn frames_that_contradict_themselves_are_dropped() {
     in_both_worlds(|worlds, flow| {
         let (syn, ip) = (flow.plain_syn(ISN).frame(), ip_len(flow));
         let tcp = ETHERNET + ip;
-        run(
-            worlds,
-            vec![
-                ("of no IP version", with(syn.clone(), ETHERNET, 0x55), Drop, Reason::MalformedIp, None),
-                ("an IP header alone", cut(&syn, tcp), Drop, Reason::MalformedIp, None),
-                ("a byte less than IP says", cut(&syn, syn.len() - 1), Drop, Reason::MalformedIp, None),
-                ("no segment", with_segment_of(flow, &syn, 0), Drop, Reason::MalformedTcp, None),
-                ("a byte below the TCP header", with_segment_of(flow, &syn, 19), Drop, Reason::MalformedTcp, None),
-                ("a TCP header without its options", with_segment_of(flow, &syn, 20), Drop, Reason::MalformedTcp, None),
-                ("a byte below the TCP options", with_segment_of(flow, &syn, 39), Drop, Reason::MalformedTcp, None),
-                ("a data offset of 4", with(syn.clone(), tcp + 12, 0x40), Drop, Reason::MalformedTcp, None),
-                ("a data offset beyond the packet", with(syn, tcp + 12, 0xb0), Drop, Reason::MalformedTcp, None),
-            ],
-        );
+        let cases = [
+            ("of no IP version", with(syn.clone(), ETHERNET, 0x55), Drop, Reason::MalformedIp, None),
+            ("an IP header alone", cut(&syn, tcp), Drop, Reason::MalformedIp, None),
+            ("a byte less than IP says", cut(&syn, syn.len() - 1), Drop, Reason::MalformedIp, None),
+            ("no segment", with_segment_of(flow, &syn, 0), Drop, Reason::MalformedTcp, None),
+            ("a byte below the TCP header", with_segment_of(flow, &syn, 19), Drop, Reason::MalformedTcp, None),
+            ("a TCP header without its options", with_segment_of(flow, &syn, 20), Drop, Reason::MalformedTcp, None),
+            ("a byte below the TCP options", with_segment_of(flow, &syn, 39), Drop, Reason::MalformedTcp, None),
+            ("a data offset of 4", with(syn.clone(), tcp + 12, 0x40), Drop, Reason::MalformedTcp, None),
+            ("a data offset beyond the packet", with(syn, tcp + 12, 0xb0), Drop, Reason::MalformedTcp, None),
+        ];
+        run(worlds, cases);
     });
 }
 
@@ -134,18 +124,16 @@ fn ipv4_headers_out_of_form_are_dropped() {
     over(Family::V4, &Setup::farm(), |worlds, flow| {
         let syn = flow.plain_syn(ISN).frame();
         let fragment = |high, low| with(with(syn.clone(), ETHERNET + 6, high), ETHERNET + 7, low);
-        run(
-            worlds,
-            vec![
-                ("a header of 4 words", with(syn.clone(), ETHERNET, 0x44), Drop, Reason::MalformedIp, None),
-                ("a length below the header's", with(syn.clone(), ETHERNET + 3, 19), Drop, Reason::MalformedIp, None),
-                ("a header beyond its length", with(syn.clone(), ETHERNET, 0x4f), Drop, Reason::MalformedTcp, None),
-                ("a first fragment", fragment(0x20, 0), Drop, Reason::Fragment, None),
-                ("a later fragment", fragment(0x20, 1), Drop, Reason::Fragment, None),
-                ("a last fragment", fragment(0, 185), Drop, Reason::Fragment, None),
-                ("not to be fragmented", fragment(0x40, 0), expected(flow).0, Reason::RingNew, Some(flow.owner())),
-            ],
-        );
+        let cases = [
+            ("a header of 4 words", with(syn.clone(), ETHERNET, 0x44), Drop, Reason::MalformedIp, None),
+            ("a length below the header's", with(syn.clone(), ETHERNET + 3, 19), Drop, Reason::MalformedIp, None),
+            ("a header that takes it all", with(syn.clone(), ETHERNET, 0x4f), Drop, Reason::MalformedTcp, None),
+            ("a first fragment", fragment(0x20, 0), Drop, Reason::Fragment, None),
+            ("a later fragment", fragment(0x20, 1), Drop, Reason::Fragment, None),
+            ("a last fragment", fragment(0, 185), Drop, Reason::Fragment, None),
+            ("not to be fragmented", fragment(0x40, 0), expected(flow).0, Reason::RingNew, Some(flow.owner())),
+        ];
+        run(worlds, cases);
     });
 }
 
@@ -155,30 +143,18 @@ fn ipv6_extension_headers_that_are_cut_short_are_dropped() {
         let syn = flow.plain_syn(ISN).frame();
         let one = with_ipv6_extensions(&syn, 60, &[6, 0, 1, 4, 0, 0, 0, 0]);
         let alone = |len: usize| with_segment_of(flow, &one, len);
-        run(
-            worlds,
-            vec![
-                ("one", one.clone(), expected(flow).0, Reason::RingNew, Some(flow.owner())),
-                ("nothing where one should be", alone(0), Drop, Reason::MalformedIp, None),
-                ("a byte below its first word", alone(3), Drop, Reason::MalformedIp, None),
-                ("a byte below all of it", alone(7), Drop, Reason::MalformedIp, None),
-                ("one and no segment", alone(8), Drop, Reason::MalformedTcp, None),
-                (
-                    "seven",
-                    with_ipv6_extensions(&syn, 60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(7)),
-                    Drop,
-                    Reason::ExtensionsTooDeep,
-                    None,
-                ),
-                (
-                    "no next header",
-                    with_ipv6_extensions(&syn, 60, &[59, 0, 1, 4, 0, 0, 0, 0]),
-                    Pass,
-                    Reason::NoService,
-                    None,
-                ),
-            ],
-        );
+        let seven = with_ipv6_extensions(&syn, 60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(7));
+        let nothing = with_ipv6_extensions(&syn, 60, &[59, 0, 1, 4, 0, 0, 0, 0]);
+        let cases = [
+            ("one", one.clone(), expected(flow).0, Reason::RingNew, Some(flow.owner())),
+            ("nothing where one should be", alone(0), Drop, Reason::MalformedIp, None),
+            ("a byte below its first word", alone(3), Drop, Reason::MalformedIp, None),
+            ("a byte below all of it", alone(7), Drop, Reason::MalformedIp, None),
+            ("one and no segment", alone(8), Drop, Reason::MalformedTcp, None),
+            ("seven", seven, Drop, Reason::ExtensionsTooDeep, None),
+            ("no next header", nothing, Pass, Reason::NoService, None),
+        ];
+        run(worlds, cases);
     });
 }
 
@@ -211,25 +187,17 @@ fn every_kind_of_path_takes_both_ip_versions() {
         let data = |flow: Flow| flow.data(ISN).frame();
         let mut both = in_v4.syn(ISN);
         both.tcp.rst = true;
-        run(
-            worlds,
-            vec![
-                ("a SYN in IPv4", syn(in_v4), Transmit, Reason::RingNew, Some(B1)),
-                ("a SYN in IPv6", syn(in_v6), Redirect, Reason::RingNew, Some(B2)),
-                ("a SYN by MAC address", syn(l2), Transmit, Reason::RingNew, Some(B3)),
-                ("data in IPv4", data(in_v4), Transmit, Reason::Ring, Some(B1)),
-                ("data in IPv6", data(in_v6), Redirect, Reason::Ring, Some(B2)),
-                ("data by MAC address", data(l2), Transmit, Reason::Ring, Some(B3)),
-                ("SYN and RST", both.frame(), Transmit, Reason::Ring, Some(B1)),
-                (
-                    "the VIP's last port",
-                    syn(in_v4.to_port(*PORTS.end()).owned_by(B2)),
-                    Redirect,
-                    Reason::RingNew,
-                    Some(B2),
-                ),
-            ],
-        );
+        let cases = [
+            ("a SYN in IPv4", syn(in_v4), Transmit, Reason::RingNew, Some(B1)),
+            ("a SYN in IPv6", syn(in_v6), Redirect, Reason::RingNew, Some(B2)),
+            ("a SYN by MAC address", syn(l2), Transmit, Reason::RingNew, Some(B3)),
+            ("data in IPv4", data(in_v4), Transmit, Reason::Ring, Some(B1)),
+            ("data in IPv6", data(in_v6), Redirect, Reason::Ring, Some(B2)),
+            ("data by MAC address", data(l2), Transmit, Reason::Ring, Some(B3)),
+            ("SYN and RST", both.frame(), Transmit, Reason::Ring, Some(B1)),
+            ("the VIP's last port", syn(in_v4.to_port(*PORTS.end()).owned_by(B2)), Redirect, Reason::RingNew, Some(B2)),
+        ];
+        run(worlds, cases);
     });
 }
 
@@ -264,14 +232,12 @@ fn what_is_too_big_for_the_path_is_dropped() {
             let room = 1500 - tunnel - ip_len(flow) - 20;
             let packet = |payload| flow.ack(ISN + 1).payload(payload).frame();
             let (verdict, backend) = expected(flow);
-            run(
-                worlds,
-                vec![
-                    ("the longest", packet(room), verdict, Reason::Ring, backend),
-                    ("a byte more", packet(room + 1), Drop, Reason::TooBig, None),
-                    ("far more", packet(9000), Drop, Reason::TooBig, None),
-                ],
-            );
+            let cases = [
+                ("the longest", packet(room), verdict, Reason::Ring, backend),
+                ("a byte more", packet(room + 1), Drop, Reason::TooBig, None),
+                ("far more", packet(9000), Drop, Reason::TooBig, None),
+            ];
+            run(worlds, cases);
         }
     });
 }
@@ -281,14 +247,12 @@ fn without_a_backend_a_packet_is_dropped() {
     let mut setup = Setup::farm();
     setup.pools[0].ring = ring_of(&[BackendId::NONE]);
     in_both_worlds_of(&setup, |worlds, flow| {
-        run(
-            worlds,
-            vec![
-                ("a SYN for an empty pool", flow.plain_syn(ISN).frame(), Drop, Reason::NoBackend, None),
-                ("data for an empty pool", flow.data(ISN).frame(), Drop, Reason::NoBackend, None),
-                ("keys for an empty pool", flow.third_ack(ISN, [7; 8]).frame(), Drop, Reason::NoBackend, None),
-            ],
-        );
+        let cases = [
+            ("a SYN for an empty pool", flow.plain_syn(ISN).frame(), Drop, Reason::NoBackend, None),
+            ("data for an empty pool", flow.data(ISN).frame(), Drop, Reason::NoBackend, None),
+            ("keys for an empty pool", flow.third_ack(ISN, [7; 8]).frame(), Drop, Reason::NoBackend, None),
+        ];
+        run(worlds, cases);
         assert!(worlds.state().tokens.is_empty());
     });
 }
@@ -298,14 +262,12 @@ fn a_backend_that_is_gone_gets_nothing() {
     in_both_worlds(|worlds, flow| {
         let (gone, stays) = (flow.owned_by(B1), flow.owned_by(B2));
         worlds.change(|world| world.write_backend(B1, tables::Backend::GONE));
-        run(
-            worlds,
-            vec![
-                ("a SYN", gone.plain_syn(ISN).frame(), Drop, Reason::BackendGone, None),
-                ("data", gone.data(ISN).frame(), Drop, Reason::BackendGone, None),
-                ("another's SYN", stays.plain_syn(ISN).frame(), Redirect, Reason::RingNew, Some(B2)),
-            ],
-        );
+        let cases = [
+            ("a SYN", gone.plain_syn(ISN).frame(), Drop, Reason::BackendGone, None),
+            ("data", gone.data(ISN).frame(), Drop, Reason::BackendGone, None),
+            ("another's SYN", stays.plain_syn(ISN).frame(), Redirect, Reason::RingNew, Some(B2)),
+        ];
+        run(worlds, cases);
         worlds.change(|world| world.write_ring(WEB, &ring_of(&[BackendId(15)])));
         let outcome = worlds.send(&stays.plain_syn(ISN).frame());
         assert_eq!((outcome.verdict, outcome.reason), (Drop, Reason::BackendGone), "an id of no backend");
@@ -318,21 +280,19 @@ fn an_unknown_join_is_answered_by_a_reset() {
     in_both_worlds_of(&Setup::farm_with(Ways::LEARN, UnknownJoin::RESET), |worlds, flow| {
         let reset = |frame| ("an unknown join", frame, Transmit, Reason::JoinUnknownReset, None);
         let join = |isn| flow.join(isn, TOKEN);
-        run(
-            worlds,
-            vec![
-                reset(join(ISN).frame()),
-                reset(join(u32::MAX).frame()),
-                reset(join(u32::MAX).payload(2).frame()),
-                reset(join(0).hops(1).payload(1300).frame()),
-                ("another SYN", flow.plain_syn(ISN).frame(), expected(flow).0, Reason::RingNew, Some(flow.owner())),
-            ],
-        );
+        let cases = [
+            reset(join(ISN).frame()),
+            reset(join(u32::MAX).frame()),
+            reset(join(u32::MAX).payload(2).frame()),
+            reset(join(0).hops(1).payload(1300).frame()),
+            ("another SYN", flow.plain_syn(ISN).frame(), expected(flow).0, Reason::RingNew, Some(flow.owner())),
+        ];
+        run(worlds, cases);
         let behind = if flow.vip.is_ipv4() {
             crate::worlds::packet::with_ipv4_options(&join(ISN).frame(), 40)
         } else {
             with_ipv6_extensions(&join(ISN).frame(), 60, &[6, 0, 1, 4, 0, 0, 0, 0])
         };
-        run(worlds, vec![reset(behind)]);
+        run(worlds, [reset(behind)]);
     });
 }
