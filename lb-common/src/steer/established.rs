@@ -83,12 +83,7 @@ fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> C
 /// Makes the entry that a SYN asked for, where the ring does not answer: for a joined subflow (RFC 8684, 3.2: its ACK
 /// carries `MP_JOIN` until the server has acknowledged it) or a connection that began in a slot in transition.
 #[inline(always)]
-fn confirm<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &mut T,
-    arrival: &Arrival,
-    slot: Slot,
-) -> Option<Choice> {
+fn confirm<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival, slot: Slot) -> Option<Choice> {
     let embryo = *confirmed_embryo(tables, arrival)?;
     let joins = embryo.kind() == state::JOINING;
     if !slot.answers_for(embryo.backend) {

@@ -32,7 +32,7 @@ impl Backend {
     fn new() -> Self {
         let mut decapsulator = Decapsulator::load().unwrap_or_else(|error| panic!("{error}"));
         for balancer in [IpAddr::from(BALANCER_V4), BALANCER_V6.into()] {
-            decapsulator.accept(balancer).expect("room for a balancer");
+            decapsulator.accept(balancer.into(), 6080).expect("room for a balancer");
         }
         let mut backend = Self { decapsulator, counts: BTreeMap::new() };
         backend.counts = backend.read_counts();

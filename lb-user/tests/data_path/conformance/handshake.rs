@@ -306,7 +306,7 @@ fn case_27_a_syn_with_fast_open_teaches_only_by_its_third_ack() {
 fn case_27_fast_open_in_a_transition_stays_with_the_new_owner() {
     for taken in [1000, 0] {
         in_both_worlds(|worlds, flow| {
-            let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner, B1)).collect();
+            let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner(), B1)).collect();
             worlds.change(|world| world.write_ring(WEB, &moving));
             worlds.sends(&flow.capable_syn(ISN).payload(1000), Reason::RingNew, B2);
             worlds.sends(&flow.ack(ISN + 501 + taken), Reason::RingPrevious, B1);

@@ -204,7 +204,7 @@ fn case_47_a_join_follows_its_connection_to_a_draining_backend() {
     in_both_worlds(|worlds, flow| {
         let (first, subflow) = connection_and_subflow(worlds, flow);
         let without_b1 = ring_of(&[B2, B3]).into_iter();
-        let drained: Vec<_> = without_b1.map(|slot| tables::Slot::in_transition(slot.owner, B1)).collect();
+        let drained: Vec<_> = without_b1.map(|slot| tables::Slot::in_transition(slot.owner(), B1)).collect();
         worlds.change(|world| world.write_ring(WEB, &drained));
         worlds.sends(&first.data(ISN), Reason::RingPrevious, B1);
         worlds.sends(&subflow.join(ISN, TOKEN), Reason::JoinToken, B1);

@@ -21,12 +21,12 @@ const DOT1Q: u16 = 0x8100;
 const DOT1AD: u16 = 0x88a8;
 
 #[test]
-fn case_74_tagged_frames_pass_to_the_host_by_a_reason_of_their_own() {
+fn case_74_tagged_frames_are_steered_like_others() {
     in_both_worlds(|worlds, flow| {
         let frame = flow.plain_syn(ISN).frame();
         for tags in [&[DOT1Q][..], &[DOT1AD], &[DOT1AD, DOT1Q], &[DOT1Q, DOT1Q]] {
             let outcome = worlds.send(&with_tags(&frame, tags));
-            assert_eq!((outcome.reason, outcome.verdict), (Reason::Tagged, Verdict::Pass), "{tags:x?}");
+            assert_eq!((outcome.reason, outcome.backend), (Reason::RingNew, Some(flow.owner())), "{tags:x?}");
         }
         let outcome = worlds.send(&with_tags(&frame, &[DOT1Q; 3]));
         assert_eq!((outcome.reason, outcome.verdict), (Reason::NotIp, Verdict::Pass));
@@ -96,7 +96,7 @@ fn case_77_what_cannot_be_walked_is_dropped() {
             let [high, low] = offset_and_more.to_be_bytes();
             let fragment = [TCP, 0, high, low, 0, 0, 0, 7];
             let outcome = worlds.send(&with_ipv6_extensions(&frame, FRAGMENT, &fragment));
-            assert_eq!((outcome.reason, outcome.verdict), (Reason::Fragment, Verdict::Drop), "{offset_and_more}");
+            assert_eq!((outcome.reason, outcome.verdict), (Reason::TcpFragment, Verdict::Drop), "{offset_and_more}");
         }
     });
 }

@@ -94,7 +94,7 @@ fn case_86_what_lives_stays_while_a_backend_leaves_and_comes_back() {
     const WINDOW: Duration = Duration::from_secs(100);
     in_both_worlds(|worlds, flow| {
         let old = connections(worlds, flow, 60);
-        let owners = |backends| ring_of(backends).iter().map(|slot| slot.owner.0).collect::<Vec<_>>();
+        let owners = |backends| ring_of(backends).iter().map(|slot| slot.owner().0).collect::<Vec<_>>();
         let mut ring = Transitions::settled(&owners(&[B1, B2, B3]));
 
         ring.change(&owners(&[B1, B2]), Duration::ZERO, WINDOW, |_| true);
@@ -123,7 +123,7 @@ fn case_86_survivors_of_a_transition_are_pinned_before_it_ends() {
     in_both_worlds(|worlds, flow| {
         let flow = flow.owned_by(B1);
         worlds.sends(&flow.plain_syn(ISN), Reason::RingNew, B1);
-        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner, B1)).collect();
+        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner(), B1)).collect();
         change(worlds, &moving);
         worlds.sends(&flow.ack(ISN + 1), Reason::RingPrevious, B1);
         change(worlds, &moving.iter().map(|slot| slot.pinning()).collect::<Vec<_>>());
@@ -212,7 +212,7 @@ fn a_full_table_of_joined_flows_drops_the_join_and_nothing_else() {
 #[test]
 fn full_tables_in_a_transition_break_no_old_connection() {
     in_both_worlds(|worlds, flow| {
-        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner, B1)).collect();
+        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner(), B1)).collect();
         change(worlds, &moving);
         full(Exception::Moved, worlds);
         full(Exception::Pinned, worlds);

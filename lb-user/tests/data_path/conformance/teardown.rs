@@ -109,7 +109,7 @@ fn case_60_fins_are_forwarded_and_the_token_outlives_them() {
 #[test]
 fn case_60_the_end_of_a_first_subflow_with_an_entry_is_noted_too() {
     in_both_worlds(|worlds, flow| {
-        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner, B1)).collect();
+        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner(), B1)).collect();
         worlds.change(|world| world.write_ring(WEB, &moving));
         worlds.sends(&flow.capable_syn(ISN), Reason::RingNew, B2);
         worlds.sends(&flow.third_ack(ISN, SERVER_KEY), Reason::Learned, B2);

@@ -94,9 +94,7 @@ impl Kernel {
         for (index, service) in (0..).zip(services) {
             balancer.services.write(index, service).expect("room for a rule");
         }
-        for (address, run) in addresses {
-            balancer.addresses.write(address, run).expect("room for an address");
-        }
+        balancer.write_addresses(&addresses, &[]).expect("room for the addresses");
         for backend in &setup.backends {
             self.write_backend(backend.id, backend.entry());
         }
@@ -106,10 +104,6 @@ impl Kernel {
     }
 
     fn forget(&mut self) {
-        for entry in self.balancer.addresses.entries().collect::<Vec<_>>() {
-            let (address, _) = entry.expect("the kernel lists its addresses");
-            self.balancer.addresses.remove(address).expect("it is there");
-        }
         for (token, _) in self.tokens() {
             self.balancer.tokens.remove(token).expect("it is there");
         }
@@ -225,6 +219,10 @@ fn sizes(setup: &Setup) -> Sizes {
         pinned_flows: limits::PINNED_FLOWS.min,
         pending_handshakes: limits::PENDING_HANDSHAKES.min,
         embryonic_flows: limits::EMBRYONIC_FLOWS.min,
+        datagram_flows: limits::DATAGRAM_FLOWS.min,
+        fragmented_datagrams: limits::FRAGMENTED_DATAGRAMS.min,
+        entries_per_network: limits::ENTRIES_PER_NETWORK.default,
+        icmp_errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
     }
 }
 
@@ -288,14 +286,12 @@ impl World for Kernel {
         self.balancer.backends.write(u32::from(id.0), backend).expect("room for a backend");
     }
 
-    fn write_ring(&mut self, PoolId(pool): PoolId, ring: &[Slot]) {
-        let first = usize::from(pool) * RING_SLOTS as usize;
-        for (index, (known, &slot)) in (first..).zip(self.slots[first..].iter_mut().zip(ring)) {
-            if *known != slot {
-                self.balancer.slots.write(u32::try_from(index).expect("few pools"), slot).expect("room for a ring");
-                *known = slot;
-            }
-        }
+    fn write_ring(&mut self, pool: PoolId, ring: &[Slot]) {
+        let known = &mut self.slots[usize::from(pool.0) * RING_SLOTS as usize..][..ring.len()];
+        let changed: Vec<u32> =
+            (0..).zip(known.iter().zip(ring)).filter(|(_, (a, b))| a != b).map(|(i, _)| i).collect();
+        self.balancer.rings.write(pool, ring, &changed).expect("room for a ring");
+        known.copy_from_slice(ring);
     }
 
     fn write_token(&mut self, key: TokenKey, entry: TokenEntry) {

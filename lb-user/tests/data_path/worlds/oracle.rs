@@ -6,7 +6,10 @@ use super::{
     setup::{self, BALANCER_V4, BALANCER_V6, Path, Setup},
 };
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, TransportSlice};
-use lb_common::ids::{BackendId, FlowHash};
+use lb_common::{
+    ids::{BackendId, FlowHash},
+    reason::Reason,
+};
 use siphasher::sip::SipHasher13;
 use std::{
     hash::Hasher as _,
@@ -55,12 +58,16 @@ pub(crate) fn flow_of(frame: &[u8]) -> Option<Flow> {
 /// behind the right outer header.
 pub(crate) fn judge_bytes(setup: &Setup, frame: &[u8], outcome: &Outcome) {
     let Some(id) = outcome.backend else {
+        if outcome.reason == Reason::TooBig {
+            return;
+        }
         if outcome.verdict == Verdict::Transmit {
             return judge_reset(frame, &outcome.bytes);
         }
         assert_eq!(outcome.bytes, frame, "{} changed the packet", outcome.reason.as_str());
         return;
     };
+    let frame = &untagged(frame);
     let backend = setup.backends.iter().find(|backend| backend.id == id).expect("a backend of the setup");
     let expected = if backend.interface == setup::LOOPBACK { Verdict::Transmit } else { Verdict::Redirect };
     assert_eq!(outcome.verdict, expected, "backend {} is behind interface {}", id.0, backend.interface);
@@ -71,6 +78,15 @@ pub(crate) fn judge_bytes(setup: &Setup, frame: &[u8], outcome: &Outcome) {
         Path::InIpv4 => judge_ipv4(backend, frame, &outcome.bytes),
         Path::InIpv6 => judge_ipv6(backend, frame, &outcome.bytes),
     }
+}
+
+/// The frame without its VLAN tags.
+fn untagged(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    while matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]) {
+        frame.drain(12..16);
+    }
+    frame
 }
 
 fn judge_ipv4(backend: &setup::Backend, frame: &[u8], sent: &[u8]) {

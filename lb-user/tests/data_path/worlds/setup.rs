@@ -117,9 +117,9 @@ impl Setup {
             protocol: ip::TCP,
             ways: pool.ways,
             unknown_join: pool.unknown_join,
-            reserved: 0,
             pool: vip.pool,
             vip: id,
+            ..Service::NONE
         }
     }
 }
