@@ -157,7 +157,7 @@ fn a_strangers_tunnel_stays_on() {
 }
 
 #[test]
-fn what_is_no_tunnel_passes() {
+fn what_is_no_tunnel_passes_and_a_tag_hides_none() {
     let mut backend = Backend::new();
     for family in FAMILIES {
         let frame = Flow::new(family).data(ISN).frame();
@@ -169,7 +169,7 @@ fn what_is_no_tunnel_passes() {
     let frame = Flow::new(Family::V4).data(ISN).frame();
     for source in BALANCERS {
         backend.leaves(&tunnel(source, IpNumber::TCP, &frame), Decap::NoTunnel);
-        backend.leaves(&with_tags(&tunnel(source, IpNumber::IPV4, &frame), &[0x8100]), Decap::NoTunnel);
+        backend.receives(&with_tags(&tunnel(source, IpNumber::IPV4, &frame), &[0x8100]), Decap::Taken);
     }
     let mut arp = frame;
     arp[13] = 0x06;

@@ -127,8 +127,8 @@ fn ipv4_headers_out_of_form_are_dropped() {
             ("a length below the header's", with(syn.clone(), ETHERNET + 3, 19), Drop, Reason::MalformedIp, None),
             ("a header that takes it all", with(syn.clone(), ETHERNET, 0x4f), Drop, Reason::MalformedTcp, None),
             ("a first fragment", fragment(0x20, 0), Drop, Reason::TcpFragment, None),
-            ("a later fragment", fragment(0x20, 1), Drop, Reason::TcpFragment, None),
-            ("a last fragment", fragment(0, 185), Drop, Reason::TcpFragment, None),
+            ("a later fragment", fragment(0x20, 1), Drop, Reason::FragmentUnknown, None),
+            ("a last fragment", fragment(0, 185), Drop, Reason::FragmentUnknown, None),
             ("not to be fragmented", fragment(0x40, 0), expected(flow).0, Reason::RingNew, Some(flow.owner())),
         ];
         run(worlds, cases);
@@ -204,17 +204,17 @@ fn a_packet_and_its_vip_are_counted_once_with_its_bytes() {
     in_both_worlds(|worlds, flow| {
         let vip = if flow.vip.is_ipv4() { VipId(1) } else { VipId(2) };
         let sent = worlds.send(&flow.data(ISN).frame());
-        let bytes = (flow.data(ISN).frame().len() - ETHERNET) as u64;
-        assert_eq!((sent.vip, sent.counted_bytes), (vip, bytes));
+        let bytes = |frame: Vec<u8>| frame.len() as u64;
+        assert_eq!((sent.vip, sent.counted_bytes), (vip, bytes(flow.data(ISN).frame())));
         let unsent = worlds.send(&flow.join(ISN, TOKEN).frame());
-        assert_eq!((unsent.vip, unsent.counted_bytes), (vip, 0));
+        assert_eq!((unsent.vip, unsent.counted_bytes), (vip, bytes(flow.join(ISN, TOKEN).frame())));
         let passed = worlds.send(&elsewhere(flow).data(ISN).frame());
-        assert_eq!((passed.vip, passed.counted_bytes), (VipId(0), 0));
+        assert_eq!((passed.vip, passed.counted_bytes), (VipId(0), bytes(elsewhere(flow).data(ISN).frame())));
     });
 }
 
 #[test]
-fn what_is_too_big_for_the_path_is_dropped() {
+fn what_is_too_big_for_the_path_is_answered() {
     let mut setup = Setup::farm();
     for backend in &mut setup.backends {
         backend.mtu = 1500;
@@ -232,8 +232,8 @@ fn what_is_too_big_for_the_path_is_dropped() {
             let (verdict, backend) = expected(flow);
             let cases = [
                 ("the longest", packet(room), verdict, Reason::Ring, backend),
-                ("a byte more", packet(room + 1), Drop, Reason::TooBig, None),
-                ("far more", packet(9000), Drop, Reason::TooBig, None),
+                ("a byte more", packet(room + 1), Transmit, Reason::TooBig, None),
+                ("far more", packet(9000), Transmit, Reason::TooBig, None),
             ];
             run(worlds, cases);
         }
