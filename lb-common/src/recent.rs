@@ -24,9 +24,14 @@ pub struct Recent {
     pub at: Tick,
     /// The backend that was chosen; none where that does not matter.
     pub backend: BackendId,
-    /// What kind of memory this is; 0 is an empty entry.
+    /// What kind of memory this is, in the low bits; 0 is an empty entry. Above them the bytes of data in the SYN.
     pub state: u16,
 }
+
+const KIND: u16 = 0x7;
+const DATA_SHIFT: u32 = 3;
+/// The most data in a SYN that is remembered; more counts as data that the server does not take.
+const DATA_MAX: usize = (u16::MAX >> DATA_SHIFT) as usize;
 
 const _: () = assert!(size_of::<Recent>() == 16);
 
@@ -44,6 +49,30 @@ impl Recent {
     #[inline(always)]
     pub const fn new(flow: FlowHash, sequence: u32, at: Tick, backend: BackendId, state: u16) -> Self {
         Self { tag: tag(flow), sequence, at, backend, state }
+    }
+
+    /// The same for a SYN with `len` bytes of data (RFC 7413).
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "at most DATA_MAX")]
+    pub const fn with_data(mut self, len: usize) -> Self {
+        if len <= DATA_MAX {
+            self.state |= (len as u16) << DATA_SHIFT;
+        }
+        self
+    }
+
+    /// What kind of memory this is.
+    #[inline(always)]
+    pub const fn kind(&self) -> u16 {
+        self.state & KIND
+    }
+
+    /// Whether `sequence` is what the client sends next after the SYN, be its data taken by the server or not.
+    #[inline(always)]
+    pub const fn is_followed_by(&self, sequence: u32) -> bool {
+        let ahead = sequence.wrapping_sub(self.sequence.wrapping_add(1));
+        ahead == 0 || ahead == (self.state >> DATA_SHIFT) as u32
     }
 }
 
@@ -158,6 +187,20 @@ mod tests {
         bucket.remove(flow(1));
         assert!(bucket.find(flow(1)).is_none());
         assert_eq!(bucket.find(flow(2)).unwrap().sequence, 20);
+    }
+
+    #[test]
+    fn a_syn_is_followed_by_its_data_taken_or_not() {
+        let at = u32::MAX - 5;
+        for (len, taken) in [(0, 0), (1, 1), (1460, 1460), (DATA_MAX, 8191), (DATA_MAX + 1, 0)] {
+            let syn = entry(1, at).with_data(len);
+            assert_eq!((syn.kind(), syn.sequence), (1, at));
+            for ahead in [0, 1, 2, 1459, 1460, 1461, 8191, 8192] {
+                let follows = ahead == 0 || ahead == taken;
+                assert_eq!(syn.is_followed_by(at.wrapping_add(1 + ahead)), follows, "{ahead} after {len}");
+            }
+            assert!(!syn.is_followed_by(at));
+        }
     }
 
     #[test]

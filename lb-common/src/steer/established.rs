@@ -12,13 +12,13 @@ use crate::{
 
 #[inline(always)]
 pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival) -> Choice {
+    if arrival.service.ways.has(Ways::LEARN) && arrival.tcp.closes() {
+        note_closing(tables, arrival);
+    }
     if tables.may_have_entry(arrival.flow)
         && let Some(choice) = choose_by_entry(tables, arrival)
     {
         return choice;
-    }
-    if arrival.service.ways.has(Ways::LEARN) && arrival.tcp.closes() {
-        note_closing(tables, arrival);
     }
     let slot = slot_of(tables, arrival);
     let options = handshake_options(packet, arrival);
@@ -72,7 +72,9 @@ fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> C
     if !slot.pins() || arrival.tcp.closes() || backend == slot.owner() {
         return Ok((backend, Reason::RingPrevious));
     }
-    match insert(tables, arrival, backend, Exception::Pinned) {
+    // The SYN is long past; this stands for its sequence number.
+    let sequence = arrival.tcp.sequence.wrapping_sub(1);
+    match insert(tables, arrival, sequence, backend, Exception::Pinned) {
         Ok(()) => Ok((backend, Reason::Pinned)),
         Err(()) => Ok((backend, Reason::PinnedFull)),
     }
@@ -83,14 +85,14 @@ fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> C
 #[inline(always)]
 fn confirm<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival, slot: Slot) -> Option<Choice> {
     let embryo = *confirmed_embryo(tables, arrival)?;
-    let joins = embryo.state == state::JOINING;
+    let joins = embryo.kind() == state::JOINING;
     if !slot.answers_for(embryo.backend) {
         if !joins && !may_make_entry(packet, tables, &arrival.ip) {
             return Some(Err(Reason::MovedOverBudget));
         }
         let (kind, full) =
             if joins { (Exception::Joined, Reason::JoinedFull) } else { (Exception::Moved, Reason::MovedFull) };
-        if insert(tables, arrival, embryo.backend, kind).is_err() {
+        if insert(tables, arrival, embryo.sequence, embryo.backend, kind).is_err() {
             return Some(Err(full));
         }
     }
@@ -100,21 +102,25 @@ fn confirm<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival, 
     Some(Ok((embryo.backend, if joins { Reason::Joined } else { Reason::Moved })))
 }
 
-/// What was chosen for the SYN that this packet confirms: it carries the very next sequence number, which nobody knows
-/// who has not seen the SYN.
+/// What was chosen for the SYN that this packet confirms: it carries the very next sequence number (behind the SYN's data
+/// if the server took any), which nobody knows who has not seen the SYN.
 #[inline(always)]
 fn confirmed_embryo<'t, T: Tables>(tables: &'t mut T, arrival: &Arrival) -> Option<&'t Recent> {
     if !arrival.tcp.acknowledges() {
         return None;
     }
-    let sequence = arrival.tcp.sequence;
     let embryo = tables.embryonic(arrival.flow)?.find(arrival.flow)?;
-    if embryo.sequence.wrapping_add(1) == sequence { Some(embryo) } else { None }
+    if embryo.is_followed_by(arrival.tcp.sequence) { Some(embryo) } else { None }
 }
 
 #[inline(always)]
-fn insert<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId, kind: Exception) -> Result<(), ()> {
-    let sequence = arrival.tcp.sequence.wrapping_sub(1);
+fn insert<T: Tables>(
+    tables: &mut T,
+    arrival: &Arrival,
+    sequence: u32,
+    backend: BackendId,
+    kind: Exception,
+) -> Result<(), ()> {
     let entry = FlowEntry { sequence, seen: tables.now(), backend, state: FlowEntry::OPEN | FlowEntry::UNPROVEN };
     match tables.insert_entry(kind, arrival.flow, entry) {
         Ok(()) | Err(InsertError::Exists) => Ok(()),

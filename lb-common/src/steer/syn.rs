@@ -95,6 +95,7 @@ fn former<T: Tables>(tables: &mut T, arrival: &Arrival) -> Former {
 fn await_confirmation<T: Tables>(tables: &mut T, arrival: &Arrival, backend: BackendId, kind: Exception) {
     let state = if kind == Exception::Joined { state::JOINING } else { state::OPENING };
     let embryo = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), backend, state);
+    let embryo = embryo.with_data(arrival.tcp.payload_len);
     if let Some(bucket) = tables.embryonic(arrival.flow) {
         bucket.insert(embryo);
     }

@@ -48,7 +48,7 @@ impl Tcp {
     /// Reads the header of the packet behind `ip`.
     ///
     /// # Errors
-    /// `Truncated` where the packet ends within the fixed header, `Malformed` for a data offset below 5 or beyond the
+    /// `Truncated` where the packet (in XDP: its linear head) ends within the header, `Malformed` for a data offset below 5 or beyond the
     /// packet.
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &P, ip: &Ip) -> Result<Self, WireError> {
@@ -60,6 +60,8 @@ impl Tcp {
         if header_len < HEADER_LEN || ip.payload + header_len > ip.end() {
             return Err(WireError::Malformed);
         }
+        // Options beyond the linear head may be a join's: who cannot read them must not guess.
+        let _: [u8; 1] = packet.load(ip.payload + header_len - 1).ok_or(WireError::Truncated)?;
         Ok(Self {
             source_port: u16::from_be_bytes([b[0], b[1]]),
             destination_port: u16::from_be_bytes([b[2], b[3]]),

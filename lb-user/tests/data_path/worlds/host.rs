@@ -5,17 +5,16 @@ use super::{
     setup::{CLUSTER_KEY, LOOPBACK, Setup},
 };
 use lb_common::{
+    answer::answer,
     encap,
     hash::SipKey,
-    host::HostTables,
+    host::{HostFrame, HostTables},
     ids::{BackendId, FlowHash, PoolId},
     limits,
-    reason::{Action, Reason},
+    reason::Action,
     recent::{Bucket, bucket_of, buckets_for},
-    reset::{self, AnySyn},
-    steer::{Forward, steer},
-    tables::{Backend, Encap, FlowEntry, RING_SLOTS, Slot, TokenEntry, TokenKey},
-    wire::ethernet,
+    steer::{Forward, Refusal, steer},
+    tables::{Backend, Exception, FlowEntry, RING_SLOTS, Slot, Tables as _, TokenEntry, TokenKey},
 };
 
 pub(crate) struct Host {
@@ -47,10 +46,6 @@ impl Host {
 }
 
 impl World for Host {
-    fn name(&self) -> &'static str {
-        "host"
-    }
-
     fn send(&mut self, frame: &[u8]) -> Outcome {
         let decision = steer(&frame, &mut self.tables);
         let vip = decision.vip;
@@ -60,12 +55,13 @@ impl World for Host {
                 reason: forward.reason,
                 backend: Some(forward.id),
                 verdict: if forward.backend.interface == LOOPBACK { Verdict::Transmit } else { Verdict::Redirect },
-                counted_bytes: forward.ip.len as u64,
+                counted_bytes: forward.ip.end() as u64,
                 bytes: sent(frame, &forward),
             },
-            Err(reason) => {
-                let (verdict, bytes) = unsent(frame, reason);
-                Outcome { vip, reason, backend: None, verdict, counted_bytes: 0, bytes }
+            Err(refusal) => {
+                let (verdict, bytes) = unsent(frame, refusal);
+                let counted_bytes = frame.len() as u64;
+                Outcome { vip, reason: refusal.reason, backend: None, verdict, counted_bytes, bytes }
             }
         }
     }
@@ -74,8 +70,13 @@ impl World for Host {
         self.tables.tokens.iter().map(|(&key, &entry)| (key, entry)).collect()
     }
 
-    fn joined(&self) -> Vec<(FlowHash, FlowEntry)> {
-        self.tables.joined.iter().map(|(&flow, &entry)| (flow, entry)).collect()
+    fn entries(&self, kind: Exception) -> Vec<(FlowHash, FlowEntry)> {
+        let table = match kind {
+            Exception::Joined => &self.tables.joined,
+            Exception::Moved => &self.tables.moved,
+            Exception::Pinned => &self.tables.pinned,
+        };
+        table.iter().map(|(&flow, &entry)| (flow, entry)).collect()
     }
 
     fn memory(&self, memory: Memory) -> Vec<Bucket> {
@@ -104,50 +105,29 @@ impl World for Host {
         self.tables.tokens.insert(key, entry);
     }
 
-    fn write_joined(&mut self, flow: FlowHash, entry: FlowEntry) {
-        self.tables.joined.insert(flow, entry);
+    fn remove_token(&mut self, key: TokenKey) {
+        self.tables.tokens.remove(&key);
+    }
+
+    fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {
+        self.tables.insert_entry(kind, flow, entry).expect("room for a flow");
     }
 }
 
 fn sent(frame: &[u8], forward: &Forward) -> Vec<u8> {
-    match forward.backend.encap {
-        Encap::IPIP4 => {
-            let mut outer = [0; encap::OUTER_V4];
-            encap::write_v4(&mut outer, forward.backend, &forward.ip);
-            [&outer, &frame[ethernet::HEADER_LEN..]].concat()
-        }
-        Encap::IPIP6 => {
-            let mut outer = [0; encap::OUTER_V6];
-            encap::write_v6(&mut outer, forward.backend, &forward.ip, forward.flow);
-            [&outer, &frame[ethernet::HEADER_LEN..]].concat()
-        }
-        _ => {
-            let mut bytes = frame.to_vec();
-            encap::write_link(bytes.first_chunk_mut().expect("a whole header"), forward.backend);
-            bytes
-        }
-    }
+    let mut sent = HostFrame::new(frame);
+    encap::encapsulate(&mut sent, forward).expect("there is headroom");
+    sent.bytes().to_vec()
 }
 
-fn unsent(frame: &[u8], reason: Reason) -> (Verdict, Vec<u8>) {
-    match reason.action() {
+fn unsent(frame: &[u8], refusal: Refusal) -> (Verdict, Vec<u8>) {
+    match refusal.reason.action() {
         Action::Pass => (Verdict::Pass, frame.to_vec()),
-        Action::Reply => (Verdict::Transmit, reset_of(frame)),
+        Action::Reply => {
+            let mut reply = HostFrame::new(frame);
+            answer(&mut reply, refusal.reason, refusal.path_mtu).expect("there is room for an answer");
+            (Verdict::Transmit, reply.bytes().to_vec())
+        }
         Action::Drop | Action::Forward => (Verdict::Drop, frame.to_vec()),
-    }
-}
-
-fn reset_of(frame: &[u8]) -> Vec<u8> {
-    match reset::read(&frame).expect("what is reset is a SYN") {
-        AnySyn::V4(syn) => {
-            let mut bytes = *frame.first_chunk().expect("shorter than the SYN");
-            reset::write_v4(&mut bytes, &syn);
-            bytes.to_vec()
-        }
-        AnySyn::V6(syn) => {
-            let mut bytes = *frame.first_chunk().expect("shorter than the SYN");
-            reset::write_v6(&mut bytes, &syn);
-            bytes.to_vec()
-        }
     }
 }

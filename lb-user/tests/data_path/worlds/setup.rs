@@ -117,9 +117,9 @@ impl Setup {
             protocol: ip::TCP,
             ways: pool.ways,
             unknown_join: pool.unknown_join,
-            reserved: 0,
             pool: vip.pool,
             vip: id,
+            ..Service::NONE
         }
     }
 }
@@ -167,9 +167,5 @@ pub(crate) const fn vip_address(family: Family) -> IpAddr {
 /// A ring whose slots go to the backends in turn.
 pub(crate) fn ring_of(backends: &[BackendId]) -> Vec<Slot> {
     let owners = backends.iter().cycle().take(RING_SLOTS as usize);
-    owners.map(|&owner| slot(owner)).collect()
-}
-
-fn slot(owner: BackendId) -> Slot {
-    Slot { owner, previous: BackendId::NONE }
+    owners.map(|&owner| Slot::settled(owner)).collect()
 }

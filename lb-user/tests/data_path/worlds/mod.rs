@@ -3,6 +3,7 @@
 //!
 //! What is right is not theirs to say: tests judge by [`oracle`] and by what the RFCs have written.
 
+pub(crate) mod client;
 pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod mptcp;
@@ -16,7 +17,7 @@ use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
     reason::Reason,
     recent::{Bucket, Recent},
-    tables::{Backend, FlowEntry, Holder, Slot, TokenEntry, TokenKey},
+    tables::{Backend, Exception, FlowEntry, Holder, Slot, TokenEntry, TokenKey},
     wire::ip::Family,
 };
 use packet::Flow;
@@ -53,20 +54,24 @@ pub(crate) enum Memory {
     Closing,
 }
 
+/// The kinds of a flow's entry.
+const KINDS: [Exception; 3] = [Exception::Joined, Exception::Moved, Exception::Pinned];
+
 /// A balancer with all of its tables open to view.
 pub(crate) trait World {
-    fn name(&self) -> &'static str;
     fn send(&mut self, frame: &[u8]) -> Outcome;
 
     fn tokens(&self) -> Vec<(TokenKey, TokenEntry)>;
-    fn joined(&self) -> Vec<(FlowHash, FlowEntry)>;
+    fn entries(&self, kind: Exception) -> Vec<(FlowHash, FlowEntry)>;
     fn memory(&self, memory: Memory) -> Vec<Bucket>;
     fn bucket(&self, memory: Memory, flow: FlowHash) -> Bucket;
 
     fn write_backend(&mut self, id: BackendId, backend: Backend);
     fn write_ring(&mut self, pool: PoolId, ring: &[Slot]);
     fn write_token(&mut self, key: TokenKey, entry: TokenEntry);
-    fn write_joined(&mut self, flow: FlowHash, entry: FlowEntry);
+    fn remove_token(&mut self, key: TokenKey);
+    /// The kernel's filter learns nothing of it: it fills the table, and steers no packet.
+    fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry);
 }
 
 /// What a balancer remembers of its packets, but for the hour.
@@ -74,21 +79,28 @@ pub(crate) trait World {
 pub(crate) struct State {
     pub(crate) tokens: BTreeMap<(PoolId, Token), [Holder; 2]>,
     pub(crate) joined: BTreeMap<FlowHash, FlowEntry>,
+    pub(crate) moved: BTreeMap<FlowHash, FlowEntry>,
+    pub(crate) pinned: BTreeMap<FlowHash, FlowEntry>,
     pub(crate) pending: Vec<Vec<Recent>>,
     pub(crate) embryonic: Vec<Vec<Recent>>,
 }
 
 impl State {
     fn of(world: &dyn World) -> Self {
-        let timeless = |holder| Holder { since: Tick(0), ..holder };
-        let tokens = world.tokens().into_iter();
-        let joined = world.joined().into_iter();
         Self {
-            tokens: tokens.map(|(key, entry)| ((key.pool, key.token), entry.holders.map(timeless))).collect(),
-            joined: joined.map(|(flow, entry)| (flow, FlowEntry { seen: Tick(0), ..entry })).collect(),
+            tokens: tokens(world),
+            joined: flows(world, Exception::Joined),
+            moved: flows(world, Exception::Moved),
+            pinned: flows(world, Exception::Pinned),
             pending: timeless_memory(world, Memory::Pending),
             embryonic: timeless_memory(world, Memory::Embryonic),
         }
+    }
+
+    /// The backends that hold a token of the web pool.
+    pub(crate) fn holders(&self, token: u32) -> Vec<BackendId> {
+        let holders = self.tokens.get(&(setup::WEB, Token::from_wire(token.to_be_bytes())));
+        holders.into_iter().flatten().filter(|holder| holder.is_some()).map(|holder| holder.backend).collect()
     }
 
     /// How many entries the tables of pending handshakes and of embryonic flows hold.
@@ -98,9 +110,25 @@ impl State {
     }
 }
 
+fn tokens(world: &dyn World) -> BTreeMap<(PoolId, Token), [Holder; 2]> {
+    let timeless = |holder| Holder { since: Tick(0), ..holder };
+    let tokens = world.tokens().into_iter();
+    tokens.map(|(key, entry)| ((key.pool, key.token), entry.holders.map(timeless))).collect()
+}
+
+fn flows(world: &dyn World, kind: Exception) -> BTreeMap<FlowHash, FlowEntry> {
+    let entries = world.entries(kind).into_iter();
+    entries.map(|(flow, entry)| (flow, FlowEntry { seen: Tick(0), ..entry })).collect()
+}
+
 fn timeless_memory(world: &dyn World, memory: Memory) -> Vec<Vec<Recent>> {
-    let timeless = |&recent| Recent { at: Tick(0), ..recent };
     world.memory(memory).iter().map(|bucket| bucket.entries().map(timeless).collect()).collect()
+}
+
+const fn timeless(recent: &Recent) -> Recent {
+    let mut recent = *recent;
+    recent.at = Tick(0);
+    recent
 }
 
 /// Both worlds, in step.
@@ -108,35 +136,57 @@ pub(crate) struct Worlds {
     setup: Setup,
     host: Host,
     kernel: Kernel,
-    state: State,
 }
 
 impl Worlds {
     pub(crate) fn new(setup: Setup) -> Self {
-        let (host, kernel) = (Host::new(&setup), Kernel::new(&setup));
-        let state = State::of(&host);
-        Self { setup, host, kernel, state }
+        let (host, kernel) = (Host::new(&setup), Kernel::of(&setup));
+        Self { setup, host, kernel }
     }
 
     /// Sends a frame through both worlds: they agree on all of it, and the bytes are right by [`oracle::judge_bytes`].
     pub(crate) fn send(&mut self, frame: &[u8]) -> Outcome {
+        let by_kernel = self.kernel.send(frame);
+        self.compare(frame, &by_kernel)
+    }
+
+    /// The same with a frame of which the kernel has only the first `head` bytes in one piece.
+    pub(crate) fn send_with_head(&mut self, frame: &[u8], head: usize) -> Outcome {
+        let by_kernel = self.kernel.send_with_head(frame, head);
+        self.compare(frame, &by_kernel)
+    }
+
+    fn compare(&mut self, frame: &[u8], by_kernel: &Outcome) -> Outcome {
         let outcome = self.host.send(frame);
-        assert_eq!(self.kernel.send(frame), outcome, "kernel (left) and host (right) differ over {frame:02x?}");
+        assert_eq!(by_kernel, &outcome, "kernel (left) and host (right) differ over {frame:02x?}");
         oracle::judge_bytes(&self.setup, frame, &outcome);
-        self.state = State::of(&self.host);
-        assert_eq!(State::of(&self.kernel), self.state, "kernel (left) and host (right) remember different things");
+        self.agree_on_tables();
+        if let Some(flow) = oracle::flow_of(frame) {
+            for memory in [Memory::Pending, Memory::Embryonic, Memory::Closing] {
+                self.recent(memory, flow.hash());
+            }
+        }
         outcome
     }
 
-    /// What both remember.
-    pub(crate) const fn state(&self) -> &State {
-        &self.state
+    fn agree_on_tables(&self) {
+        let (kernel, host) = (&self.kernel, &self.host);
+        assert_eq!(tokens(kernel), tokens(host), "kernel (left) and host (right) know other tokens");
+        for kind in KINDS {
+            assert_eq!(flows(kernel, kind), flows(host, kind), "kernel (left) and host (right): flows {kind:?}");
+        }
+    }
+
+    /// What both remember, of all flows.
+    pub(crate) fn state(&self) -> State {
+        let state = State::of(&self.host);
+        assert_eq!(State::of(&self.kernel), state, "kernel (left) and host (right) remember different things");
+        state
     }
 
     /// What both remember of a flow for a short time.
     pub(crate) fn recent(&self, memory: Memory, flow: FlowHash) -> Option<Recent> {
-        let of =
-            |world: &dyn World| world.bucket(memory, flow).of(flow).map(|&recent| Recent { at: Tick(0), ..recent });
+        let of = |world: &dyn World| world.bucket(memory, flow).of(flow).map(timeless);
         let recent = of(&self.host);
         assert_eq!(of(&self.kernel), recent, "kernel (left) and host (right) differ over {memory:?}");
         recent
@@ -146,14 +196,13 @@ impl Worlds {
     pub(crate) fn change(&mut self, change: impl Fn(&mut dyn World)) {
         change(&mut self.host);
         change(&mut self.kernel);
-        self.state = State::of(&self.host);
-        assert_eq!(State::of(&self.kernel), self.state, "the change was not the same in both worlds");
+        self.agree_on_tables();
     }
 
-    fn agree_on_closing_signs(&self) {
-        let (host, kernel) =
-            (timeless_memory(&self.host, Memory::Closing), timeless_memory(&self.kernel, Memory::Closing));
-        assert!(host == kernel, "kernel and host noted different closing signs");
+    /// Both agree to the last; the kernel's world is left to another test.
+    pub(crate) fn end(self) {
+        self.state();
+        self.kernel.leave();
     }
 }
 
@@ -164,10 +213,14 @@ pub(crate) fn in_both_worlds(test: impl Fn(&mut Worlds, Flow)) {
 
 /// The same over farms of another setup. The flow that the test gets is the client's first.
 pub(crate) fn in_both_worlds_of(setup: &Setup, test: impl Fn(&mut Worlds, Flow)) {
-    for family in [Family::V4, Family::V6] {
-        println!("over {family:?}:");
-        let mut worlds = Worlds::new(setup.clone());
-        test(&mut worlds, Flow::new(family));
-        worlds.agree_on_closing_signs();
-    }
+    over(Family::V4, setup, &test);
+    over(Family::V6, setup, &test);
+}
+
+/// The same over one IP version.
+pub(crate) fn over(family: Family, setup: &Setup, test: impl Fn(&mut Worlds, Flow)) {
+    println!("over {family:?}:");
+    let mut worlds = Worlds::new(setup.clone());
+    test(&mut worlds, Flow::new(family));
+    worlds.end();
 }

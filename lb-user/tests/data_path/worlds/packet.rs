@@ -34,7 +34,7 @@ impl Flow {
     }
 
     /// The same from the client's second address.
-    pub(crate) fn from_second_address(mut self) -> Self {
+    pub(crate) fn at_second_address(mut self) -> Self {
         self.client.set_ip(match self.client.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(203, 0, 113, 2)),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2)),
@@ -42,7 +42,7 @@ impl Flow {
         self
     }
 
-    pub(crate) fn from_port(mut self, port: u16) -> Self {
+    pub(crate) fn at_port(mut self, port: u16) -> Self {
         self.client.set_port(port);
         self
     }
@@ -54,8 +54,8 @@ impl Flow {
 
     /// The same from the next client port for which the farm's ring names `backend`.
     pub(crate) fn owned_by(self, backend: BackendId) -> Self {
-        let ports = self.client.port()..;
-        ports.map(|port| self.from_port(port)).find(|flow| flow.owner() == backend).expect("a third of all ports")
+        let ports = self.client.port()..=u16::MAX;
+        ports.map(|port| self.at_port(port)).find(|flow| flow.owner() == backend).expect("a third of all ports")
     }
 
     /// Whom the farm's ring names, as an independent SipHash has it.
@@ -155,6 +155,23 @@ pub(crate) fn with_ipv6_extensions(frame: &[u8], first: u8, extensions: &[u8]) -
     header.next_header = first.into();
     header.set_payload_length(extensions.len() + rest.len()).expect("a short packet");
     [&frame[..ETHERNET], &header.to_bytes(), extensions, rest].concat()
+}
+
+/// The frame with another type of service or traffic class in its IP header.
+pub(crate) fn with_traffic_class(frame: &[u8], traffic_class: u8) -> Vec<u8> {
+    let packet = &frame[ETHERNET..];
+    let (header, rest) = if packet[0] >> 4 == 4 {
+        let (mut header, rest) = etherparse::Ipv4Header::from_slice(packet).expect("an IPv4 packet");
+        header.dscp = (traffic_class >> 2).try_into().expect("six bits");
+        header.ecn = (traffic_class & 3).try_into().expect("two bits");
+        header.header_checksum = header.calc_header_checksum();
+        (header.to_bytes().to_vec(), rest)
+    } else {
+        let (mut header, rest) = etherparse::Ipv6Header::from_slice(packet).expect("an IPv6 packet");
+        header.traffic_class = traffic_class;
+        (header.to_bytes().to_vec(), rest)
+    };
+    [&frame[..ETHERNET], &header, rest].concat()
 }
 
 /// The frame with VLAN tags of these types, outermost first.

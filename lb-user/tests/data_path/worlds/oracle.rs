@@ -6,7 +6,10 @@ use super::{
     setup::{self, BALANCER_V4, BALANCER_V6, Path, Setup},
 };
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, TransportSlice};
-use lb_common::ids::{BackendId, FlowHash};
+use lb_common::{
+    ids::{BackendId, FlowHash},
+    reason::Reason,
+};
 use siphasher::sip::SipHasher13;
 use std::{
     hash::Hasher as _,
@@ -51,14 +54,20 @@ pub(crate) fn flow_of(frame: &[u8]) -> Option<Flow> {
     })
 }
 
-/// Judges what left for a packet: untouched where nothing was sent, else the very packet behind the right outer header.
+/// Judges what left for a packet: untouched where nothing was sent, a reset that a TCP stack takes, or the very packet
+/// behind the right outer header.
 pub(crate) fn judge_bytes(setup: &Setup, frame: &[u8], outcome: &Outcome) {
     let Some(id) = outcome.backend else {
-        if outcome.verdict != Verdict::Transmit {
-            assert_eq!(outcome.bytes, frame, "{} changed the packet", outcome.reason.as_str());
+        if outcome.reason == Reason::TooBig {
+            return;
         }
+        if outcome.verdict == Verdict::Transmit {
+            return judge_reset(frame, &outcome.bytes);
+        }
+        assert_eq!(outcome.bytes, frame, "{} changed the packet", outcome.reason.as_str());
         return;
     };
+    let frame = &untagged(frame);
     let backend = setup.backends.iter().find(|backend| backend.id == id).expect("a backend of the setup");
     let expected = if backend.interface == setup::LOOPBACK { Verdict::Transmit } else { Verdict::Redirect };
     assert_eq!(outcome.verdict, expected, "backend {} is behind interface {}", id.0, backend.interface);
@@ -69,6 +78,15 @@ pub(crate) fn judge_bytes(setup: &Setup, frame: &[u8], outcome: &Outcome) {
         Path::InIpv4 => judge_ipv4(backend, frame, &outcome.bytes),
         Path::InIpv6 => judge_ipv6(backend, frame, &outcome.bytes),
     }
+}
+
+/// The frame without its VLAN tags.
+fn untagged(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    while matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]) {
+        frame.drain(12..16);
+    }
+    frame
 }
 
 fn judge_ipv4(backend: &setup::Backend, frame: &[u8], sent: &[u8]) {
@@ -97,6 +115,40 @@ fn judge_ipv6(backend: &setup::Backend, frame: &[u8], sent: &[u8]) {
     if let Some(flow) = flow_of(frame) {
         assert_eq!(u64::from(outer.flow_label.value()), flow_hash(flow).0 >> 8 & 0xf_ffff);
     }
+}
+
+/// The RST of RFC 9293, 3.10.7.1, with the `MP_TCPRST` of RFC 8684, 3.6, back to where the SYN came from.
+fn judge_reset(frame: &[u8], sent: &[u8]) {
+    assert_eq!((&sent[..6], &sent[6..12]), (&frame[6..12], &frame[..6]));
+    let syn = SlicedPacket::from_ethernet(frame).expect("a SYN was answered");
+    let reset = SlicedPacket::from_ethernet(sent).expect("a packet");
+    let (Some(TransportSlice::Tcp(syn)), Some(TransportSlice::Tcp(tcp))) = (syn.transport, reset.transport) else {
+        panic!("TCP is answered by TCP");
+    };
+    let checksum = match reset.net.expect("an IP packet") {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert_eq!((header.time_to_live, usize::from(header.total_len)), (64, sent.len() - ETHERNET));
+            tcp.calc_checksum_ipv4(header.source, header.destination)
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!((header.hop_limit, usize::from(header.payload_length)), (64, sent.len() - ETHERNET - 40));
+            tcp.calc_checksum_ipv6(header.source, header.destination)
+        }
+        NetSlice::Arp(_) => panic!("ARP"),
+    };
+    assert_eq!(tcp.checksum(), checksum.expect("a short segment"));
+    let (from, back) = (flow_of(frame).expect("a flow"), flow_of(sent).expect("a flow"));
+    assert_eq!((back.client, back.vip), (from.vip, from.client));
+    let flags = [tcp.syn(), tcp.ack(), tcp.rst(), tcp.fin(), tcp.psh(), tcp.urg()];
+    assert_eq!(flags, [false, true, true, false, false, false]);
+    let payload_len = u32::try_from(syn.payload().len()).expect("a frame");
+    let end = syn.sequence_number().wrapping_add(1).wrapping_add(payload_len);
+    assert_eq!((tcp.sequence_number(), tcp.acknowledgment_number()), (0, end));
+    assert_eq!(tcp.options(), [30, 4, 0x80, 1]);
+    assert!(tcp.payload().is_empty() && sent.len() < frame.len());
 }
 
 /// What the outer header has to say of a packet.
