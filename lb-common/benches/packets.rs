@@ -5,7 +5,7 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use etherparse::PacketBuilder;
 use lb_common::{
-    flow::Ports,
+    flow::{Ports, WireAddress as _},
     hash::SipKey,
     mptcp::{Options, Version, token},
     wire::{
@@ -66,8 +66,12 @@ fn hashing(c: &mut Criterion) {
     let (v4, v6) = (v4_frame(&[]), v6_frame(&[]));
     let v4 = Ipv4::load(&v4.as_slice(), ethernet::HEADER_LEN).expect("a header");
     let v6 = Ipv6::load(&v6.as_slice(), ethernet::HEADER_LEN).expect("a header");
-    group.bench_function("ipv4", |b| b.iter(|| black_box(&v4).flow_hash(&key, PORTS, ip::TCP)));
-    group.bench_function("ipv6", |b| b.iter(|| black_box(&v6).flow_hash(&key, PORTS, ip::TCP)));
+    group.bench_function("ipv4", |b| {
+        b.iter(|| black_box(v4.source()).flow_hash(&key, v4.destination(), PORTS, ip::TCP))
+    });
+    group.bench_function("ipv6", |b| {
+        b.iter(|| black_box(v6.source()).flow_hash(&key, v6.destination(), PORTS, ip::TCP))
+    });
     group.finish();
 }
 

@@ -3,6 +3,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+#[cfg(feature = "bench")]
 mod bench;
 mod cursor;
 mod decap;
