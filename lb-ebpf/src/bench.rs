@@ -6,7 +6,7 @@
 
 use crate::{balance, cursor::XdpFrame, maps::KernelTables};
 use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
+    bindings::xdp_action,
     btf_maps::Array,
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -29,48 +29,56 @@ static PLAN: Array<Plan, 1> = Array::new();
 
 /// The balancer.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_bench(ctx: XdpContext) -> u32 {
-    wrap(ctx.ctx, |_| balance::<Common>(&ctx))
+    wrap(&ctx, balance::<Common>)
 }
 
 /// Nothing: the floor.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_bench_0(ctx: XdpContext) -> u32 {
-    wrap(ctx.ctx, |_| xdp_action::XDP_PASS)
+    wrap(&ctx, |_| xdp_action::XDP_PASS)
 }
 
 /// Room for an IPv4 header, the least that a balancer does.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_bench_20(ctx: XdpContext) -> u32 {
-    wrap(ctx.ctx, push::<20>)
+    wrap(&ctx, push::<20>)
 }
 
 /// Room for an IPv6 header.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_bench_40(ctx: XdpContext) -> u32 {
-    wrap(ctx.ctx, push::<40>)
+    wrap(&ctx, push::<40>)
 }
 
 /// Gives the flow of each IPv4 packet an entry, as the data path does for a joined subflow on backend 1.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_bench_track(ctx: XdpContext) -> u32 {
-    wrap(ctx.ctx, |md| if track(&XdpFrame::new(md)).is_some() { xdp_action::XDP_PASS } else { xdp_action::XDP_ABORTED })
+    wrap(
+        &ctx,
+        |ctx| if track(&XdpFrame::new(ctx.ctx)).is_some() { xdp_action::XDP_PASS } else { xdp_action::XDP_ABORTED },
+    )
 }
 
 #[inline(always)]
-fn push<const N: i32>(md: *mut xdp_md) -> u32 {
-    if XdpFrame::new(md).move_start(-N) { xdp_action::XDP_TX } else { xdp_action::XDP_DROP }
+fn push<const N: i32>(ctx: &XdpContext) -> u32 {
+    if XdpFrame::new(ctx.ctx).move_start(-N) { xdp_action::XDP_TX } else { xdp_action::XDP_DROP }
 }
 
 /// Makes a packet, lets it be handled, and undoes that. All of it is one function, for the balancer and the digest that
 /// it calls fill the stack of 512 bytes; so the plan is looked up twice, to be held by nothing meanwhile.
 #[inline(always)]
-fn wrap(md: *mut xdp_md, measured: impl Fn(*mut xdp_md) -> u32) -> u32 {
-    if make(&mut XdpFrame::new(md)).is_none() {
+fn wrap(ctx: &XdpContext, measured: impl Fn(&XdpContext) -> u32) -> u32 {
+    if make(&mut XdpFrame::new(ctx.ctx)).is_none() {
         return xdp_action::XDP_ABORTED;
     }
-    let action = measured(md);
-    if action == xdp_action::XDP_TX && undo(&mut XdpFrame::new(md)).is_none() {
+    let action = measured(ctx);
+    if action == xdp_action::XDP_TX && undo(&mut XdpFrame::new(ctx.ctx)).is_none() {
         return xdp_action::XDP_ABORTED;
     }
     action
