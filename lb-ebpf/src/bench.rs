@@ -38,7 +38,7 @@ pub fn weir_bench(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 #[inline(always)]
 pub fn weir_bench_0(ctx: XdpContext) -> u32 {
-    wrap(&ctx, |_| xdp_action::XDP_PASS)
+    wrap(&ctx, pass)
 }
 
 /// Room for an IPv4 header, the least that a balancer does.
@@ -59,10 +59,12 @@ pub fn weir_bench_40(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 #[inline(always)]
 pub fn weir_bench_track(ctx: XdpContext) -> u32 {
-    wrap(
-        &ctx,
-        |ctx| if track(&XdpFrame::new(ctx.ctx)).is_some() { xdp_action::XDP_PASS } else { xdp_action::XDP_ABORTED },
-    )
+    wrap(&ctx, track)
+}
+
+#[inline(always)]
+fn pass(_: &XdpContext) -> u32 {
+    xdp_action::XDP_PASS
 }
 
 #[inline(always)]
@@ -86,8 +88,9 @@ fn wrap(ctx: &XdpContext, measured: impl Fn(&XdpContext) -> u32) -> u32 {
 
 #[inline(always)]
 fn plan() -> Option<&'static mut Plan> {
+    let plan = PLAN.get_ptr_mut(0)?;
     // SAFETY: the element stays as long as the map, and only one benchmark at a time runs with it.
-    PLAN.get_ptr_mut(0).map(|plan| unsafe { &mut *plan })
+    Some(unsafe { &mut *plan })
 }
 
 #[inline(always)]
@@ -134,7 +137,12 @@ fn undo(frame: &mut XdpFrame) -> Option<()> {
 }
 
 #[inline(always)]
-fn track(frame: &XdpFrame) -> Option<()> {
+fn track(ctx: &XdpContext) -> u32 {
+    if make_entry(&XdpFrame::new(ctx.ctx)).is_some() { xdp_action::XDP_PASS } else { xdp_action::XDP_ABORTED }
+}
+
+#[inline(always)]
+fn make_entry(frame: &XdpFrame) -> Option<()> {
     let mut tables = KernelTables;
     let header = Ipv4::load(frame, 14).ok()?;
     let ip = header.check(frame).ok()?;
