@@ -136,6 +136,7 @@ impl Point {
         let sizes = Sizes {
             pools: 1,
             tokens: TOKENS,
+            entries_per_network: u32::MAX,
             joined_flows: self.tracked.max(limits::JOINED_FLOWS.default),
             ..Sizes::default()
         };
