@@ -7,6 +7,7 @@
 //! behind: see [`leftovers`].
 
 pub mod addresses;
+pub mod bench;
 pub mod churn;
 mod command;
 pub mod demo;
@@ -17,10 +18,12 @@ pub mod namespace;
 pub mod oracle;
 pub mod owner;
 pub mod process;
+mod screen;
 pub mod server;
 pub mod sockets;
 pub mod topology;
 pub mod traffic;
+pub mod verifier;
 pub mod wait;
 pub mod weir;
 mod xdp;

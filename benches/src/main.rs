@@ -1,14 +1,20 @@
 //! The `weir-lab` command.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use weir_lab::{
     BackendCount, Lab, LabError,
+    bench::{DESIGN_STUB_NS, Effort, Report},
     churn::{self, Churn},
     demo::{self, Demo, Screen},
-    interrupt, leftovers, wait,
+    interrupt, leftovers,
+    verifier::{Budget, comparison, verify},
+    wait,
     weir::{Join, Weir, WeirConfig},
 };
 
@@ -69,6 +75,27 @@ enum Command {
     },
     /// Clear what labs left whose process is gone
     Down,
+    /// Measure what a packet costs the balancer
+    Bench {
+        /// A short run, to see that it works: its figures are rough
+        #[arg(long)]
+        quick: bool,
+        /// Print one JSON object and nothing else on standard output
+        #[arg(long)]
+        json: bool,
+        /// Draw nanoseconds against flows
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// Hold each BPF program against its verifier budget
+    Verifier {
+        /// Set the budget to what the programs cost now, and some room
+        #[arg(long)]
+        update: bool,
+        /// The budget
+        #[arg(long, value_name = "FILE", default_value = Budget::PATH)]
+        budget: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -109,6 +136,10 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         }
         Command::Up { backends, steering } => up(backends, steering),
         Command::Down => down(),
+        Command::Verifier { update, ref budget } => hold_against_budget(budget, update),
+        Command::Bench { quick, json, ref svg } => {
+            measure(if quick { Effort::QUICK } else { Effort::FULL }, json, svg.as_deref())
+        }
     }
 }
 
@@ -133,6 +164,44 @@ fn churn_pool(options: churn::Options, screen: churn::Screen) -> anyhow::Result<
         eprintln!("weir-lab: {failure}");
     }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure(effort: Effort, json: bool, svg: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let report = Report::measure(effort, |figure| {
+        let point = figure.point;
+        eprintln!("{}: {} flows, {} tracked: {:.0} ns", point.case.name(), point.flows, point.tracked, figure.ns);
+    })?;
+    if let Some(path) = svg {
+        report.plot(path)?;
+    }
+    if json {
+        println!("{}", report.json()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "Nanoseconds a packet, without the wrapper and the stub (room for a tunnel, and taking it off again), and as\n\
+         multiples of the IPv4 stub, which takes {:.0} ns here and {DESIGN_STUB_NS} ns where the targets were set.\n{}\n\n\
+         What the maps of a balancer of default sizes take\n{}",
+        report.stub_ns,
+        report.table(),
+        report.memory_table(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hold_against_budget(path: &Path, update: bool) -> anyhow::Result<ExitCode> {
+    let verified = verify()?;
+    let mut budget = Budget::read(path)?;
+    if update {
+        budget = budget.updated(&verified);
+        budget.write(path)?;
+    }
+    println!("{}", comparison(&verified, &budget));
+    let objections = budget.objections(&verified);
+    for objection in &objections {
+        eprintln!("weir-lab: {objection}");
+    }
+    Ok(if objections.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn up(backends: BackendCount, steering: Steering) -> anyhow::Result<ExitCode> {

@@ -2,12 +2,12 @@
 //! does nothing. It goes away with the value that attached it, or with its process.
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader,
     programs::{Xdp, xdp::XdpMode},
 };
 use lb_user::object::OBJECT;
 
-use crate::{LabError, namespace::Namespace};
+use crate::{LabError, namespace::Namespace, verifier::VerifierError};
 
 const PROGRAM: &str = "weir_pass";
 
@@ -23,24 +23,24 @@ impl PassProgram {
     pub(crate) fn attach(namespace: &Namespace, interface: &str) -> Result<Self, LabError> {
         let refused =
             |reason: String| LabError::Xdp { interface: format!("{interface} in {}", namespace.name()), reason };
-        let mut object = load().map_err(refused)?;
+        let mut object = small_object().map_err(|error| refused(chain(&error)))?;
         namespace.run(|| attach(&mut object, interface))?.map_err(refused)?;
         Ok(Self { _object: object })
     }
 }
 
-/// Loads the object with every map as small as can be: `weir_pass` uses none of them, and the
-/// balancer's real tables would take hundreds of megabytes for each lab.
-fn load() -> Result<Ebpf, String> {
+/// Opens the object with every map as small as can be: the balancer's real tables would take hundreds of megabytes for
+/// each lab.
+pub(crate) fn small_object() -> Result<Ebpf, VerifierError> {
     if OBJECT.is_empty() {
-        return Err("this build has no eBPF object; build without WEIR_SKIP_EBPF".to_owned());
+        return Err(VerifierError::NoObject);
     }
-    let parsed = aya_obj::Object::parse(OBJECT).map_err(|error| error.to_string())?;
+    let parsed = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
     let mut loader = EbpfLoader::new();
     for map in parsed.maps.keys() {
         loader.map_max_entries(map, 1);
     }
-    loader.load(OBJECT).map_err(|error| chain(&error))
+    Ok(loader.load(OBJECT)?)
 }
 
 fn attach(object: &mut Ebpf, interface: &str) -> Result<(), String> {

@@ -8,6 +8,7 @@
 
 pub mod addresses;
 pub mod answer;
+pub mod bench;
 pub mod decap;
 pub mod encap;
 pub mod flow;

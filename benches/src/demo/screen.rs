@@ -2,9 +2,9 @@
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 
-use crate::{LabError, weir::Join};
+use crate::{LabError, screen::table, weir::Join};
 
 use super::{Demo, Options, Phase, connections::Outcome};
 
@@ -93,16 +93,6 @@ impl Screen {
         println!("\n{BOLD}What Weir did with the packets, by its own counters{BOLD:#}\n{}", by_reason(demo));
         println!("\n{}", verdict(demo));
     }
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 fn comparison(demo: &Demo) -> Table {

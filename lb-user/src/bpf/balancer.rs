@@ -91,7 +91,7 @@ impl Sizes {
 pub struct Balancer {
     ebpf: Ebpf,
     /// The programs go with it.
-    _programs: ProgramArray<MapData>,
+    programs: Option<ProgramArray<MapData>>,
     pub globals: ArrayTable<Globals>,
     addresses: ArrayTable<addresses::Row>,
     prefixes: PrefixTable<Services>,
@@ -122,7 +122,18 @@ impl Balancer {
     /// # Errors
     /// The kernel refuses, each reason with its own message.
     pub fn load(sizes: &Sizes) -> Result<Self, LoadError> {
-        if OBJECT.is_empty() {
+        let mut balancer = Self::open(OBJECT, sizes)?;
+        load(&mut balancer.ebpf, ENTRY)?;
+        balancer.programs = Some(link_programs(&mut balancer.ebpf)?);
+        Ok(balancer)
+    }
+
+    /// Makes the maps, all empty, of an object that has the balancer's among others, and loads no program of it.
+    ///
+    /// # Errors
+    /// The kernel refuses, each reason with its own message.
+    pub fn open(object: &[u8], sizes: &Sizes) -> Result<Self, LoadError> {
+        if object.is_empty() {
             return Err(LoadError::NoObject);
         }
         let mut ebpf = EbpfLoader::new()
@@ -137,12 +148,10 @@ impl Balancer {
             .map_max_entries("weir_moved", sizes.moved_flows)
             .map_max_entries("weir_pinned", sizes.pinned_flows)
             .map_max_entries("weir_filter", sizes.filter_words())
-            .load(OBJECT)
+            .load(object)
             .map_err(LoadError::object)?;
-        load(&mut ebpf, ENTRY)?;
-        let programs = link_programs(&mut ebpf)?;
         Ok(Self {
-            _programs: programs,
+            programs: None,
             globals: array(&mut ebpf, "weir_globals")?,
             addresses: array(&mut ebpf, "weir_addresses")?,
             prefixes: prefix(&mut ebpf, "weir_prefixes")?,
@@ -207,6 +216,11 @@ impl Balancer {
             }
         }
         Ok(())
+    }
+
+    /// The object that the programs and maps are of.
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     /// Attaches the program to an interface.

@@ -33,7 +33,7 @@ pub(super) fn bpf_clippy() -> Result<()> {
     child::run(
         toolchain
             .clippy()
-            .args(["--package", "lb-ebpf", "--no-deps"])
+            .args(["--package", "lb-ebpf", "--no-deps", "--features", "bench"])
             .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core"])
             .arg("--target-dir")
             .arg(workspace::target().join("bpf-clippy"))

@@ -1,0 +1,171 @@
+//! The cases: which packets, with how many flows, and what the design wants of them.
+
+use lb_common::{bench::Varies, limits, reason::Reason};
+use lb_user::bpf::Sizes;
+
+use super::{
+    BenchError, Effort,
+    farm::{self, Outer},
+    load::{Baseline, Load},
+    measure::{Bench, Cost},
+    packet::{self, To},
+};
+
+/// Flows that take turns where their number matters.
+const FLOWS: &[u32] = &[1, 65_536, 524_288, 10_000_000];
+/// Connections whose token the balancer has learned, at most.
+const TOKENS: u32 = 1 << 20;
+/// Subflows in the table of joined flows.
+const TRACKED: u32 = 1_000_000;
+/// Third packets between two cleanings of the token table.
+const LEARNED_MAX: u32 = 20_000;
+/// Clients of tracked subflows that the measured packets are not of.
+const OTHER_CLIENTS: u32 = 0xc633_0000;
+
+/// A case by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// An ACK of a connection that the ring answers.
+    Ack,
+    /// A SYN of plain TCP.
+    Syn,
+    /// A SYN with `MP_JOIN` whose token was learned.
+    JoinTable,
+    /// A third packet that teaches its token.
+    Learn,
+    /// A packet for no VIP.
+    Pass,
+    /// An ACK over IPv6, in an IPv6 tunnel.
+    Ack6,
+    /// An ACK of a joined subflow that the ring does not answer.
+    AckTracked,
+}
+
+/// A case with so many flows that take turns, and so many subflows in the table of joined flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    /// The case.
+    pub case: Case,
+    /// How many flows take turns.
+    pub flows: u32,
+    /// How many subflows have an entry.
+    pub tracked: u32,
+}
+
+impl Case {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Ack, Self::Syn, Self::JoinTable, Self::Learn, Self::Pass, Self::Ack6, Self::AckTracked];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Syn => "syn",
+            Self::JoinTable => "join_table",
+            Self::Learn => "learn",
+            Self::Pass => "pass",
+            Self::Ack6 => "ack6",
+            Self::AckTracked => "ack_tracked",
+        }
+    }
+
+    /// Nanoseconds that the design wants on a machine whose stub takes [`super::DESIGN_STUB_NS`].
+    pub const fn target_ns(self) -> Option<u32> {
+        match self {
+            Self::Ack | Self::Syn => Some(40),
+            Self::JoinTable => Some(90),
+            Self::Learn => Some(350),
+            Self::Pass => Some(8),
+            Self::Ack6 => Some(50),
+            Self::AckTracked => None,
+        }
+    }
+
+    /// The points at which it is measured.
+    pub fn points(self) -> Vec<Point> {
+        let point = |flows, tracked| Point { case: self, flows, tracked };
+        match self {
+            Self::Pass => vec![point(1, 0)],
+            Self::AckTracked => [1, 65_536, 524_288, TRACKED].map(|flows| point(flows, flows)).to_vec(),
+            Self::Ack => {
+                let mut points: Vec<_> = FLOWS.iter().map(|&flows| point(flows, 0)).collect();
+                points.push(point(10_000_000, TRACKED));
+                points
+            }
+            _ => FLOWS.iter().map(|&flows| point(flows, 0)).collect(),
+        }
+    }
+
+    const fn outer(self) -> Outer {
+        match self {
+            Self::Ack6 => Outer::V6,
+            _ => Outer::V4,
+        }
+    }
+
+    fn load(self) -> Load {
+        match self {
+            Self::Ack => Load::of(packet::ack(To::V4), &[Reason::Ring]),
+            Self::Syn => Load::of(packet::syn(To::V4), &[Reason::RingNew]),
+            Self::JoinTable => {
+                let load = Load::of(packet::joining_syn(), &[Reason::JoinToken]);
+                Load { varies: Varies::TOKEN, ..load }
+            }
+            Self::Learn => Load::pair(
+                &[packet::capable_syn(), packet::third_ack()],
+                &[Reason::RingNew, Reason::Learned],
+                Varies::KEY,
+            ),
+            Self::Pass => {
+                let load = Load::of(packet::ack(To::Elsewhere), &[Reason::NotVip]);
+                Load { baseline: Baseline::Empty, ..load }
+            }
+            Self::Ack6 => {
+                let load = Load::of(packet::ack(To::V6), &[Reason::Ring]);
+                Load { ipv6: true, baseline: Baseline::Push(Outer::V6), ..load }
+            }
+            Self::AckTracked => Load::of(packet::ack(To::V4), &[Reason::Flow]),
+        }
+    }
+}
+
+impl Point {
+    /// Measures it, on a balancer of its own.
+    pub(super) fn measure(self, effort: Effort) -> Result<Cost, BenchError> {
+        let sizes = Sizes {
+            pools: 1,
+            tokens: TOKENS,
+            entries_per_network: u32::MAX,
+            joined_flows: self.tracked.max(limits::JOINED_FLOWS.default),
+            ..Sizes::default()
+        };
+        let mut bench = Bench::open(&sizes, self.case.outer(), effort)?;
+        let load = self.case.load();
+        match self.case {
+            Case::JoinTable => {
+                let tokens = self.flows.next_power_of_two().min(TOKENS);
+                bench.fill(|balancer| farm::learn(balancer, tokens))?;
+                bench.measure(&load, self.flows, tokens)
+            }
+            Case::Learn => self.measure_third_packets(&mut bench, &load),
+            Case::AckTracked => {
+                bench.track(&load, load.first_client(), self.flows)?;
+                bench.measure(&load, self.flows, 1)
+            }
+            _ => {
+                bench.track(&load, OTHER_CLIENTS, self.tracked)?;
+                bench.measure(&load, self.flows, 1)
+            }
+        }
+    }
+
+    /// The SYN and its third packet together, without the SYN.
+    fn measure_third_packets(self, bench: &mut Bench, pair: &Load) -> Result<Cost, BenchError> {
+        let syns = Load::pair(&[packet::capable_syn(), packet::capable_syn()], &[Reason::RingNew], Varies::NOTHING);
+        let syn = bench.measure(&syns, self.flows, 1)?;
+        bench.limit_batch(2 * LEARNED_MAX);
+        let both = bench.measure(pair, self.flows, 1)?;
+        Ok(Cost { net: 2.0 * both.net - syn.net, stub: both.stub })
+    }
+}

@@ -1,0 +1,200 @@
+//! Runs packets through the wrapped balancer and through the wrapped stub in turn, and checks that the balancer did with
+//! every one of them what it was to be measured for.
+
+use std::time::Duration;
+
+use aya::{
+    maps::{Array, MapData},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+use lb_common::{
+    bench::{Plan, Varies},
+    ids::VipId,
+    reason::Reason,
+    tables::counter_index,
+};
+use lb_user::bpf::{Balancer, LoadError, Pod, Sizes};
+
+use super::{
+    BenchError, Effort,
+    farm::{self, Outer, VIP},
+    load::{Baseline, Load},
+};
+
+const BALANCER: &str = "weir_bench";
+const TRACK: &str = "weir_bench_track";
+const STUBS: [&str; 3] = ["weir_bench_0", "weir_bench_20", "weir_bench_40"];
+
+impl Baseline {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Empty => STUBS[0],
+            Self::Push(Outer::V4) => STUBS[1],
+            Self::Push(Outer::V6) => STUBS[2],
+        }
+    }
+}
+
+/// Nanoseconds a packet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cost {
+    /// The balancer, without the wrapper and without what its stub does.
+    pub(super) net: f64,
+    /// The stub, without the wrapper.
+    pub(super) stub: f64,
+}
+
+/// A filled balancer, ready to be measured.
+pub(super) struct Bench {
+    balancer: Balancer,
+    plan: Array<MapData, Pod<Plan>>,
+    effort: Effort,
+}
+
+impl Bench {
+    pub(super) fn open(sizes: &Sizes, outer: Outer, effort: Effort) -> Result<Self, BenchError> {
+        let mut balancer = farm::open(sizes, outer)?;
+        for name in STUBS.into_iter().chain([BALANCER, TRACK]) {
+            program(&mut balancer, name)?.load().map_err(|error| LoadError::Program { program: name, error })?;
+        }
+        let plan = balancer.object().take_map("weir_bench_plan").ok_or(LoadError::Missing("weir_bench_plan"))?;
+        Ok(Self { balancer, plan: Array::try_from(plan)?, effort })
+    }
+
+    /// Fills tables.
+    pub(super) fn fill(
+        &mut self,
+        fill: impl FnOnce(&mut Balancer) -> Result<(), BenchError>,
+    ) -> Result<(), BenchError> {
+        fill(&mut self.balancer)
+    }
+
+    /// Makes batches no longer than so many packets.
+    pub(super) fn limit_batch(&mut self, packets: u32) {
+        self.effort.packets = self.effort.packets.min(packets);
+    }
+
+    /// What a packet of `load` costs where so many flows and tokens take turns.
+    pub(super) fn measure(&mut self, load: &Load, flows: u32, tokens: u32) -> Result<Cost, BenchError> {
+        let mut plan = load.plan(flows, tokens);
+        let mut net = Vec::new();
+        let mut stub = Vec::new();
+        for batch in 0..=self.effort.batches {
+            if load.varies == Varies::KEY {
+                farm::forget(&mut self.balancer)?;
+            }
+            let empty = self.run(Baseline::Empty.program(), load, &mut plan.clone())?;
+            let baseline = self.run(load.baseline.program(), load, &mut plan.clone())?;
+            let whole = self.run_checked(load, &mut plan)?;
+            // The first batch only warms the caches.
+            if batch > 0 {
+                net.push(nanos(whole) - nanos(baseline));
+                stub.push(nanos(baseline) - nanos(empty));
+            }
+        }
+        Ok(Cost { net: median(net), stub: median(stub) })
+    }
+
+    /// Gives so many flows an entry in the table of joined flows, from the clients with this address on.
+    pub(super) fn track(&mut self, load: &Load, client: u32, flows: u32) -> Result<(), BenchError> {
+        if flows == 0 {
+            return Ok(());
+        }
+        let mut plan = Plan { client, ..load.plan(flows, 1) };
+        self.run_program(TRACK, &load.frames[0], flows, &mut plan)?;
+        let found = self.balancer.joined.entries().count();
+        if found == flows as usize { Ok(()) } else { Err(BenchError::Untracked { flows, found }) }
+    }
+
+    /// A batch of the balancer: every packet must have an expected reason, each as often as the others.
+    fn run_checked(&mut self, load: &Load, plan: &mut Plan) -> Result<Duration, BenchError> {
+        let before = self.counts()?;
+        let took = self.run(BALANCER, load, plan)?;
+        let moved: Vec<_> = self
+            .counts()?
+            .into_iter()
+            .zip(before)
+            .map(|((vip, reason, now), (_, _, before))| (vip, reason, now - before))
+            .filter(|&(_, _, moved)| moved > 0)
+            .collect();
+        let share = u64::from(self.effort.packets) / load.expected.len() as u64;
+        let right = |&(vip, reason, moved): &(VipId, Reason, u64)| {
+            load.expected.contains(&reason) && moved == share && (vip == VIP || reason == Reason::NotVip)
+        };
+        if moved.len() == load.expected.len() && moved.iter().all(right) {
+            return Ok(took);
+        }
+        let moved = moved.iter().map(|(_, reason, moved)| format!("{} {moved} times", reason.as_str()));
+        Err(BenchError::OtherPath {
+            expected: load.expected.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", "),
+            share,
+            found: moved.collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    fn run(&mut self, program: &'static str, load: &Load, plan: &mut Plan) -> Result<Duration, BenchError> {
+        self.run_program(program, &load.frames[0], self.effort.packets, plan)
+    }
+
+    /// A batch of a program. The packet must come out of it as long as it went in: the wrapper has undone everything.
+    fn run_program(
+        &mut self,
+        name: &'static str,
+        frame: &[u8],
+        packets: u32,
+        plan: &mut Plan,
+    ) -> Result<Duration, BenchError> {
+        plan.packets = 0;
+        self.plan.set(0, Pod(*plan), 0)?;
+        let mut after = vec![0; frame.len() + 64];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            repeat: packets,
+            ..TestRunOptions::default()
+        };
+        let program = program(&mut self.balancer, name)?;
+        let result = program.test_run(options).map_err(|error| LoadError::Program { program: name, error })?;
+        let Pod(used) = self.plan.get(&0, 0)?;
+        *plan = used;
+        let expected_action = [XDP_PASS, XDP_TX].contains(&result.return_value);
+        if !expected_action || result.data_size_out as usize != frame.len() || used.packets != packets {
+            return Err(BenchError::Wrapper {
+                program: name,
+                action: result.return_value,
+                len: result.data_size_out,
+                packets: used.packets,
+            });
+        }
+        Ok(result.duration)
+    }
+
+    fn counts(&self) -> Result<Vec<(VipId, Reason, u64)>, BenchError> {
+        let mut counts = Vec::new();
+        for vip in [VipId::NONE, VIP] {
+            for &reason in Reason::ALL {
+                let counters = self.balancer.counters.read(counter_index(vip, reason))?;
+                counts.push((vip, reason, counters.iter().map(|counter| counter.packets).sum()));
+            }
+        }
+        Ok(counts)
+    }
+}
+
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
+fn program<'b>(balancer: &'b mut Balancer, name: &'static str) -> Result<&'b mut Xdp, LoadError> {
+    let program = balancer.object().program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|error| LoadError::Program { program: name, error })
+}
+
+fn nanos(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e9
+}
+
+pub(super) fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let half = figures.len() / 2;
+    figures.get(half).copied().unwrap_or_default()
+}
