@@ -262,14 +262,14 @@ fn write_link(header: &mut [u8; ethernet::HEADER_LEN], backend: &Backend, ip: &I
 /// Writes the Ethernet and IPv4 header of a packet's tunnel.
 #[inline(always)]
 fn write_v4(outer: &mut [u8; OUTER_V4], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    *outer = *first_bytes(&backend.outer);
+    outer.copy_from_slice(&backend.outer[..OUTER_V4]);
     fill_v4(outer, backend, ip, flow, ip.len + ipv4::HEADER_LEN, protocol(ip.family));
 }
 
 /// The same with UDP and GUE behind it.
 #[inline(always)]
 fn write_gue4(outer: &mut [u8; OUTER_GUE4], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    *outer = *first_bytes(&backend.outer);
+    outer.copy_from_slice(&backend.outer[..OUTER_GUE4]);
     fill_v4(outer, backend, ip, flow, ip.len + OUTER_GUE4 - ethernet::HEADER_LEN, ip::UDP);
     fill_gue(outer, OUTER_V4, ip, flow);
 }
@@ -278,23 +278,16 @@ fn write_gue4(outer: &mut [u8; OUTER_GUE4], backend: &Backend, ip: &Ip, flow: Fl
 /// look at it (RFC 6438).
 #[inline(always)]
 fn write_v6(outer: &mut [u8; OUTER_V6], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    *outer = *first_bytes(&backend.outer);
+    outer.copy_from_slice(&backend.outer[..OUTER_V6]);
     fill_v6(outer, backend, ip, flow, ip.len, protocol(ip.family));
 }
 
 /// The same with UDP and GUE behind it.
 #[inline(always)]
 fn write_gue6(outer: &mut [u8; OUTER_GUE6], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    *outer = backend.outer;
+    outer.copy_from_slice(&backend.outer);
     fill_v6(outer, backend, ip, flow, ip.len + udp::HEADER_LEN + GUE_LEN, ip::UDP);
     fill_gue(outer, OUTER_V6, ip, flow);
-}
-
-#[inline(always)]
-fn first_bytes<const N: usize>(outer: &[u8; OUTER_MAX]) -> &[u8; N] {
-    const { assert!(N <= OUTER_MAX) };
-    // The constant above holds, so this is never the default.
-    outer.first_chunk().unwrap_or(&[0; N])
 }
 
 #[inline(always)]

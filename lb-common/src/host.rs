@@ -220,8 +220,8 @@ impl Tables for HostTables {
         if self.globals.prefixes > 0 { exact.or_else(|| self.services_of_prefix(address)) } else { exact }
     }
 
-    fn service(&self, index: u32) -> Option<Service> {
-        self.services.get(index as usize).copied()
+    fn service(&self, index: u32) -> Option<&Service> {
+        self.services.get(index as usize)
     }
 
     fn slot(&self, pool: PoolId, slot: u32) -> Option<Slot> {

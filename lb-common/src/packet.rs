@@ -31,9 +31,12 @@ pub trait Packet: Sized {
         value
     }
 
-    /// Keeps a value in memory, in the kernel.
+    /// `offset` of something in a packet's headers, known to be below 2^14: what comes out of memory could be anything to
+    /// the kernel's verifier.
     #[inline(always)]
-    fn in_memory<V>(_value: &mut V) {}
+    fn in_headers(offset: usize) -> usize {
+        offset & 0x3fff
+    }
 
     /// `offset`, known to be below 64. The kernel's verifier is not to know which it is of a few that are possible, or it
     /// walks all that follows once for each.

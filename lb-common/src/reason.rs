@@ -29,9 +29,13 @@ macro_rules! reasons {
 
             /// The reason of an index.
             #[inline(always)]
+            #[expect(non_upper_case_globals, reason = "patterns by the variants' names: LLVM makes one comparison of them")]
             pub const fn from_index(index: u32) -> Option<Self> {
-                $($(if index == Self::$name as u32 { return Some(Self::$name); })+)+
-                None
+                $($(const $name: u32 = Reason::$name as u32;)+)+
+                match index {
+                    $($($name => Some(Self::$name),)+)+
+                    _ => None,
+                }
             }
 
             /// The word for this reason in metrics and on screens.

@@ -9,6 +9,7 @@ use crate::{
     ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
     limits::SERVICES_PER_ADDRESS_MAX,
     mptcp::{Version, token},
+    packet::Packet,
     reason::Reason,
     recent::Bucket,
     wire::ip::Address,
@@ -182,7 +183,7 @@ impl Traits {
 
 /// A VIP: a range of ports of an address that a pool serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Service {
     /// The first port.
     pub port_first: u16,
@@ -222,6 +223,13 @@ impl Service {
         quic_id_len: 0,
         reserved: [0; 3],
     };
+
+    /// A copy, in two words: LLVM would copy the rest of a rule of which it knows a part byte by byte, in the kernel.
+    #[inline(always)]
+    pub(crate) fn copied_by<P: Packet>(&self) -> Self {
+        let words: [u64; 2] = zerocopy::transmute!(*self);
+        zerocopy::transmute!(words.map(P::merged))
+    }
 
     /// Where this rule lies in the order of its address's, seen from a port.
     #[inline(always)]
@@ -595,7 +603,7 @@ pub trait Tables {
     /// The port rules of an address, if it is a VIP's, or lies in the longest prefix that is one's.
     fn services(&self, address: &Address) -> Option<Services>;
     /// A port rule.
-    fn service(&self, index: u32) -> Option<Service>;
+    fn service(&self, index: u32) -> Option<&Service>;
     /// The rule of an address for a port, by its index; the kernel searches in a function of its own.
     fn search(&self, services: Services, protocol: u8, port: u16) -> Option<u32> {
         services.search(self, protocol, port)

@@ -118,9 +118,10 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
-    fn in_memory<V>(value: &mut V) {
-        // SAFETY: one instruction, which moves a register to itself; LLVM must think that it may touch the value.
-        unsafe { asm!("{0} = {0}", in(reg) value, options(preserves_flags, nostack)) };
+    fn in_headers(mut offset: usize) -> usize {
+        // SAFETY: one instruction on one register.
+        unsafe { asm!("{0} &= 0x3fff", inout(reg) offset, options(pure, nomem, preserves_flags, nostack)) };
+        offset
     }
 
     #[inline(always)]
@@ -140,9 +141,6 @@ impl Packet for XdpFrame {
 /// A function of its own: the verifier walks the options once, not once for each way that leads to them.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn scan_options(md: *mut xdp_md, mut options: u64, len: u64) -> u64 {
-    // SAFETY: one instruction on one register. The verifier knows nothing of the argument, and has to see that adding it
-    // to the packet's start cannot overflow.
-    unsafe { asm!("{0} &= 0x3fff", inout(reg) options, options(pure, nomem, preserves_flags, nostack)) };
-    Options::scan(&XdpFrame::new(md), options as usize, len as usize).pack()
+extern "C" fn scan_options(md: *mut xdp_md, options: u64, len: u64) -> u64 {
+    Options::scan(&XdpFrame::new(md), XdpFrame::in_headers(options as usize), len as usize).pack()
 }

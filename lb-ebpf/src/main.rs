@@ -67,7 +67,8 @@ pub fn weir_decap(ctx: XdpContext) -> u32 {
 fn balance<S: Scope<Beyond = Kind>>(ctx: &XdpContext) -> u32 {
     let mut frame = XdpFrame::new(ctx.ctx);
     let mut tables = KernelTables;
-    let decision = match steer_within::<S, _, _>(&frame, &mut tables) {
+    let Some(arrival) = maps::arrival() else { return xdp_action::XDP_ABORTED };
+    let decision = match steer_within::<S, _, _>(&frame, &mut tables, arrival) {
         Ok(decision) => decision,
         Err(kind) => return programs::hand_on(ctx, kind),
     };

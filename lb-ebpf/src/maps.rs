@@ -16,6 +16,7 @@ use lb_common::{
     limits,
     mptcp::Version,
     reason::Reason,
+    steer::Arrival,
     recent::{Bucket, bucket_of, buckets_for, filter_place, filter_words},
     tables::{
         Backend, Budget, Counter, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_CHUNKS, Service, Services,
@@ -88,6 +89,17 @@ struct Marks {
     handshakes: u32,
 }
 
+/// Where a decision writes down what it reads.
+#[btf_map(name = "weir_arrival")]
+static ARRIVAL: PerCpuArray<Arrival, 1> = PerCpuArray::new();
+
+/// The place for what this CPU's decision reads.
+#[inline(always)]
+pub fn arrival() -> Option<&'static mut Arrival> {
+    // SAFETY: the element is this CPU's own, and all zeros are an arrival; nobody asks for it twice in a run.
+    ARRIVAL.get_ptr_mut(0).map(|arrival| unsafe { &mut *arrival })
+}
+
 /// Where SHA-256 has its message schedule: on the stack there is no room for it.
 #[btf_map(name = "weir_schedule")]
 static SCHEDULE: PerCpuArray<ScheduleMemory, 1> = PerCpuArray::new();
@@ -132,8 +144,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn service(&self, index: u32) -> Option<Service> {
-        SERVICES.get(index).copied()
+    fn service(&self, index: u32) -> Option<&Service> {
+        SERVICES.get(index)
     }
 
     #[inline(always)]

@@ -149,7 +149,7 @@ impl Capable {
     /// The sender's and the receiver's key, where [`Self::accepted`] said that they are there.
     #[inline(always)]
     pub fn keys<P: Packet>(self, packet: &P, tcp: &Tcp) -> Option<([u8; 8], [u8; 8])> {
-        let at = tcp.options + P::below_64(usize::from(self.at));
+        let at = P::in_headers(tcp.options) + P::below_64(usize::from(self.at));
         Some((packet.load(at + 4)?, packet.load(at + 12)?))
     }
 }
@@ -164,7 +164,7 @@ impl Join {
         if self.len != Self::SYN_LEN {
             return None;
         }
-        let at = tcp.options + P::below_64(usize::from(self.at));
+        let at = P::in_headers(tcp.options) + P::below_64(usize::from(self.at));
         packet.load(at + 4).map(Token::from_wire)
     }
 

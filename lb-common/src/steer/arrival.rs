@@ -26,10 +26,13 @@ use crate::{
     },
 };
 
-/// A packet for a VIP, and its flow. In C's order, as [`Ip`].
+/// A packet for a VIP, and its flow: where a decision writes down what it reads. In C's order, as [`Ip`].
+///
+/// In the kernel it lies in a map: as a local it would take a register for each part on each way that ends early, or be
+/// zeroed byte by byte for each packet.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct Arrival {
+pub struct Arrival {
     /// In which the packet is, or which an ICMP error is about; a later fragment's datagram.
     pub(super) flow: FlowHash,
     pub(super) service: Service,
@@ -46,7 +49,7 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// What nothing is known of yet.
-    pub(super) const UNREAD: Self = Self {
+    pub const UNREAD: Self = Self {
         service: Service::NONE,
         flow: FlowHash(0),
         slot: 0,
@@ -131,7 +134,8 @@ fn read_icmp<P: Packet, T: Tables, H: Header>(
 ) -> Result<Subject, Reason> {
     arrival.ip = check(packet, header)?;
     let Quoted { client, ports, protocol } = icmp::read(packet, header, &arrival.ip)?;
-    arrival.service = service_at(tables, services, protocol, ports.destination).ok_or(Reason::IcmpUnrelated)?;
+    let service = service_at(tables, services, protocol, ports.destination).ok_or(Reason::IcmpUnrelated)?;
+    arrival.service = service.copied_by::<P>();
     arrival.find_slot(tables, client, header.destination(), ports, protocol)?;
     Ok(Subject::Error)
 }
@@ -163,7 +167,8 @@ fn read_transport<P: Packet, T: Tables, H: Header>(
         ip::ICMP | ip::ICMPV6 => return Err(Reason::IcmpOther),
         _ => return Err(Reason::NoService),
     };
-    arrival.service = service_at(tables, services, ip.protocol, ports.destination).ok_or(Reason::NoService)?;
+    let service = service_at(tables, services, ip.protocol, ports.destination).ok_or(Reason::NoService)?;
+    arrival.service = service.copied_by::<P>();
     arrival.find_slot(tables, header.source(), header.destination(), ports, ip.protocol)?;
     if let Subject::Segment = subject
         && ip.fragment != Fragment::Whole
@@ -196,7 +201,7 @@ impl Arrival {
 /// The rule of an address for a port: most addresses have one, so the middle one is looked at here, and only if it does
 /// not fit are the others searched.
 #[inline(always)]
-fn service_at<T: Tables>(tables: &T, services: Services, protocol: u8, port: u16) -> Option<Service> {
+fn service_at<T: Tables>(tables: &T, services: Services, protocol: u8, port: u16) -> Option<&Service> {
     let middle = tables.service(services.middle())?;
     match middle.compare(protocol, port) {
         Ordering::Equal => Some(middle),

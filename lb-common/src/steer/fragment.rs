@@ -53,13 +53,14 @@ pub(super) fn note_first<P: Packet, T: Tables>(packet: &P, tables: &mut T, arriv
 #[inline(always)]
 fn datagram_of<P: Packet, T: Tables>(packet: &P, tables: &T, ip: &Ip) -> Option<FlowHash> {
     let key = &tables.globals()?.cluster_key;
+    let at = P::in_headers(ip.header);
     match ip.family {
         Family::V4 => {
-            let header = Ipv4::load(packet, ip.header).ok()?;
+            let header = Ipv4::load(packet, at).ok()?;
             Some(header.source().datagram_hash(key, header.destination(), ip.datagram, ip.protocol))
         }
         Family::V6 => {
-            let header = Ipv6::load(packet, ip.header).ok()?;
+            let header = Ipv6::load(packet, at).ok()?;
             Some(header.source().datagram_hash(key, header.destination(), ip.datagram, ip.protocol))
         }
     }

@@ -25,7 +25,8 @@ use crate::{
         ipv6::Ipv6,
     },
 };
-use arrival::{Arrival, Subject};
+pub use arrival::Arrival;
+use arrival::Subject;
 pub use scope::{All, Common, Icmp, Kind, Scope, Transport};
 
 /// A packet's way.
@@ -91,11 +92,12 @@ fn unpack(word: u64) -> Choice {
 /// Decides what becomes of a frame, and updates the tables by what it teaches.
 #[inline(always)]
 pub fn steer<'t, P: Packet, T: Tables>(packet: &P, tables: &'t mut T) -> Decision<'t> {
-    let Ok(decision) = steer_within::<All, P, T>(packet, tables);
+    let mut arrival = Arrival::UNREAD;
+    let Ok(decision) = steer_within::<All, P, T>(packet, tables, &mut arrival);
     decision
 }
 
-/// The same for the packets of a scope.
+/// The same for the packets of a scope; what was in `arrival` before does not matter.
 ///
 /// # Errors
 /// The packet is beyond it; nothing has happened then.
@@ -103,12 +105,10 @@ pub fn steer<'t, P: Packet, T: Tables>(packet: &P, tables: &'t mut T) -> Decisio
 pub fn steer_within<'t, S: Scope, P: Packet, T: Tables>(
     packet: &P,
     tables: &'t mut T,
+    arrival: &mut Arrival,
 ) -> Result<Decision<'t>, S::Beyond> {
-    let mut arrival = Arrival::UNREAD;
-    // What is read lies in memory: in the kernel it would else take a register for each part on each way that ends early.
-    P::in_memory(&mut arrival);
-    let subject = arrival::read::<S, P, T>(packet, tables, &mut arrival)?;
-    Ok(decide(packet, tables, &arrival, subject))
+    let subject = arrival::read::<S, P, T>(packet, tables, arrival)?;
+    Ok(decide(packet, tables, arrival, subject))
 }
 
 #[inline(always)]
@@ -185,9 +185,10 @@ fn may_make_entry<P: Packet, T: Tables>(packet: &P, tables: &mut T, ip: &Ip) -> 
     let now = tables.now();
     let Some(globals) = tables.globals() else { return false };
     let (key, limit) = (&globals.cluster_key, globals.entries_per_network);
+    let header = P::in_headers(ip.header);
     let network = match ip.family {
-        Family::V4 => Ipv4::load(packet, ip.header).map(|header| header.source().network_hash(key)),
-        Family::V6 => Ipv6::load(packet, ip.header).map(|header| header.source().network_hash(key)),
+        Family::V4 => Ipv4::load(packet, header).map(|header| header.source().network_hash(key)),
+        Family::V6 => Ipv6::load(packet, header).map(|header| header.source().network_hash(key)),
     };
     let Ok(network) = network else { return false };
     tables.network_budget(network).is_none_or(|budget| budget.spend(now, limit))

@@ -12,7 +12,7 @@ const VERSION_2: u32 = 0x6b33_43cf;
 /// Whether a packet is an Initial, or a long header of an unknown version: it may begin a connection.
 #[inline(always)]
 pub fn begins<P: Packet>(packet: &P, udp: &Udp) -> bool {
-    let Some([first, v0, v1, v2, v3]) = packet.load(udp.payload) else { return false };
+    let Some([first, v0, v1, v2, v3]) = packet.load(P::in_headers(udp.payload)) else { return false };
     let kind = first >> 4 & 3;
     first & LONG_HEADER != 0
         && match u32::from_be_bytes([v0, v1, v2, v3]) {
@@ -26,12 +26,13 @@ pub fn begins<P: Packet>(packet: &P, udp: &Udp) -> bool {
 #[inline(always)]
 pub fn server<P: Packet>(packet: &P, udp: &Udp, pool: PoolId, id_len: u8) -> Option<QuicKey> {
     // The shortest packet of QUIC is longer than all that is read here (RFC 9000, 10.3).
-    let [first, _, _, _, _, cid_len] = packet.load(udp.payload)?;
+    let payload = P::in_headers(udp.payload);
+    let [first, _, _, _, _, cid_len] = packet.load(payload)?;
     let is_long = first & LONG_HEADER != 0;
     if is_long && cid_len <= id_len {
         return None;
     }
-    let at = if is_long { udp.payload + 6 } else { udp.payload + 1 };
+    let at = if is_long { payload + 6 } else { payload + 1 };
     let [rotation, low @ ..] = packet.load::<9>(at)?;
     let rotation = rotation >> 5;
     if rotation == UNROUTABLE {
