@@ -28,8 +28,8 @@ pub const SERVICES_PER_ADDRESS_MAX: u32 = 64;
 /// Port rules of all addresses together.
 pub const SERVICES_MAX: u32 = 4096;
 
-/// Bits of the filter in front of the joined flows, per flow that the table holds: with 16, one packet in 16 of the
-/// flows without an entry looks in vain when the table is full.
+/// Bits of the filter in front of the flows that have an entry, per flow that their tables hold. Two of them are set for a
+/// flow: with 16, one packet in 70 of the flows without an entry looks in vain when the tables are full.
 pub const FILTER_BITS_PER_FLOW: u32 = 16;
 
 /// Learned tokens. An entry takes about 100 bytes of kernel memory, allocated at load.

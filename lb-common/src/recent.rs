@@ -98,11 +98,11 @@ pub const fn filter_words(flows: u32) -> u32 {
     flows.next_power_of_two() / u64::BITS * FILTER_BITS_PER_FLOW
 }
 
-/// The word and the bit of a flow in a filter of `words`, a power of two.
+/// The word of a flow in a filter of `words`, a power of two, and its two bits there.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "bits of a hash")]
 pub const fn filter_place(flow: FlowHash, words: u32) -> (u32, u64) {
-    ((flow.0 >> 6) as u32 & (words - 1), 1 << (flow.0 & 63))
+    ((flow.0 >> 12) as u32 & (words - 1), 1 << (flow.0 & 63) | 1 << (flow.0 >> 6 & 63))
 }
 
 impl Bucket {

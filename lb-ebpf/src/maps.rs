@@ -16,8 +16,8 @@ use lb_common::{
     limits,
     mptcp::Version,
     reason::Reason,
-    steer::Arrival,
     recent::{Bucket, bucket_of, buckets_for, filter_place, filter_words},
+    steer::Arrival,
     tables::{
         Backend, Budget, Counter, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_CHUNKS, Service, Services,
         Slot, SlotWords, Tables, TokenEntry, TokenKey, counter_index,
@@ -172,8 +172,8 @@ impl Tables for KernelTables {
             return false;
         }
         let Some(globals) = self.globals() else { return true };
-        let (index, bit) = filter_place(flow, globals.filter_words);
-        FILTER.get(index).is_none_or(|word| word & bit != 0)
+        let (index, bits) = filter_place(flow, globals.filter_words);
+        FILTER.get(index).is_none_or(|word| word & bits == bits)
     }
 
     #[inline(always)]
@@ -202,10 +202,10 @@ impl Tables for KernelTables {
             unsafe { (*marks).entries = 1 };
         }
         if let Some(globals) = self.globals() {
-            let (index, bit) = filter_place(flow, globals.filter_words);
+            let (index, bits) = filter_place(flow, globals.filter_words);
             if let Some(word) = FILTER.get_ptr_mut(index) {
                 // SAFETY: the word is an element of a map; the instruction is atomic, for other CPUs set other bits of it.
-                unsafe { asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bit, options(nostack)) };
+                unsafe { asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bits, options(nostack)) };
             }
         }
         Ok(())
