@@ -17,7 +17,10 @@ fn a_quick_run_has_a_figure_for_every_case() {
     assert!(report["stub_ns"].is_number(), "{report}");
     let cases = report["cases"].as_array().expect("a list");
     let names: BTreeSet<_> = cases.iter().filter_map(|case| case["name"].as_str()).collect();
-    assert_eq!(names, BTreeSet::from(["ack", "ack6", "ack_tracked", "join_table", "learn", "pass", "syn"]));
+    assert_eq!(
+        names,
+        BTreeSet::from(["ack", "ack6", "ack_gue", "ack_tracked", "join_table", "learn", "pass", "syn", "udp"])
+    );
     for case in cases {
         assert!(case["ns"].is_number() && case["flows"].as_u64() >= Some(1) && case["tracked"].is_u64(), "{case}");
     }

@@ -67,10 +67,10 @@ fn hashing(c: &mut Criterion) {
     let v4 = Ipv4::load(&v4.as_slice(), ethernet::HEADER_LEN).expect("a header");
     let v6 = Ipv6::load(&v6.as_slice(), ethernet::HEADER_LEN).expect("a header");
     group.bench_function("ipv4", |b| {
-        b.iter(|| black_box(v4.source()).flow_hash(&key, v4.destination(), PORTS, ip::TCP))
+        b.iter(|| black_box(v4.source()).flow_hash(&key, v4.destination(), PORTS, ip::TCP));
     });
     group.bench_function("ipv6", |b| {
-        b.iter(|| black_box(v6.source()).flow_hash(&key, v6.destination(), PORTS, ip::TCP))
+        b.iter(|| black_box(v6.source()).flow_hash(&key, v6.destination(), PORTS, ip::TCP));
     });
     group.finish();
 }

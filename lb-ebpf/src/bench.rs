@@ -71,6 +71,13 @@ pub fn weir_bench_40(ctx: XdpContext) -> u32 {
     wrap!(ctx, push::<40>)
 }
 
+/// Room for an IPv4, a UDP and a GUE header.
+#[xdp(frags)]
+#[inline(always)]
+pub fn weir_bench_32(ctx: XdpContext) -> u32 {
+    wrap!(ctx, push::<32>)
+}
+
 /// Gives the flow of each IPv4 packet an entry, as the data path does for a joined subflow on backend 1.
 #[xdp(frags)]
 #[inline(always)]

@@ -35,8 +35,12 @@ pub enum Case {
     Learn,
     /// A packet for no VIP.
     Pass,
+    /// A UDP datagram.
+    Udp,
     /// An ACK over IPv6, in an IPv6 tunnel.
     Ack6,
+    /// An ACK, in a tunnel of UDP.
+    AckGue,
     /// An ACK of a joined subflow that the ring does not answer.
     AckTracked,
 }
@@ -54,8 +58,17 @@ pub struct Point {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Ack, Self::Syn, Self::JoinTable, Self::Learn, Self::Pass, Self::Ack6, Self::AckTracked];
+    pub const ALL: [Self; 9] = [
+        Self::Ack,
+        Self::Syn,
+        Self::JoinTable,
+        Self::Learn,
+        Self::Pass,
+        Self::Udp,
+        Self::Ack6,
+        Self::AckGue,
+        Self::AckTracked,
+    ];
 
     /// Its name in reports.
     pub const fn name(self) -> &'static str {
@@ -65,7 +78,9 @@ impl Case {
             Self::JoinTable => "join_table",
             Self::Learn => "learn",
             Self::Pass => "pass",
+            Self::Udp => "udp",
             Self::Ack6 => "ack6",
+            Self::AckGue => "ack_gue",
             Self::AckTracked => "ack_tracked",
         }
     }
@@ -73,11 +88,12 @@ impl Case {
     /// Nanoseconds that the design wants on a machine whose stub takes [`super::DESIGN_STUB_NS`].
     pub const fn target_ns(self) -> Option<u32> {
         match self {
-            Self::Ack | Self::Syn => Some(40),
+            Self::Ack | Self::Syn | Self::Udp => Some(40),
             Self::JoinTable => Some(90),
             Self::Learn => Some(350),
             Self::Pass => Some(8),
             Self::Ack6 => Some(50),
+            Self::AckGue => Some(60),
             Self::AckTracked => None,
         }
     }
@@ -100,6 +116,7 @@ impl Case {
     const fn outer(self) -> Outer {
         match self {
             Self::Ack6 => Outer::V6,
+            Self::AckGue => Outer::Gue,
             _ => Outer::V4,
         }
     }
@@ -124,6 +141,11 @@ impl Case {
             Self::Ack6 => {
                 let load = Load::of(packet::ack(To::V6), &[Reason::Ring]);
                 Load { ipv6: true, baseline: Baseline::Push(Outer::V6), ..load }
+            }
+            Self::Udp => Load::of(packet::datagram(), &[Reason::Ring]),
+            Self::AckGue => {
+                let load = Load::of(packet::ack(To::V4), &[Reason::Ring]);
+                Load { baseline: Baseline::Push(Outer::Gue), ..load }
             }
             Self::AckTracked => Load::of(packet::ack(To::V4), &[Reason::Flow]),
         }

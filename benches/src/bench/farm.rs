@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::{
     bench,
-    encap::{Link, Tunnel},
+    encap::{GUE_PORT, Link, Tunnel},
     hash::SipKey,
     ids::{BackendId, FlowHash, PoolId, Tick, VipId},
     ring::{self, Member},
@@ -33,11 +33,15 @@ const POOL: PoolId = PoolId(0);
 /// The bench's own object.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-bench.bpf.o"));
 
-/// The family of the tunnels to the backends.
+/// The tunnels to the backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outer {
+    /// Of IPv4.
     V4,
+    /// Of IPv6.
     V6,
+    /// Of UDP over IPv4.
+    Gue,
 }
 
 impl Outer {
@@ -46,19 +50,21 @@ impl Outer {
         match self {
             Self::V4 => 20,
             Self::V6 => 40,
+            Self::Gue => 32,
         }
     }
 
-    fn tunnel(self, backend: u16) -> Tunnel {
-        let [high, low] = backend.to_be_bytes();
+    fn backend(self, id: u16) -> Backend {
+        let [high, low] = id.to_be_bytes();
+        let v4 = Tunnel::V4 { source: Ipv4Addr::new(10, 0, 255, 1), destination: Ipv4Addr::new(10, 0, high, low) };
+        let v6 = Tunnel::V6 {
+            source: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, 1),
+            destination: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, id),
+        };
         match self {
-            Self::V4 => {
-                Tunnel::V4 { source: Ipv4Addr::new(10, 0, 255, 1), destination: Ipv4Addr::new(10, 0, high, low) }
-            }
-            Self::V6 => Tunnel::V6 {
-                source: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, 1),
-                destination: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, backend),
-            },
+            Self::V4 => Backend::ipip(&link(id), v4),
+            Self::V6 => Backend::ipip(&link(id), v6),
+            Self::Gue => Backend::gue(&link(id), v4, GUE_PORT),
         }
     }
 }
@@ -67,11 +73,14 @@ impl Outer {
 pub(super) fn open(sizes: &Sizes, outer: Outer) -> Result<Balancer, BenchError> {
     let mut balancer = Balancer::open(OBJECT, sizes)?;
     balancer.globals.write(0, sizes.globals(SipKey::from_bytes(*b"a benchmark's id")))?;
-    balancer.services.write(0, service())?;
-    let rules = Services { first: 0, count: 1 };
+    let protocols = [ip::TCP, ip::UDP];
+    for (index, protocol) in (0..).zip(protocols) {
+        balancer.services.write(index, service(protocol))?;
+    }
+    let rules = Services { first: 0, count: 2 };
     balancer.write_addresses(&[IpAddr::V4(VIP_V4), IpAddr::V6(VIP_V6)].map(|address| (address.into(), rules)), &[])?;
     for id in 1..=BACKENDS {
-        balancer.backends.write(id.into(), Backend::ipip(&link(id), outer.tunnel(id)))?;
+        balancer.backends.write(id.into(), outer.backend(id))?;
     }
     let slots: Vec<_> = ring().into_iter().map(|owner| Slot::settled(BackendId(owner))).collect();
     balancer.rings.write(POOL, &slots, &(0..RING_SLOTS).collect::<Vec<_>>())?;
@@ -99,16 +108,8 @@ pub(super) fn forget(balancer: &mut Balancer) -> Result<(), BenchError> {
     Ok(())
 }
 
-const fn service() -> Service {
-    Service {
-        port_first: PORT,
-        port_last: PORT,
-        protocol: ip::TCP,
-        ways: Ways::LEARN,
-        pool: POOL,
-        vip: VIP,
-        ..Service::NONE
-    }
+const fn service(protocol: u8) -> Service {
+    Service { port_first: PORT, port_last: PORT, protocol, ways: Ways::LEARN, pool: POOL, vip: VIP, ..Service::NONE }
 }
 
 fn link(backend: u16) -> Link {

@@ -23,7 +23,7 @@ use super::{
 
 const BALANCER: &str = "weir_bench";
 const TRACK: &str = "weir_bench_track";
-const STUBS: [&str; 3] = ["weir_bench_0", "weir_bench_20", "weir_bench_40"];
+const STUBS: [&str; 4] = ["weir_bench_0", "weir_bench_20", "weir_bench_40", "weir_bench_32"];
 
 impl Baseline {
     const fn program(self) -> &'static str {
@@ -31,6 +31,7 @@ impl Baseline {
             Self::Empty => STUBS[0],
             Self::Push(Outer::V4) => STUBS[1],
             Self::Push(Outer::V6) => STUBS[2],
+            Self::Push(Outer::Gue) => STUBS[3],
         }
     }
 }

@@ -61,6 +61,15 @@ pub(super) fn joining_syn() -> Vec<u8> {
     frame(To::V4, tcp(ISN, &options, |tcp| tcp.syn = true))
 }
 
+/// A UDP datagram.
+pub(super) fn datagram() -> Vec<u8> {
+    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 9, 2]);
+    let packet = link.ipv4(CLIENT_V4.octets(), VIP_V4.octets(), 57).udp(CLIENT_PORT, PORT);
+    let mut bytes = Vec::new();
+    packet.write(&mut bytes, &[0x5a; 100]).expect("a vector takes all");
+    bytes
+}
+
 fn tcp(sequence: u32, options: &[u8], flags: impl FnOnce(&mut TcpHeader)) -> TcpHeader {
     let mut tcp = TcpHeader::new(CLIENT_PORT, PORT, sequence, 65_000);
     tcp.set_options_raw(options).expect("at most 40 bytes of options");
