@@ -147,6 +147,11 @@ impl Lab {
         self.teardown.0
     }
 
+    /// Where its files are, which go with it.
+    pub fn directory(&self) -> PathBuf {
+        leftovers::directory(self.name())
+    }
+
     /// Kills a backend, counted from 0, as a power cut does: its link is down, then its service and all its
     /// connections are gone, and no reset of them gets out.
     ///

@@ -21,10 +21,17 @@ pub fn path_mtus(namespace: &Namespace) -> Result<BTreeMap<(SocketAddr, SocketAd
 /// Columns as in [`super::Subflow`], with the word `pmtu:N`.
 fn parse(line: &str) -> Option<((SocketAddr, SocketAddr), u16)> {
     let mut columns = line.split_whitespace().skip(2);
-    let local = columns.next()?.split('%').next()?.parse().ok()?;
-    let peer = columns.next()?.parse().ok()?;
+    let local = end(columns.next()?)?;
+    let peer = end(columns.next()?)?;
     let mtu = columns.find_map(|word| word.strip_prefix("pmtu:"))?.parse().ok()?;
-    Some(((canonical(local), canonical(peer)), mtu))
+    Some(((local, peer), mtu))
+}
+
+/// An address and port; a socket that is bound to an interface has its name between: `10.71.2.1%eth1:56619`.
+fn end(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    let address = address.split('%').next()?;
+    format!("{address}:{port}").parse().ok().map(canonical)
 }
 
 #[cfg(test)]
@@ -36,6 +43,7 @@ mod tests {
         let line = "0 0 10.71.1.1:51234 192.0.2.10:8000 cubic wscale:7,7 rto:201 mss:1428 pmtu:1480 rcvmss:536";
         let ends = ("10.71.1.1:51234".parse().unwrap(), "192.0.2.10:8000".parse().unwrap());
         assert_eq!(parse(line), Some((ends, 1480)));
+        assert_eq!(parse(&line.replace(".1.1:", ".1.1%eth0:")), Some((ends, 1480)));
         assert_eq!(parse(&line.replace("pmtu", "mtu")), None);
     }
 }
