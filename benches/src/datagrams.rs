@@ -112,14 +112,23 @@ impl UdpFlow {
         self.count += 1;
         let mut sent = self.count.to_be_bytes().to_vec();
         sent.extend((0..=250).cycle().take(length.saturating_sub(sent.len())));
-        self.socket.send(&sent)?;
+        self.exchange_bytes(&sent)
+    }
+
+    /// Sends a datagram of these bytes, likewise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::exchange`].
+    pub fn exchange_bytes(&mut self, sent: &[u8]) -> io::Result<String> {
+        self.socket.send(sent)?;
         let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
         let length = self.socket.recv(&mut buffer)?;
         let wrong = || io::Error::other("the echo is not what was sent");
         let (name, echo) = buffer[..length]
             .split_at_checked(buffer.iter().position(|&b| b == b'\n').ok_or_else(wrong)?)
             .ok_or_else(wrong)?;
-        if echo[1..] != sent {
+        if &echo[1..] != sent {
             return Err(wrong());
         }
         String::from_utf8(name.to_vec()).map_err(io::Error::other)

@@ -117,3 +117,40 @@ fn a_datagram_in_pieces_arrives_whole() {
     let pieces = 1.0 + 2.0 + 6.0;
     assert!(packets(&weir, "fragment_later") >= 48.0 * pieces, "{}", packets(&weir, "fragment_later"));
 }
+
+/// A packet of QUIC with a short header, whose connection id names a server with rotation bits 0.
+fn quic_packet(backend: u8) -> Vec<u8> {
+    let (short_header, rotation, nonce) = (0x40, 0, [0x5a; 8]);
+    [&[short_header, rotation, 0x0a, backend][..], &nonce, &[0; 40]].concat()
+}
+
+#[test]
+fn a_connection_id_names_its_server_wherever_the_client_is() {
+    let (lab, _servers) = lab_of(3);
+    let mut weir = Weir::start(&lab, &config(&lab, &[0, 1, 2])).expect("weir runs");
+    let at = |backend: u8| -> BTreeSet<String> {
+        let flows = (0..24).map(|index| UdpFlow::new(&lab.client, services()[index % 2]).expect("a socket"));
+        flows.map(|mut flow| flow.exchange_bytes(&quic_packet(backend)).expect("an echo")).collect()
+    };
+    assert_eq!(at(2).len(), 3, "nobody looks at the id yet");
+
+    weir.reload(&config(&lab, &[0, 1, 2]).with_quic_server_ids()).expect("a reload");
+    for backend in 1..=3 {
+        assert_eq!(at(backend), BTreeSet::from([format!("b{backend}")]));
+    }
+    assert!(at(4).len() > 1, "an id of nobody");
+
+    let b2_is_down = [(0, "up"), (1, "down"), (2, "up")].map(|(index, state)| PoolBackend {
+        backend: &lab.backends[index],
+        weight: 100,
+        state,
+    });
+    let down = config(&lab, &[0, 1, 2]).with_backends(b2_is_down.to_vec()).with_quic_server_ids();
+    weir.reload(&down).expect("a reload");
+    assert_eq!(at(2), BTreeSet::from(["b1", "b3"].map(str::to_owned)));
+    assert_eq!(at(3), BTreeSet::from(["b3".to_owned()]));
+
+    weir.reload(&config(&lab, &[0, 1]).with_quic_server_ids()).expect("a reload");
+    assert_eq!(at(3), BTreeSet::from(["b3".to_owned()]), "it is leaving, and may have connections");
+    assert_eq!(at(2), BTreeSet::from(["b2".to_owned()]));
+}

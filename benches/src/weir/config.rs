@@ -143,6 +143,16 @@ impl WeirConfig {
         self
     }
 
+    /// The same with a QUIC server id for each backend: 0x0a and its number.
+    #[must_use]
+    pub fn with_quic_server_ids(mut self) -> Self {
+        let [pool] = &mut self.pool;
+        for backend in &mut pool.backend {
+            backend.quic_server_id = Some(format!("0a{:02x}", backend.number));
+        }
+        self
+    }
+
     /// The same with one more VIP.
     #[must_use]
     pub fn with_vip(mut self, Vip { name, address, protocol, ports }: Vip<'_>) -> Self {
@@ -208,12 +218,16 @@ struct BackendTable {
     address: String,
     weight: u32,
     state: &'static str,
+    quic_server_id: Option<String>,
+    #[serde(skip)]
+    number: u8,
 }
 
 impl From<PoolBackend<'_>> for BackendTable {
     fn from(PoolBackend { backend, weight, state }: PoolBackend<'_>) -> Self {
         let address = tunnel_address(backend.number, backend.address);
-        Self { name: backend.name.clone(), address, weight, state }
+        let number = backend.number;
+        Self { name: backend.name.clone(), address, weight, state, quic_server_id: None, number }
     }
 }
 
