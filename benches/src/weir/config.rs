@@ -73,7 +73,7 @@ impl WeirConfig {
         let backend = backends.map(BackendTable::from).collect();
         Self {
             balancer: BalancerTable {
-                interface: INTERFACE,
+                interface: vec![INTERFACE],
                 xdp_mode: "native",
                 source_v4: BALANCER.v4.to_string(),
                 source_v6: BALANCER.v6.to_string(),
@@ -115,6 +115,13 @@ impl WeirConfig {
     pub fn with_backends(mut self, backends: Vec<PoolBackend<'_>>) -> Self {
         let [pool] = &mut self.pool;
         pool.backend = backends.into_iter().map(BackendTable::from).collect();
+        self
+    }
+
+    /// The same with one more interface that packets come in by.
+    #[must_use]
+    pub fn with_interface(mut self, interface: &'static str) -> Self {
+        self.balancer.interface.push(interface);
         self
     }
 
@@ -189,7 +196,7 @@ fn vip(name: &'static str, address: String, protocol: &'static str) -> VipTable 
 
 #[derive(Debug, Serialize)]
 struct BalancerTable {
-    interface: &'static str,
+    interface: Vec<&'static str>,
     xdp_mode: &'static str,
     source_v4: String,
     source_v6: String,

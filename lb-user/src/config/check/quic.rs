@@ -10,6 +10,7 @@ const ROTATION_MAX: i64 = 6;
 const ROTATION_DEFAULT: u8 = 0;
 
 /// The server id of each backend, in the order of the file.
+#[expect(clippy::option_option, reason = "absent and wrong are different")]
 pub(super) fn server_ids(
     written: &[Spanned<file::Backend>],
     findings: &mut Findings<'_>,
@@ -28,6 +29,7 @@ pub(super) fn server_ids(
 }
 
 /// All of a pool have the same length, and each is another.
+#[expect(clippy::option_option, reason = "absent and wrong are different")]
 fn compare(written: &[Spanned<file::Backend>], ids: &[Option<Option<QuicServerId>>], findings: &mut Findings<'_>) {
     let mut seen: HashMap<&QuicServerId, &file::Backend> = HashMap::new();
     let mut first: Option<(&QuicServerId, usize)> = None;
