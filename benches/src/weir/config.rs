@@ -136,8 +136,8 @@ impl WeirConfig {
     /// The same with tunnels whose sources are spread over a prefix of each family.
     #[must_use]
     pub fn with_sources(mut self, source_v4: &str, source_v6: &str) -> Self {
-        self.balancer.source_v4 = source_v4.to_owned();
-        self.balancer.source_v6 = source_v6.to_owned();
+        source_v4.clone_into(&mut self.balancer.source_v4);
+        source_v6.clone_into(&mut self.balancer.source_v6);
         self
     }
 
