@@ -293,6 +293,30 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_ranges_and_protocols_become_rules() {
+        let text = CONFIG
+            .replace("port = 25", "port = \"any\"")
+            .replacen("tcp", "udp", 1)
+            .replace("name = \"web\"\n", "name = \"web\"\naffinity = \"source\"\nquic_rotation = [2, 0]\n");
+        let with_ids = text.replace("10.0.0.1\" }", "10.0.0.1\", quic_server_id = \"0a0b\" }");
+        let with_ids = with_ids.replace("weight = 300 }", "weight = 300, quic_server_id = \"0a0c\" }");
+        let with_prefix = with_ids.replace("\"192.0.2.1\"", "\"192.0.2.0/24\"");
+        let config = Config::parse(&with_prefix, "weir.toml").expect("a good configuration");
+        let layout = Layout::of(&config, &Numbering::default().next(&config).expect("few names"));
+
+        let [(prefix, len, run)] = layout.prefixes[..] else { panic!("one prefix: {:?}", layout.prefixes) };
+        assert_eq!((prefix, len, run.count), (Address::v4([192, 0, 2, 0]), 96 + 24, 2));
+        let rules = &layout.services[run.first as usize..][..2];
+        let ports: Vec<_> = rules.iter().map(|rule| (rule.protocol, rule.port_first, rule.port_last)).collect();
+        assert_eq!(ports, [(ip::TCP, 0, 65_535), (ip::UDP, 443, 443)]);
+        assert_eq!((rules[1].ways, rules[1].quic_id_len, rules[1].traits), (Ways::OFF, 2, Traits::SOURCE_AFFINITY));
+        let over_tcp = layout.services.iter().find(|rule| rule.protocol == ip::TCP && rule.pool == rules[1].pool);
+        assert_eq!(over_tcp.map(|rule| (rule.ways, rule.quic_id_len)), Some((Ways::LEARN, 0)));
+        let names = [2, 0].map(|rotation| QuicKey::new(rules[1].pool, rotation, &[0x0a, 0x0c]));
+        assert_eq!(layout.backends[1].quic_servers, names);
+    }
+
+    #[test]
     fn a_backend_is_of_its_own_pool() {
         let layout = layout();
         let rows: Vec<_> = layout.backends.iter().map(|row| (row.id.0, row.pool.0, row.weight)).collect();

@@ -247,6 +247,22 @@ fn numbers_of_things_are_limited() {
             text
         })
     };
+    let prefixes = |range: std::ops::Range<u32>| {
+        range.fold(String::new(), |mut text, i| {
+            let address = std::net::Ipv4Addr::from_bits(0xc000_0000 + i * 2);
+            writeln!(text, "[[vip]]\naddress = \"{address}/31\"\nprotocol = \"tcp\"\nport = 1\npool = \"p0\"").unwrap();
+            text
+        })
+    };
+    let servers = |range: std::ops::Range<u32>, rotations: &str| {
+        let backends = range.fold(String::new(), |mut text, i| {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0001 + i);
+            writeln!(text, "[[pool.backend]]\nname = \"b{i}\"\naddress = \"{address}\"\nquic_server_id = \"{i:04x}\"")
+                .unwrap();
+            text
+        });
+        format!("[[pool]]\nname = \"p0\"\nquic_rotation = {rotations}\n{backends}")
+    };
     let balancer = "[balancer]\ninterface = \"eth0\"\n";
     let one_pool = "[[pool]]\nname = \"p0\"\n";
 
@@ -270,6 +286,16 @@ fn numbers_of_things_are_limited() {
             format!("{balancer}{}{}", pools(0..1), vips(0..64, 64)),
             format!("{balancer}{}{}", pools(0..1), vips(0..65, 65)),
             "weir.toml:328:1: vip[64]: there are 65 VIPs with this address, and 64 are the most that one balancer serves; split them over balancers",
+        ),
+        (
+            format!("{balancer}{}{}", pools(0..1), prefixes(0..256)),
+            format!("{balancer}{}{}", pools(0..1), prefixes(0..257)),
+            "weir.toml:1288:1: vip[256]: there are 257 prefixes, and 256 are the most that one balancer serves; split them over balancers",
+        ),
+        (
+            format!("{balancer}{}{}", servers(0..1024, "[0, 1, 2, 3]"), vips(0..1, 1)),
+            format!("{balancer}{}{}", servers(0..1025, "[0, 1, 2, 3]"), vips(0..1, 1)),
+            "weir.toml:3:1: pool \"p0\": there are 4100 QUIC server ids (one for each backend and rotation), and 4096 are the most that one balancer serves; split them over balancers",
         ),
     ] {
         assert!(Config::parse(&at_limit, "weir.toml").is_ok(), "{message}");

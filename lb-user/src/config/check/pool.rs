@@ -54,7 +54,7 @@ fn count_quic_servers(written: &File, pools: &[Pool], findings: &mut Findings<'_
         backends * pool.quic_rotations.len()
     };
     let spans = written.pool.iter().zip(pools).flat_map(|(at, pool)| std::iter::repeat_n(at.span(), servers(pool)));
-    findings.count(spans, "QUIC server ids, one for each of their pool's rotations,", QUIC_SERVERS_MAX / 2);
+    findings.count(spans, "QUIC server ids (one for each backend and rotation)", QUIC_SERVERS_MAX / 2);
 }
 
 fn pool(
