@@ -26,8 +26,17 @@ impl Server {
     ///
     /// If it cannot listen there.
     pub fn start(namespace: &Namespace, name: &str) -> Result<Self, LabError> {
-        let cannot = || format!("serve on port {SERVICE_PORT} in {}", namespace.name());
-        let listener = namespace.run(|| sockets::listen(SERVICE_PORT))?.map_err(LabError::system(cannot()))?;
+        Self::start_on(namespace, name, SERVICE_PORT)
+    }
+
+    /// The same on another port.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_on(namespace: &Namespace, name: &str, port: u16) -> Result<Self, LabError> {
+        let cannot = || format!("serve on port {port} in {}", namespace.name());
+        let listener = namespace.run(|| sockets::listen(port))?.map_err(LabError::system(cannot()))?;
         let (stop, stopped) = oneshot::channel();
         let greeting = format!("{name}\n");
         let thread = thread::Builder::new()

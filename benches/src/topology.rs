@@ -22,7 +22,7 @@ use nix::unistd::Uid;
 
 use crate::{
     LabError,
-    addresses::{self, BACKENDS_MAX, BALANCER, DualAddress},
+    addresses::{self, BACKENDS_MAX, BALANCER, CORE_MTU, DualAddress},
     leftovers,
     namespace::Namespace,
     owner::LabName,
@@ -61,16 +61,29 @@ impl TryFrom<u8> for BackendCount {
 }
 
 /// What a lab will be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LabBuilder {
     backends: BackendCount,
+    core_mtu: u16,
+}
+
+impl Default for LabBuilder {
+    fn default() -> Self {
+        Self { backends: BackendCount::default(), core_mtu: CORE_MTU }
+    }
 }
 
 impl LabBuilder {
     /// Sets how many backends (3 by default).
     #[must_use]
     pub fn backends(self, backends: BackendCount) -> Self {
-        Self { backends }
+        Self { backends, ..self }
+    }
+
+    /// Sets the largest packet between router, balancer and backends, in bytes ([`CORE_MTU`] by default).
+    #[must_use]
+    pub fn core_mtu(self, core_mtu: u16) -> Self {
+        Self { core_mtu, ..self }
     }
 
     /// Clears what dead labs left, then makes this one.
@@ -93,7 +106,7 @@ impl LabBuilder {
         let balancer = Balancer { namespace: Namespace::of(lab, "weir"), directory: directory.clone() };
         let namespaces: Vec<(u8, Namespace)> =
             (1..=self.backends.0).map(|number| (number, Namespace::of(lab, &format!("b{number}")))).collect();
-        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces)?;
+        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, self.core_mtu)?;
 
         Ok(Lab {
             client,
@@ -132,6 +145,11 @@ impl Lab {
     /// The lab's name, which the names of all that it makes begin with.
     pub fn name(&self) -> LabName {
         self.teardown.0
+    }
+
+    /// Where its files are, which go with it.
+    pub fn directory(&self) -> PathBuf {
+        leftovers::directory(self.name())
     }
 
     /// Kills a backend, counted from 0, as a power cut does: its link is down, then its service and all its

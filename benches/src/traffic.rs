@@ -4,6 +4,7 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -84,7 +85,15 @@ impl Connection {
     ///
     /// If it is refused or nothing (or something else) comes back in time.
     pub fn open(client: &Client, mix: Mix) -> Result<Self, LabError> {
-        let destination = mix.destination();
+        Self::open_to(client, mix, mix.destination())
+    }
+
+    /// The same to another destination of the mix's family.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_to(client: &Client, mix: Mix, destination: SocketAddr) -> Result<Self, LabError> {
         let opened = client.namespace.run(|| -> io::Result<Self> {
             let stream = sockets::connect(destination, STEP_LIMIT)?;
             let mut connection = Self { mix, client: canonical(stream.local_addr()?), backend: String::new(), stream };
@@ -106,6 +115,26 @@ impl Connection {
         let mut received = [0; 5];
         self.stream.read_exact(&mut received)?;
         if &received == sent {
+            return Ok(());
+        }
+        Err(io::Error::other("the echo is not what was sent"))
+    }
+
+    /// Sends many bytes and waits for their echo, at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::exchange`].
+    pub fn transfer(&mut self, bytes: usize) -> io::Result<()> {
+        let sent: Vec<u8> = (0..=250).cycle().take(bytes).collect();
+        let mut received = vec![0; bytes];
+        let mut writing = self.stream.try_clone()?;
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| writing.write_all(&sent));
+            self.stream.read_exact(&mut received)?;
+            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        if received == sent {
             return Ok(());
         }
         Err(io::Error::other("the echo is not what was sent"))

@@ -49,6 +49,10 @@ pub const PINNED_FLOWS: Limit = Limit { min: 1024, default: 1 << 17, max: 1 << 2
 /// keepalive of two hours, so that every live connection shows itself within a window.
 pub const TRANSITION_S: Limit = Limit { min: 1, default: 8100, max: 604_800 };
 
+/// Seconds after a change in which a datagram of an unknown flow goes where it went before. A minute by default: nearly
+/// every flow in use shows itself, and new ones soon go to the backend that is to have them.
+pub const UDP_TRANSITION_S: Limit = Limit { min: 0, default: 60, max: 604_800 };
+
 /// Seconds for which a drained backend keeps its connections. An hour by default: longer than nearly all of them last, and
 /// short enough to be waited for.
 pub const DRAIN_TIMEOUT_S: Limit = Limit { min: 1, default: 3600, max: 604_800 };

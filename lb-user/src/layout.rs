@@ -1,7 +1,10 @@
 //! From a configuration to what stands in the tables: ids, rings, port rules. Pure: it asks nobody and writes nowhere.
 
 use crate::{
-    config::{BackendState, Config, Join, Pool, Protocol, UnknownJoin, Vip, Way},
+    config::{
+        Affinity, BackendState, Config, Forward, Join, Pool, Prefix, Protocol, QuicServerId, TcpFragments, UnknownJoin,
+        Vip, Way,
+    },
     numbering::{BackendName, Numbering},
     resolve::NextHop,
 };
@@ -9,14 +12,10 @@ use lb_common::{
     encap::{Link, Tunnel},
     ids::{BackendId, PoolId, VipId},
     ring::{self, Member},
-    tables::{self, Service, Services, Traits, Ways},
+    tables::{self, QuicKey, Service, Services, Traits, Ways},
     wire::ip::{self, Address},
 };
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// Everything that the data path has to know of a configuration, but for the ways to its backends.
 #[derive(Clone, Debug)]
@@ -57,6 +56,8 @@ pub struct PoolRow {
     pub drain_timeout: Duration,
     /// How long a backend that comes takes to get its whole share.
     pub slow_start: Duration,
+    /// How long after a change datagrams of unknown flows go where they went before.
+    pub udp_transition: Duration,
 }
 
 /// A backend and its id.
@@ -73,7 +74,18 @@ pub struct BackendRow {
     /// What it does in its pool.
     pub state: BackendState,
     /// How packets reach it.
-    pub forward: crate::config::Forward,
+    pub forward: Forward,
+    /// Its names in the connection ids of QUIC, one for each rotation.
+    pub quic_servers: Vec<QuicKey>,
+}
+
+/// The balancer's end of tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelSource {
+    /// The address, or the prefix over which flows are spread.
+    pub prefix: Prefix,
+    /// The UDP port that GUE tunnels go to.
+    pub gue_port: u16,
 }
 
 impl Layout {
@@ -85,20 +97,17 @@ impl Layout {
             name: pool.name.to_string(),
             drain_timeout: pool.drain_timeout,
             slow_start: pool.slow_start,
+            udp_transition: pool.udp_transition,
         });
         let pools = pools.collect();
-        let (services, addresses) = services(config, numbers);
+        let (services, addresses, prefixes) = services(config, numbers);
         let vips = config.vips.iter().map(|vip| VipRow {
-            id: vip_id(vip, numbers),
+            id: numbers.vip(vip.address),
             name: vip.name.clone(),
             pool: config.pool_of(vip).name.to_string(),
         });
-        Self { vips: vips.collect(), backends, pools, services, addresses, prefixes: Vec::new() }
+        Self { vips: vips.collect(), backends, pools, services, addresses, prefixes }
     }
-}
-
-fn vip_id(vip: &Vip, numbers: &Numbering) -> VipId {
-    numbers.vip(SocketAddr::new(vip.address, vip.port), &vip.protocol.to_string())
 }
 
 fn backends(config: &Config, numbers: &Numbering) -> Vec<BackendRow> {
@@ -106,10 +115,15 @@ fn backends(config: &Config, numbers: &Numbering) -> Vec<BackendRow> {
     let row = |(pool, backend): (&Pool, &crate::config::Backend)| {
         let name =
             BackendName { pool: pool.name.to_string(), name: backend.name.to_string(), address: backend.address };
+        let pool_id = numbers.pool(pool.name.as_str());
+        let names = |id: &QuicServerId| {
+            pool.quic_rotations.iter().map(|&rotation| QuicKey::new(pool_id, rotation, id.bytes())).collect()
+        };
         BackendRow {
             id: numbers.backend(&name),
             name,
-            pool: numbers.pool(pool.name.as_str()),
+            pool: pool_id,
+            quic_servers: backend.quic_server_id.as_ref().map_or_else(Vec::new, names),
             weight: backend.weight,
             state: backend.state,
             forward: pool.forward,
@@ -118,21 +132,29 @@ fn backends(config: &Config, numbers: &Numbering) -> Vec<BackendRow> {
     all.map(row).collect()
 }
 
-/// The rules of each address lie together, sorted by protocol and port.
-fn services(config: &Config, numbers: &Numbering) -> (Vec<Service>, Vec<(Address, Services)>) {
-    let mut by_address: BTreeMap<IpAddr, Vec<Service>> = BTreeMap::new();
+type ByAddress = Vec<(Address, Services)>;
+type ByPrefix = Vec<(Address, u32, Services)>;
+
+/// The rules of each address and prefix lie together, sorted by protocol and port.
+fn services(config: &Config, numbers: &Numbering) -> (Vec<Service>, ByAddress, ByPrefix) {
+    let mut by_prefix: BTreeMap<Prefix, Vec<Service>> = BTreeMap::new();
     for vip in &config.vips {
-        by_address.entry(vip.address).or_default().push(service(config, vip, numbers));
+        by_prefix.entry(vip.address.prefix).or_default().push(service(config, vip, numbers));
     }
     let mut services = Vec::new();
-    let mut addresses = Vec::new();
-    for (address, mut rules) in by_address {
+    let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
+    for (prefix, mut rules) in by_prefix {
         rules.sort_by_key(|rule| (rule.protocol, rule.port_first));
         let run = Services { first: number(services.len()), count: number(rules.len()) };
-        addresses.push((address.into(), run));
+        let address = prefix.address().into();
+        if prefix.is_host() {
+            addresses.push((address, run));
+        } else {
+            prefixes.push((address, prefix.len_v6(), run));
+        }
         services.append(&mut rules);
     }
-    (services, addresses)
+    (services, addresses, prefixes)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "at most one for each VIP")]
@@ -143,23 +165,44 @@ const fn number(rules: usize) -> u32 {
 fn service(config: &Config, vip: &Vip, numbers: &Numbering) -> Service {
     let pool = config.pool_of(vip);
     Service {
-        port_first: vip.port,
-        port_last: vip.port,
-        protocol: match vip.protocol {
+        port_first: vip.address.ports.first(),
+        port_last: vip.address.ports.last(),
+        protocol: match vip.address.protocol {
             Protocol::Tcp => ip::TCP,
+            Protocol::Udp => ip::UDP,
         },
-        ways: ways(pool),
+        ways: match vip.address.protocol {
+            Protocol::Tcp => ways(pool),
+            Protocol::Udp => Ways::OFF,
+        },
         unknown_join: match pool.unknown_join {
             UnknownJoin::Drop => tables::UnknownJoin::DROP,
             UnknownJoin::Hash => tables::UnknownJoin::HASH,
             UnknownJoin::Reset => tables::UnknownJoin::RESET,
         },
-        traits: Traits::NONE,
-        quic_id_len: 0,
+        traits: traits(pool),
+        quic_id_len: match vip.address.protocol {
+            Protocol::Tcp => 0,
+            Protocol::Udp => {
+                pool.backends.iter().find_map(|backend| backend.quic_server_id.as_ref()).map_or(0, QuicServerId::len)
+            }
+        },
         reserved: [0; 3],
         pool: numbers.pool(pool.name.as_str()),
-        vip: vip_id(vip, numbers),
+        vip: numbers.vip(vip.address),
     }
+}
+
+fn traits(pool: &Pool) -> Traits {
+    let by_source = match pool.affinity {
+        Affinity::Flow => Traits::NONE,
+        Affinity::Source => Traits::SOURCE_AFFINITY,
+    };
+    let fragments = match pool.tcp_fragments {
+        TcpFragments::Drop => Traits::NONE,
+        TcpFragments::Forward => Traits::TCP_FRAGMENTS,
+    };
+    by_source.and(fragments)
 }
 
 fn ways(pool: &Pool) -> Ways {
@@ -182,18 +225,22 @@ impl BackendRow {
 
     /// The data path's entry for this backend by a next hop, tunnelled from `source`. Nothing where the tunnel's two ends
     /// would be of different families, which resolution never yields.
-    pub fn entry(&self, hop: &NextHop, source: IpAddr) -> Option<tables::Backend> {
+    pub fn entry(&self, hop: &NextHop, source: TunnelSource) -> Option<tables::Backend> {
         let link =
             Link { interface: hop.interface, source_mac: hop.source_mac, next_hop_mac: hop.next_hop_mac, mtu: hop.mtu };
-        if self.forward == crate::config::Forward::L2 {
-            return Some(tables::Backend::l2(&link));
+        if self.forward == Forward::L2 {
+            return Some(tables::Backend::l2(&link).tagged(&hop.tags));
         }
-        let tunnel = match (source, self.name.address) {
+        let tunnel = match (source.prefix.address(), self.name.address) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => Tunnel::V4 { source, destination },
             (IpAddr::V6(source), IpAddr::V6(destination)) => Tunnel::V6 { source, destination },
             _ => return None,
         };
-        Some(tables::Backend::ipip(&link, tunnel))
+        let backend = match self.forward {
+            Forward::Gue => tables::Backend::gue(&link, tunnel, source.gue_port),
+            Forward::Ipip | Forward::L2 => tables::Backend::ipip(&link, tunnel),
+        };
+        Some(backend.spread(source.prefix.host_bits().into()).tagged(&hop.tags))
     }
 }
 
@@ -243,6 +290,30 @@ mod tests {
         assert_eq!(summary, [(25, 1, 2, Ways::OFF), (443, 0, 1, Ways::LEARN)]);
         let (_, v6) = layout.addresses[1];
         assert_eq!((layout.services[v6.first as usize].pool.0, v6.count), (0, 1));
+    }
+
+    #[test]
+    fn prefixes_ranges_and_protocols_become_rules() {
+        let text = CONFIG
+            .replace("port = 25", "port = \"any\"")
+            .replacen("tcp", "udp", 1)
+            .replace("name = \"web\"\n", "name = \"web\"\naffinity = \"source\"\nquic_rotation = [2, 0]\n");
+        let with_ids = text.replace("10.0.0.1\" }", "10.0.0.1\", quic_server_id = \"0a0b\" }");
+        let with_ids = with_ids.replace("weight = 300 }", "weight = 300, quic_server_id = \"0a0c\" }");
+        let with_prefix = with_ids.replace("\"192.0.2.1\"", "\"192.0.2.0/24\"");
+        let config = Config::parse(&with_prefix, "weir.toml").expect("a good configuration");
+        let layout = Layout::of(&config, &Numbering::default().next(&config).expect("few names"));
+
+        let [(prefix, len, run)] = layout.prefixes[..] else { panic!("one prefix: {:?}", layout.prefixes) };
+        assert_eq!((prefix, len, run.count), (Address::v4([192, 0, 2, 0]), 96 + 24, 2));
+        let rules = &layout.services[run.first as usize..][..2];
+        let ports: Vec<_> = rules.iter().map(|rule| (rule.protocol, rule.port_first, rule.port_last)).collect();
+        assert_eq!(ports, [(ip::TCP, 0, 65_535), (ip::UDP, 443, 443)]);
+        assert_eq!((rules[1].ways, rules[1].quic_id_len, rules[1].traits), (Ways::OFF, 2, Traits::SOURCE_AFFINITY));
+        let over_tcp = layout.services.iter().find(|rule| rule.protocol == ip::TCP && rule.pool == rules[1].pool);
+        assert_eq!(over_tcp.map(|rule| (rule.ways, rule.quic_id_len)), Some((Ways::LEARN, 0)));
+        let names = [2, 0].map(|rotation| QuicKey::new(rules[1].pool, rotation, &[0x0a, 0x0c]));
+        assert_eq!(layout.backends[1].quic_servers, names);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! The numbers by which the data path knows VIPs, pools and backends. What stays from one configuration to the next keeps
 //! its number; a number is given to another only when nothing in the tables can mean its former bearer.
 
-use crate::config::Config;
+use crate::config::{Config, VipAddress};
 use lb_common::{
     ids::{BackendId, PoolId, VipId},
     limits,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::Hash,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
 /// What makes a backend the same one as before.
@@ -26,7 +26,7 @@ pub struct BackendName {
 /// The numbers in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbering {
-    vips: BTreeMap<(SocketAddr, String), u16>,
+    vips: BTreeMap<VipAddress, u16>,
     pools: BTreeMap<String, u16>,
     backends: BTreeMap<BackendName, u16>,
 }
@@ -47,10 +47,9 @@ impl Numbering {
     /// No number is left.
     pub fn next(&self, config: &Config) -> Result<Self, Exhausted> {
         let mut next = self.clone();
-        let vips: Vec<_> =
-            config.vips.iter().map(|vip| (SocketAddr::new(vip.address, vip.port), vip.protocol.to_string())).collect();
-        next.vips.retain(|key, _| vips.contains(key));
-        for vip in vips {
+        let vips: BTreeSet<VipAddress> = config.vips.iter().map(|vip| vip.address).collect();
+        next.vips.retain(|address, _| vips.contains(address));
+        for vip in config.vips.iter().map(|vip| vip.address) {
             assign(&mut next.vips, vip, 1, "VIPs", limits::VIPS_MAX)?;
         }
         for pool in &config.pools {
@@ -71,8 +70,8 @@ impl Numbering {
     ///
     /// # Panics
     /// If it was not in the configuration that these numbers are for; likewise below.
-    pub fn vip(&self, address: SocketAddr, protocol: &str) -> VipId {
-        VipId(self.vips[&(address, protocol.to_owned())])
+    pub fn vip(&self, address: VipAddress) -> VipId {
+        VipId(self.vips[&address])
     }
 
     /// The number of a pool.
@@ -113,7 +112,7 @@ fn assign<K: Ord + Hash>(
         return Ok(());
     }
     let count = u16::try_from(limit).unwrap_or(u16::MAX);
-    let taken: std::collections::BTreeSet<u16> = numbers.values().copied().collect();
+    let taken: BTreeSet<u16> = numbers.values().copied().collect();
     let free = (first..first + count).find(|number| !taken.contains(number)).ok_or(Exhausted { what, limit })?;
     numbers.insert(key, free);
     Ok(())
@@ -122,6 +121,19 @@ fn assign<K: Ord + Hash>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TEXT: &str = r#"
+        [balancer]
+        interface = "eth0"
+        [[pool]]
+        name = "web"
+        backend = [{ name = "b1", address = "10.0.0.1" }]
+        [[vip]]
+        address = "192.0.2.1"
+        protocol = "tcp"
+        port = 80
+        pool = "web"
+    "#;
 
     fn config(backends: &[(&str, &str)]) -> Config {
         let list: Vec<_> = backends
@@ -169,6 +181,25 @@ mod tests {
         assert_eq!(mail.next(&only("dns")).unwrap().pool("dns"), PoolId(2));
         mail.release_pools(|pool| pool == PoolId(1));
         assert_eq!(mail.next(&only("dns")).unwrap().pool("dns"), PoolId(0));
+    }
+
+    #[test]
+    fn other_ports_and_prefixes_are_other_vips() {
+        let vip = |config: &Config, numbers: &Numbering| numbers.vip(config.vips[0].address).0;
+        let text = |address: &str, port: &str| {
+            let text = TEXT.replace("192.0.2.1", address).replace("port = 80", &format!("port = {port}"));
+            Config::parse(&text, "weir.toml").expect("a good configuration")
+        };
+        let first = text("192.0.2.1", "80");
+        let mut numbers = Numbering::default().next(&first).unwrap();
+        let seen =
+            [("192.0.2.1", "\"80-81\""), ("192.0.2.0/24", "80"), ("192.0.2.0/25", "80")].map(|(address, port)| {
+                let config = text(address, port);
+                assert!(!numbers.vips.contains_key(&config.vips[0].address), "{address} {port}");
+                numbers = numbers.next(&config).unwrap();
+                vip(&config, &numbers)
+            });
+        assert_eq!(seen, [1; 3], "a number is free when its VIP is gone");
     }
 
     #[test]

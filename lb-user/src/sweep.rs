@@ -1,7 +1,8 @@
 //! Ends what the data path cannot end itself: tokens whose connection is over, and entries of subflows that are gone.
 //!
 //! A token outlives its first subflow, for others may live on; it is never ended while it may still be needed, except
-//! under pressure, oldest first, and counted.
+//! under pressure, oldest first, and counted. An entry of a flow in use is never ended; one of a moved flow that has shown
+//! no second packet may be a stranger's, and gives way under pressure in the same manner.
 
 use crate::bpf::{Balancer, HashTable};
 use aya::maps::MapError;
@@ -19,7 +20,7 @@ const TOKEN_LINGER: u32 = ticks(600);
 const CLOSED_FLOW_LINGER: u32 = ticks(120);
 /// How long a silent subflow keeps its entry: 2 h 15 min, above the usual TCP keepalive of two hours.
 const IDLE_FLOW: u32 = ticks(8100);
-/// The part of the token table, in percent, above which the oldest tokens go, and down to which.
+/// The part of a table, in percent, from which on the oldest entries that may go do, and down to which.
 const PRESSURE_PERCENT: (u64, u64) = (95, 90);
 
 const fn ticks(seconds: u64) -> u32 {
@@ -49,6 +50,8 @@ pub struct Swept {
     pub moved_flows: u64,
     /// Pinned flows that remain.
     pub pinned_flows: u64,
+    /// Moved flows that ended because their table was nearly full.
+    pub moved_flows_evicted: u64,
     /// Flows of these three kinds that ended.
     pub flows_ended: u64,
     /// The backends that a token or a flow's entry names.
@@ -73,7 +76,9 @@ impl Sweeper {
         let joined_flows = sweep(&mut balancer.joined)?;
         let moved_flows = sweep(&mut balancer.moved)?;
         let pinned_flows = sweep(&mut balancer.pinned)?;
-        Ok(Swept { joined_flows, moved_flows, pinned_flows, ..swept })
+        let moved_flows_evicted = evict_unproven(&mut balancer.moved, moved_flows, now)?;
+        let moved_flows = moved_flows - moved_flows_evicted;
+        Ok(Swept { joined_flows, moved_flows, pinned_flows, moved_flows_evicted, ..swept })
     }
 
     fn sweep_tokens(
@@ -132,9 +137,8 @@ fn evict(
     remaining: &mut Vec<(TokenKey, TokenEntry)>,
     now: Tick,
 ) -> Result<u64, MapError> {
-    let limit = u64::from(tokens.limit()?);
-    let (start, stop) = PRESSURE_PERCENT;
-    if remaining.len() as u64 * 100 <= limit * start {
+    let excess = excess(remaining.len() as u64, tokens.limit()?);
+    if excess == 0 {
         return Ok(0);
     }
     let age = |entry: &TokenEntry| {
@@ -142,12 +146,47 @@ fn evict(
         live.map(|holder| now.since(holder.since)).min()
     };
     remaining.sort_by_key(|(_, entry)| age(entry));
-    let keep = usize::try_from(limit * stop / 100).unwrap_or(usize::MAX);
-    let oldest = remaining.split_off(keep.min(remaining.len()));
+    let oldest = remaining.split_off(remaining.len().saturating_sub(excess));
     for (key, _) in &oldest {
         tokens.remove(*key)?;
     }
     Ok(oldest.len() as u64)
+}
+
+/// How many of a table's entries are too many.
+fn excess(entries: u64, limit: u32) -> usize {
+    let (start, stop) = PRESSURE_PERCENT;
+    let limit = u64::from(limit);
+    if entries * 100 < limit * start {
+        return 0;
+    }
+    usize::try_from(entries - limit * stop / 100).unwrap_or(usize::MAX)
+}
+
+/// Ends the oldest entries that no second packet has come for, until there is room again; how many.
+fn evict_unproven(table: &mut HashTable<FlowHash, FlowEntry>, entries: u64, now: Tick) -> Result<u64, MapError> {
+    let excess = excess(entries, table.limit()?);
+    if excess == 0 {
+        return Ok(0);
+    }
+    let is_unproven = |entry: &FlowEntry| entry.state & FlowEntry::UNPROVEN != 0;
+    let mut unproven = Vec::new();
+    for entry in table.entries() {
+        let (flow, entry) = entry?;
+        if is_unproven(&entry) {
+            unproven.push((flow, now.since(entry.seen)));
+        }
+    }
+    // One that came after `now` was read is the youngest.
+    unproven.sort_by_key(|&(_, age)| std::cmp::Reverse(if age < u32::MAX / 2 { age } else { 0 }));
+    let mut evicted = 0;
+    for (flow, _) in unproven.into_iter().take(excess) {
+        if table.read(flow)?.as_ref().is_some_and(is_unproven) {
+            table.remove(flow)?;
+            evicted += 1;
+        }
+    }
+    Ok(evicted)
 }
 
 /// Ends the entries of a table that are over; how many remain.

@@ -1,6 +1,8 @@
 //! `weir check` as an operator runs it: words on the right stream, and the exit code.
 
+use lb_user::config::Config;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -48,6 +50,60 @@ fn a_good_file_is_summed_up() {
     let words = format!("{file} is good: 2 VIPs, 2 pools, 3 backends\n");
     let warning = format!("warning: {file}:22:1: pool \"spare\": no VIP uses this pool\n");
     assert_eq!(check(&path), (Some(0), words, warning));
+}
+
+/// The fields of a table, as the refusal of another one lists them.
+fn fields_of(table: &str) -> Vec<String> {
+    let balancer = if table == "[balancer]" { "" } else { "[balancer]\ninterface = \"eth0\"\n" };
+    let refused =
+        Config::parse(&format!("{balancer}{table}\nno_such_field = 1\n"), "weir.toml").unwrap_err().to_string();
+    let (_, fields) = refused.split_once("expected ").expect("it lists the fields");
+    let fields: Vec<_> = fields.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(!fields.is_empty(), "{refused}");
+    fields
+}
+
+/// Every field is in the example, and each that is commented out has its default there.
+#[test]
+fn the_example_is_good_and_complete() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/weir.toml");
+    let file = path.display();
+    let words = format!("{file} is good: 4 VIPs, 2 pools, 4 backends\n");
+    assert_eq!(check(&path), (Some(0), words, String::new()));
+
+    let folder = tempfile::tempdir().unwrap();
+    let example = fs::read_to_string(&path).unwrap();
+    let key = folder.path().join("cluster.key");
+    fs::write(&key, "00112233445566778899aabbccddeeff").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let is_field = |line: &str| {
+        line.split_once(" = ")
+            .is_some_and(|(name, _)| name.bytes().all(|b| b.is_ascii_lowercase() || b"_46".contains(&b)))
+    };
+    let lines = example.lines().map(|line| line.strip_prefix("# ").filter(|field| is_field(field)).unwrap_or(line));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let written = folder.path().join("weir.toml");
+    fs::write(&written, text.replace("/etc/weir/cluster.key", &key.display().to_string())).unwrap();
+    let words = format!("{} is good: 4 VIPs, 2 pools, 4 backends\n", written.display());
+    assert_eq!(check(&written), (Some(0), words, String::new()));
+
+    for table in
+        ["[balancer]", "[metrics]", "[limits]", "[[pool]]", "[[pool]]\nname = \"p\"\n[[pool.backend]]", "[[vip]]"]
+    {
+        for field in fields_of(table) {
+            let there = text
+                .lines()
+                .any(|line| line.starts_with(&format!("{field} = ")) || line.contains(&format!(".{field}]")));
+            assert!(there, "{table}: {field}");
+        }
+    }
+
+    let [commented, plain] = [&written, &path].map(|path| {
+        let Config { mut balancer, metrics, limits, pools, vips, .. } = Config::load(path).expect("a good file");
+        balancer.cluster_key = None;
+        format!("{:?}", (balancer, metrics, limits, pools, vips))
+    });
+    assert_eq!(commented, plain, "a field that is commented out has its default");
 }
 
 #[test]

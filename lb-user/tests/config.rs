@@ -4,7 +4,8 @@
 //! file is made here.
 
 use lb_user::config::{
-    BackendState, Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, UnknownJoin, Way, XdpMode,
+    Affinity, BackendState, Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, Ports, Protocol, TcpFragments,
+    UnknownJoin, Way, XdpMode,
 };
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -29,10 +30,11 @@ pool = "web"
 
 const FULL: &str = r#"
 [balancer]
-interface = "eth0"
+interface = ["eth0", "eth1"]
 xdp_mode = "generic"
 source_v4 = "10.0.0.5"
-source_v6 = "2001:db8::5"
+source_v6 = "2001:db8:5::/96"
+gue_port = 6081
 [metrics]
 listen = "127.0.0.1:9107"
 [limits]
@@ -40,12 +42,20 @@ tokens = 1024
 joined_flows = 2048
 pending_handshakes = 4096
 embryonic_flows = 8192
+datagram_flows = 16384
+fragmented_datagrams = 1025
+entries_per_network = 1
+icmp_errors_per_cpu = 0
 [[pool]]
 name = "web"
 join = "off"
 unknown_join = "reset"
 learn_unseen = true
 forward = "l2"
+affinity = "source"
+tcp_fragments = "forward"
+udp_transition_s = 0
+quic_rotation = [0, 3]
 drain_timeout_s = 60
 slow_start_s = 30
 [[pool.backend]]
@@ -53,10 +63,12 @@ name = "b1"
 address = "10.0.1.1"
 weight = 0
 state = "down"
+quic_server_id = "0a1b"
 [[pool.backend]]
 name = "b2"
 address = "2001:db8:1::2"
 weight = 10000
+quic_server_id = "0A1C"
 [[pool]]
 name = "spare"
 [[pool.backend]]
@@ -72,6 +84,16 @@ pool = "web"
 address = "2001:db8::1"
 protocol = "tcp"
 port = 443
+pool = "web"
+[[vip]]
+address = "192.0.2.0/24"
+protocol = "udp"
+port = "any"
+pool = "web"
+[[vip]]
+address = "192.0.2.1"
+protocol = "tcp"
+port = "8000-8010"
 pool = "web"
 "#;
 
@@ -96,14 +118,15 @@ fn bad_files_are_refused_in_the_expected_words() {
         assert_eq!(refusal(&text), expected.trim_end(), "{}", path.display());
         cases += 1;
     }
-    assert_eq!(cases, 27, "a case was added or lost");
+    assert_eq!(cases, 38, "a case was added or lost");
 }
 
 #[test]
 fn a_small_file_gets_the_defaults() {
     let config = Config::parse(SMALL, "weir.toml").unwrap();
     assert_eq!(config.summary(), "1 VIP, 1 pool, 1 backend");
-    assert_eq!(config.balancer.interface.as_str(), "eth0");
+    assert_eq!(config.balancer.interfaces, ["eth0".parse().unwrap()]);
+    assert_eq!((config.balancer.source_v4, config.balancer.gue_port), (None, 6080));
     assert_eq!(config.balancer.xdp_mode, XdpMode::Native);
     assert!(config.balancer.cluster_key.is_none());
     assert_eq!(config.metrics, None);
@@ -111,6 +134,8 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(config.limits.joined_flows, 262_144);
     assert_eq!(config.limits.pending_handshakes, 262_144);
     assert_eq!(config.limits.embryonic_flows, 65_536);
+    assert_eq!((config.limits.datagram_flows, config.limits.fragmented_datagrams), (262_144, 16_384));
+    assert_eq!((config.limits.entries_per_network, config.limits.icmp_errors_per_cpu), (4096, 1000));
     let [pool] = &config.pools[..] else {
         panic!("one pool");
     };
@@ -119,7 +144,10 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(pool.forward, Forward::Ipip);
     assert!(!pool.learn_unseen);
     assert_eq!((pool.drain_timeout.as_secs(), pool.slow_start.as_secs()), (3600, 0));
+    assert_eq!((pool.affinity, pool.tcp_fragments), (Affinity::Flow, TcpFragments::Drop));
+    assert_eq!((pool.udp_transition.as_secs(), &pool.quic_rotations[..]), (60, &[0][..]));
     assert_eq!((pool.backends[0].weight, pool.backends[0].state), (100, BackendState::Up));
+    assert_eq!(pool.backends[0].quic_server_id, None);
     assert_eq!(config.vips[0].name, "192.0.2.1:443/tcp");
     assert!(config.warnings.is_empty());
 }
@@ -127,15 +155,19 @@ fn a_small_file_gets_the_defaults() {
 #[test]
 fn a_full_file_becomes_what_it_says() {
     let config = Config::parse(FULL, "weir.toml").unwrap();
-    assert_eq!(config.summary(), "2 VIPs, 2 pools, 3 backends");
+    assert_eq!(config.summary(), "4 VIPs, 2 pools, 3 backends");
+    assert_eq!(config.balancer.interfaces, ["eth0", "eth1"].map(|name| name.parse().unwrap()));
+    assert_eq!(config.balancer.gue_port, 6081);
     assert_eq!(config.balancer.xdp_mode, XdpMode::Generic);
     assert_eq!(config.balancer.source_v4, "10.0.0.5".parse().ok());
-    assert_eq!(config.balancer.source_v6, "2001:db8::5".parse().ok());
+    assert_eq!(config.balancer.source_v6, "2001:db8:5::/96".parse().ok());
     assert_eq!(config.metrics.unwrap().listen.port(), 9107);
     assert_eq!(config.limits.tokens, 1024);
     assert_eq!(config.limits.joined_flows, 2048);
     assert_eq!(config.limits.pending_handshakes, 4096);
     assert_eq!(config.limits.embryonic_flows, 8192);
+    assert_eq!((config.limits.datagram_flows, config.limits.fragmented_datagrams), (16_384, 1025));
+    assert_eq!((config.limits.entries_per_network, config.limits.icmp_errors_per_cpu), (1, 0));
     let web = config.pool_of(&config.vips[1]);
     assert_eq!(web.name.as_str(), "web");
     assert_eq!(web.join, Join::Off);
@@ -145,9 +177,15 @@ fn a_full_file_becomes_what_it_says() {
     assert_eq!((web.drain_timeout.as_secs(), web.slow_start.as_secs()), (60, 30));
     assert_eq!((web.backends[0].weight, web.backends[0].state), (0, BackendState::Down));
     assert_eq!(web.backends[1].weight, 10_000);
+    assert_eq!((web.affinity, web.tcp_fragments), (Affinity::Source, TcpFragments::Forward));
+    assert_eq!((web.udp_transition.as_secs(), &web.quic_rotations[..]), (0, &[0, 3][..]));
+    assert_eq!(web.backends[1].quic_server_id.as_ref().unwrap().bytes(), [0x0a, 0x1c]);
     assert_eq!(config.vips[0].name, "web-v4");
     assert_eq!(config.vips[1].name, "[2001:db8::1]:443/tcp");
     assert_eq!(config.vips[1].pool, PoolIndex(0));
+    assert_eq!((config.vips[2].address.ports, config.vips[2].address.protocol), (Ports::ANY, Protocol::Udp));
+    assert_eq!(config.vips[2].name, "192.0.2.0/24:any/udp");
+    assert_eq!(config.vips[3].name, "192.0.2.1:8000-8010/tcp");
 }
 
 #[test]
@@ -157,7 +195,7 @@ fn an_unused_pool_and_no_vip_are_warnings() {
         panic!("one warning: {:?}", config.warnings);
     };
     assert_eq!(warning.what, Oddity::UnusedPool);
-    assert_eq!(warning.to_string(), "weir.toml:31:1: pool \"spare\": no VIP uses this pool");
+    assert_eq!(warning.to_string(), "weir.toml:42:1: pool \"spare\": no VIP uses this pool");
 
     let without_vip = SMALL.split("[[vip]]").next().unwrap();
     let config = Config::parse(without_vip, "weir.toml").unwrap();
@@ -209,6 +247,22 @@ fn numbers_of_things_are_limited() {
             text
         })
     };
+    let prefixes = |range: std::ops::Range<u32>| {
+        range.fold(String::new(), |mut text, i| {
+            let address = std::net::Ipv4Addr::from_bits(0xc000_0000 + i * 2);
+            writeln!(text, "[[vip]]\naddress = \"{address}/31\"\nprotocol = \"tcp\"\nport = 1\npool = \"p0\"").unwrap();
+            text
+        })
+    };
+    let servers = |range: std::ops::Range<u32>, rotations: &str| {
+        let backends = range.fold(String::new(), |mut text, i| {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0001 + i);
+            writeln!(text, "[[pool.backend]]\nname = \"b{i}\"\naddress = \"{address}\"\nquic_server_id = \"{i:04x}\"")
+                .unwrap();
+            text
+        });
+        format!("[[pool]]\nname = \"p0\"\nquic_rotation = {rotations}\n{backends}")
+    };
     let balancer = "[balancer]\ninterface = \"eth0\"\n";
     let one_pool = "[[pool]]\nname = \"p0\"\n";
 
@@ -232,6 +286,16 @@ fn numbers_of_things_are_limited() {
             format!("{balancer}{}{}", pools(0..1), vips(0..64, 64)),
             format!("{balancer}{}{}", pools(0..1), vips(0..65, 65)),
             "weir.toml:328:1: vip[64]: there are 65 VIPs with this address, and 64 are the most that one balancer serves; split them over balancers",
+        ),
+        (
+            format!("{balancer}{}{}", pools(0..1), prefixes(0..256)),
+            format!("{balancer}{}{}", pools(0..1), prefixes(0..257)),
+            "weir.toml:1288:1: vip[256]: there are 257 prefixes, and 256 are the most that one balancer serves; split them over balancers",
+        ),
+        (
+            format!("{balancer}{}{}", servers(0..1024, "[0, 1, 2, 3]"), vips(0..1, 1)),
+            format!("{balancer}{}{}", servers(0..1025, "[0, 1, 2, 3]"), vips(0..1, 1)),
+            "weir.toml:3:1: pool \"p0\": there are 4100 QUIC server ids (one for each backend and rotation), and 4096 are the most that one balancer serves; split them over balancers",
         ),
     ] {
         assert!(Config::parse(&at_limit, "weir.toml").is_ok(), "{message}");

@@ -40,7 +40,8 @@ impl Source for Counting {
             }],
             pools: vec![PoolGauges { pool: "web".to_owned(), slots_in_transition: 9, slots_extended: 4 }],
             reload: ReloadOutcome { last_succeeded: true, in_force_since_s: 1_700_000_000 },
-            tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576 }],
+            tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576, evicted: 6 }],
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
             xdp_mode: "native",
         }
     }
@@ -113,7 +114,9 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_table_entries{table=\"tokens\"} 5".to_owned(),
             "weir_table_limit{table=\"tokens\"} 1048576".to_owned(),
             format!("weir_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
-            "weir_xdp_mode{mode=\"native\"} 1".to_owned(),
+            "weir_table_evicted_total{table=\"tokens\"} 6".to_owned(),
+            "weir_xdp_mode{interface=\"eth0\",mode=\"native\"} 1".to_owned(),
+            "weir_xdp_mode{interface=\"eth1\",mode=\"native\"} 1".to_owned(),
         ] {
             assert!(lines.contains(&line.as_str()), "{line} is missing in:\n{}", body(&answer));
         }

@@ -4,9 +4,11 @@
 pub mod counters;
 pub mod joins;
 pub mod monitor;
-pub mod subflows;
+pub mod path_mtu;
+mod subflows;
 
 pub use counters::Counters;
 pub use joins::{JoinCounts, JoinTally};
 pub use monitor::Monitor;
+pub use path_mtu::path_mtus;
 pub use subflows::{Subflow, Token};

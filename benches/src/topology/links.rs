@@ -3,7 +3,7 @@
 
 use crate::{
     LabError,
-    addresses::{self, BALANCER, CLIENT_MTU, CORE_MTU, DualAddress, Path, VIP},
+    addresses::{self, BALANCER, CLIENT_MTU, DualAddress, Path, VIP},
     command,
     namespace::Namespace,
 };
@@ -49,12 +49,13 @@ pub(super) fn lay(
     router: &Namespace,
     balancer: &Namespace,
     backends: &[(u8, Namespace)],
+    core_mtu: u16,
 ) -> Result<(), LabError> {
     let ends = || [client, balancer].into_iter().chain(backends.iter().map(|(_, end)| end));
     make_namespaces(ends().chain([router]))?;
     router.write_settings(FORWARDING)?;
 
-    let links = plan(client, balancer, backends);
+    let links = plan(client, balancer, backends, core_mtu);
     make_links(router, &links)?;
     for link in &links {
         link.end.ip_batch(&link.end_commands())?;
@@ -63,7 +64,7 @@ pub(super) fn lay(
     router.ip_batch(&format!("{router_commands}{}", vip_routes(BALANCER)))?;
 
     set_up_client(client)?;
-    balancer.ip_batch(&default_routes(BALANCER, INTERFACE))?;
+    balancer.ip_batch(&default_routes(BALANCER, INTERFACE, core_mtu))?;
     for (number, backend) in backends {
         backend.ip_batch(&backend_commands(addresses::backend(*number)))?;
     }
@@ -75,7 +76,12 @@ pub(super) fn vip_routes(next_hop: DualAddress) -> String {
     format!("route replace {}/32 via {}\nroute replace {}/128 via {}\n", VIP.v4, next_hop.v4, VIP.v6, next_hop.v6)
 }
 
-fn plan<'a>(client: &'a Namespace, balancer: &'a Namespace, backends: &'a [(u8, Namespace)]) -> Vec<Link<'a>> {
+fn plan<'a>(
+    client: &'a Namespace,
+    balancer: &'a Namespace,
+    backends: &'a [(u8, Namespace)],
+    core_mtu: u16,
+) -> Vec<Link<'a>> {
     let path = |path: Path, interface, router_side: &str| Link {
         end: client,
         interface,
@@ -91,7 +97,7 @@ fn plan<'a>(client: &'a Namespace, balancer: &'a Namespace, backends: &'a [(u8, 
             interface: INTERFACE,
             router_side: BALANCER_SIDE.to_owned(),
             address: BALANCER,
-            mtu: CORE_MTU,
+            mtu: core_mtu,
         },
     ];
     links.extend(backends.iter().map(|(number, end)| Link {
@@ -99,7 +105,7 @@ fn plan<'a>(client: &'a Namespace, balancer: &'a Namespace, backends: &'a [(u8, 
         interface: INTERFACE,
         router_side: format!("b{number}"),
         address: addresses::backend(*number),
-        mtu: CORE_MTU,
+        mtu: core_mtu,
     }));
     links
 }
@@ -166,18 +172,16 @@ fn interface_commands(interface: &str, address: DualAddress) -> String {
     )
 }
 
-fn default_routes(address: DualAddress, interface: &str) -> String {
-    let router = address.router();
-    format!(
-        "route add default via {} dev {interface}\nroute add default via {} dev {interface}\n",
-        router.v4, router.v6
-    )
+fn default_routes(address: DualAddress, interface: &str, mtu: u16) -> String {
+    let routes =
+        address.router().both().map(|router| format!("route add default via {router} dev {interface} mtu {mtu}\n"));
+    routes.concat()
 }
 
 /// Path one is the default; what is sent from path two's addresses leaves by path two, and MPTCP
 /// joins from there.
 fn set_up_client(client: &Namespace) -> Result<(), LabError> {
-    client.ip_batch(&default_routes(Path::One.client(), "eth0"))?;
+    client.ip_batch(&default_routes(Path::One.client(), "eth0", CLIENT_MTU))?;
     let second = Path::Two.client();
     for (own, router) in second.both().into_iter().zip(second.router().both()) {
         client.ip_batch(&format!(
@@ -192,14 +196,14 @@ fn set_up_client(client: &Namespace) -> Result<(), LabError> {
     Ok(())
 }
 
-/// The VIPs are on `lo`, so that answers carry them and nobody asks for them by ARP. Announcing the
+/// Answers go to the client, whose paths are narrower than the core. The VIPs are on `lo`, so that answers carry them and nobody asks for them by ARP. Announcing the
 /// IPv6 VIP lets a client join over IPv6 what it opened over IPv4.
 fn backend_commands(address: DualAddress) -> String {
     format!(
         "address add {}/32 dev lo\naddress add {v6}/128 dev lo nodad\n{}\
          mptcp endpoint add {v6} dev lo signal\n",
         VIP.v4,
-        default_routes(address, INTERFACE),
+        default_routes(address, INTERFACE, CLIENT_MTU),
         v6 = VIP.v6,
     )
 }

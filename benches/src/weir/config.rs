@@ -49,7 +49,20 @@ pub struct WeirConfig {
     balancer: BalancerTable,
     metrics: MetricsTable,
     pool: [PoolTable; 1],
-    vip: [VipTable; 2],
+    vip: Vec<VipTable>,
+}
+
+/// What clients connect to, and the lab's pool serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Vip<'a> {
+    /// Its name to Weir.
+    pub name: &'static str,
+    /// An address or a prefix.
+    pub address: &'a str,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// A range, or `any`.
+    pub ports: &'a str,
 }
 
 impl WeirConfig {
@@ -60,15 +73,23 @@ impl WeirConfig {
         let backend = backends.map(BackendTable::from).collect();
         Self {
             balancer: BalancerTable {
-                interface: INTERFACE,
+                interface: vec![INTERFACE],
                 xdp_mode: "native",
                 source_v4: BALANCER.v4.to_string(),
                 source_v6: BALANCER.v6.to_string(),
                 transition_s: None,
             },
             metrics: MetricsTable { listen: METRICS_LISTEN },
-            pool: [PoolTable { name: POOL, join, forward: "ipip", drain_timeout_s: None, slow_start_s: None, backend }],
-            vip: [vip("web4", VIP.v4.to_string()), vip("web6", VIP.v6.to_string())],
+            pool: [PoolTable {
+                name: POOL,
+                join,
+                forward: "ipip",
+                drain_timeout_s: None,
+                slow_start_s: None,
+                udp_transition_s: None,
+                backend,
+            }],
+            vip: vec![vip("web4", VIP.v4.to_string(), "tcp"), vip("web6", VIP.v6.to_string(), "tcp")],
         }
     }
 
@@ -97,6 +118,61 @@ impl WeirConfig {
         self
     }
 
+    /// The same with one more interface that packets come in by.
+    #[must_use]
+    pub fn with_interface(mut self, interface: &'static str) -> Self {
+        self.balancer.interface.push(interface);
+        self
+    }
+
+    /// The same with tunnels of this kind: `ipip` or `gue`.
+    #[must_use]
+    pub fn with_forward(mut self, forward: &'static str) -> Self {
+        let [pool] = &mut self.pool;
+        pool.forward = forward;
+        self
+    }
+
+    /// The same with tunnels whose sources are spread over a prefix of each family.
+    #[must_use]
+    pub fn with_sources(mut self, source_v4: &str, source_v6: &str) -> Self {
+        source_v4.clone_into(&mut self.balancer.source_v4);
+        source_v6.clone_into(&mut self.balancer.source_v6);
+        self
+    }
+
+    /// The same with both VIPs for UDP too, and a time in seconds for which unknown flows go where they went.
+    #[must_use]
+    pub fn with_udp(mut self, udp_transition_s: u32) -> Self {
+        let [pool] = &mut self.pool;
+        pool.udp_transition_s = Some(udp_transition_s);
+        self.vip.extend([vip("udp4", VIP.v4.to_string(), "udp"), vip("udp6", VIP.v6.to_string(), "udp")]);
+        self
+    }
+
+    /// The same with a QUIC server id for each backend: 0x0a and its number.
+    #[must_use]
+    pub fn with_quic_server_ids(mut self) -> Self {
+        let [pool] = &mut self.pool;
+        for backend in &mut pool.backend {
+            backend.quic_server_id = Some(format!("0a{:02x}", backend.number));
+        }
+        self
+    }
+
+    /// The same with one more VIP.
+    #[must_use]
+    pub fn with_vip(mut self, Vip { name, address, protocol, ports }: Vip<'_>) -> Self {
+        let port = Port::Range(ports.to_owned());
+        self.vip.push(VipTable { name, address: address.to_owned(), protocol, port, pool: POOL });
+        self
+    }
+
+    /// Where its tunnels come from: an address or a prefix of each family.
+    pub(super) fn sources(&self) -> [&str; 2] {
+        [&self.balancer.source_v4, &self.balancer.source_v6]
+    }
+
     /// The file's text.
     ///
     /// # Panics
@@ -114,13 +190,13 @@ fn tunnel_address(number: u8, address: DualAddress) -> String {
     }
 }
 
-fn vip(name: &'static str, address: String) -> VipTable {
-    VipTable { name, address, protocol: "tcp", port: SERVICE_PORT, pool: POOL }
+fn vip(name: &'static str, address: String, protocol: &'static str) -> VipTable {
+    VipTable { name, address, protocol, port: Port::One(SERVICE_PORT), pool: POOL }
 }
 
 #[derive(Debug, Serialize)]
 struct BalancerTable {
-    interface: &'static str,
+    interface: Vec<&'static str>,
     xdp_mode: &'static str,
     source_v4: String,
     source_v6: String,
@@ -139,6 +215,7 @@ struct PoolTable {
     forward: &'static str,
     drain_timeout_s: Option<u32>,
     slow_start_s: Option<u32>,
+    udp_transition_s: Option<u32>,
     backend: Vec<BackendTable>,
 }
 
@@ -148,12 +225,16 @@ struct BackendTable {
     address: String,
     weight: u32,
     state: &'static str,
+    quic_server_id: Option<String>,
+    #[serde(skip)]
+    number: u8,
 }
 
 impl From<PoolBackend<'_>> for BackendTable {
     fn from(PoolBackend { backend, weight, state }: PoolBackend<'_>) -> Self {
         let address = tunnel_address(backend.number, backend.address);
-        Self { name: backend.name.clone(), address, weight, state }
+        let number = backend.number;
+        Self { name: backend.name.clone(), address, weight, state, quic_server_id: None, number }
     }
 }
 
@@ -162,6 +243,13 @@ struct VipTable {
     name: &'static str,
     address: String,
     protocol: &'static str,
-    port: u16,
+    port: Port,
     pool: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Port {
+    One(u16),
+    Range(String),
 }

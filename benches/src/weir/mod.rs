@@ -12,15 +12,13 @@ use std::{
     time::Duration,
 };
 
-pub use config::{Join, PoolBackend, WeirConfig};
+pub use config::{Join, PoolBackend, Vip, WeirConfig};
 pub use metrics::Sample;
 pub use status::{BackendStatus, WeirStatus};
 
 use nix::sys::signal::Signal;
 
-use crate::{
-    Backend, Balancer, Lab, LabError, addresses::BALANCER, namespace::Namespace, process::Process, topology::INTERFACE,
-};
+use crate::{Backend, Balancer, Lab, LabError, namespace::Namespace, process::Process, topology::INTERFACE};
 
 /// Loading and verifying the programs takes most of a start.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -48,7 +46,7 @@ impl Weir {
     pub fn start(lab: &Lab, config: &WeirConfig) -> Result<Self, LabError> {
         let program = command()?;
         let mut decapsulators =
-            lab.backends.iter().map(|backend| backend.run_decap(&program)).collect::<Result<Vec<_>, _>>()?;
+            lab.backends.iter().map(|backend| backend.run_decap(&program, config)).collect::<Result<Vec<_>, _>>()?;
         for (process, backend) in decapsulators.iter_mut().zip(&lab.backends) {
             process.wait_until("attaches XDP", START_LIMIT, |_| carries_xdp(&backend.namespace))?;
         }
@@ -122,10 +120,10 @@ impl Balancer {
 
 impl Backend {
     /// Starts `weir decap`, which accepts tunnels from the balancer alone.
-    fn run_decap(&self, program: &Path) -> Result<Process, LabError> {
+    fn run_decap(&self, program: &Path, config: &WeirConfig) -> Result<Process, LabError> {
         let log = self.directory.join(format!("decap-{}.log", self.name));
-        let [from_v4, from_v6] = BALANCER.both().map(|address| address.to_string());
-        let args = ["decap", "--interface", INTERFACE, "--from", &from_v4, "--from", &from_v6];
+        let [from_v4, from_v6] = config.sources();
+        let args = ["decap", "--interface", INTERFACE, "--from", from_v4, "--from", from_v6];
         Process::start(&self.namespace, program, &args, log)
     }
 }

@@ -8,8 +8,8 @@ use std::{fmt, net::IpAddr};
 pub struct Status {
     /// Weir's version.
     pub version: String,
-    /// The interface that the XDP program is attached to.
-    pub interface: String,
+    /// The interfaces that the XDP program is attached to.
+    pub interfaces: Vec<String>,
     /// `native` or `generic`.
     pub xdp_mode: String,
     /// Seconds since the start.
@@ -29,17 +29,19 @@ pub struct Status {
 pub struct VipStatus {
     /// Its name.
     pub name: String,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its port.
-    pub port: u16,
+    /// Its address, or its prefix of addresses.
+    pub address: String,
+    /// Its port, its range of ports, or `any`.
+    pub ports: String,
     /// Its protocol.
     pub protocol: String,
     /// The pool that serves it.
     pub pool: String,
     /// Packets sent to backends.
     pub forwarded: u64,
-    /// Packets that no backend got.
+    /// Packets that Weir answered itself.
+    pub answered: u64,
+    /// Packets that nobody got.
     pub dropped: u64,
     /// Packets by reason, without those that had none.
     pub reasons: Vec<(String, u64)>,
@@ -100,12 +102,19 @@ pub struct TableStatus {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, interface, xdp_mode, uptime_s, .. } = self;
+        let Self { version, xdp_mode, uptime_s, .. } = self;
+        let interface = self.interfaces.join(", ");
         writeln!(f, "weir {version} on {interface} ({xdp_mode} XDP), up {uptime_s} s")?;
-        writeln!(f, "\n{:<24} {:<44} {:<16} {:>12} {:>12}", "VIP", "ADDRESS", "POOL", "FORWARDED", "DROPPED")?;
+        writeln!(
+            f,
+            "\n{:<24} {:<44} {:<16} {:>12} {:>12} {:>12}",
+            "VIP", "ADDRESS", "POOL", "FORWARDED", "ANSWERED", "DROPPED"
+        )?;
         for vip in &self.vips {
-            let address = format!("{}/{}", std::net::SocketAddr::new(vip.address, vip.port), vip.protocol);
-            writeln!(f, "{:<24} {address:<44} {:<16} {:>12} {:>12}", vip.name, vip.pool, vip.forwarded, vip.dropped)?;
+            let VipStatus { name, address, ports, protocol, pool, forwarded, answered, dropped, .. } = vip;
+            let address = if address.contains(':') { format!("[{address}]") } else { address.clone() };
+            let address = format!("{address}:{ports}/{protocol}");
+            writeln!(f, "{name:<24} {address:<44} {pool:<16} {forwarded:>12} {answered:>12} {dropped:>12}")?;
             for (reason, packets) in &vip.reasons {
                 writeln!(f, "  {reason:<82} {packets:>12}")?;
             }

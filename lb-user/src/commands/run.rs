@@ -32,13 +32,15 @@ const ADVANCE: Duration = Duration::from_secs(1);
 /// It could not be brought up; nothing stays attached then.
 pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()> {
     let resolver = Resolver::connect()?;
-    resolver.interface(config.balancer.interface.as_str()).await?;
+    for interface in &config.balancer.interfaces {
+        resolver.interface(interface.as_str()).await?;
+    }
     let listener = match config.metrics {
         Some(metrics) => Some(Listener::bind(metrics.listen).await?),
         None => None,
     };
     let admin = AdminSocket::bind(socket).await?;
-    let interface = config.balancer.interface.clone();
+    let interfaces: Vec<_> = config.balancer.interfaces.iter().map(ToString::to_string).collect();
 
     let service = Arc::new(spawn_blocking(move || Service::load(config)).await??);
     resolve(&service, &resolver).await?;
@@ -56,7 +58,7 @@ pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()
     tasks.spawn(admin.serve(Arc::clone(&service)));
     ready.send_replace(Readiness::Ready);
     steer(&service, &resolver, config_path).await?;
-    eprintln!("weir: ending; {interface} is free");
+    eprintln!("weir: ending; no longer on {}", interfaces.join(", "));
     Ok(())
 }
 
@@ -137,7 +139,7 @@ async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path)
 async fn ways(resolver: &Resolver, backends: &[BackendRow]) -> Vec<(BackendRow, Result<NextHop, ResolveError>)> {
     let look = async |row: &BackendRow| {
         let reach = match row.forward {
-            Forward::Ipip => Reach::Routed,
+            Forward::Ipip | Forward::Gue => Reach::Routed,
             Forward::L2 => Reach::OnLink,
         };
         let target = Target { backend: row.name.name.clone(), address: row.name.address, reach };

@@ -3,9 +3,8 @@
 //! Fields are as permissive as TOML's own types, so that `check` can say what is wrong with a value in an operator's
 //! words. Nothing outside `config` sees these types.
 
+use super::either::{Interfaces, Port, Ways, Words};
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
-use std::fmt;
 use std::path::PathBuf;
 use toml::Spanned;
 
@@ -25,10 +24,11 @@ pub(super) struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Balancer {
-    pub(super) interface: Spanned<String>,
+    pub(super) interface: Spanned<Words<Interfaces>>,
     pub(super) xdp_mode: Option<Spanned<String>>,
     pub(super) source_v4: Option<Spanned<String>>,
     pub(super) source_v6: Option<Spanned<String>>,
+    pub(super) gue_port: Option<Spanned<i64>>,
     pub(super) transition_s: Option<Spanned<i64>>,
     pub(super) cluster_key_file: Option<Spanned<PathBuf>>,
 }
@@ -48,19 +48,27 @@ pub(super) struct Limits {
     pub(super) embryonic_flows: Option<Spanned<i64>>,
     pub(super) moved_flows: Option<Spanned<i64>>,
     pub(super) pinned_flows: Option<Spanned<i64>>,
+    pub(super) datagram_flows: Option<Spanned<i64>>,
+    pub(super) fragmented_datagrams: Option<Spanned<i64>>,
+    pub(super) entries_per_network: Option<Spanned<i64>>,
+    pub(super) icmp_errors_per_cpu: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
     pub(super) name: Spanned<String>,
-    pub(super) join: Option<Spanned<Join>>,
+    pub(super) join: Option<Spanned<Words<Ways>>>,
     pub(super) unknown_join: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) learn_unseen: bool,
     pub(super) forward: Option<Spanned<String>>,
+    pub(super) affinity: Option<Spanned<String>>,
+    pub(super) tcp_fragments: Option<Spanned<String>>,
     pub(super) drain_timeout_s: Option<Spanned<i64>>,
     pub(super) slow_start_s: Option<Spanned<i64>>,
+    pub(super) udp_transition_s: Option<Spanned<i64>>,
+    pub(super) quic_rotation: Option<Spanned<Vec<Spanned<i64>>>>,
     #[serde(default)]
     pub(super) backend: Vec<Spanned<Backend>>,
 }
@@ -72,6 +80,7 @@ pub(super) struct Backend {
     pub(super) address: Spanned<String>,
     pub(super) weight: Option<Spanned<i64>>,
     pub(super) state: Option<Spanned<String>>,
+    pub(super) quic_server_id: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -80,36 +89,6 @@ pub(super) struct Vip {
     pub(super) name: Option<Spanned<String>>,
     pub(super) address: Spanned<String>,
     pub(super) protocol: Spanned<String>,
-    pub(super) port: Spanned<i64>,
+    pub(super) port: Spanned<Port>,
     pub(super) pool: Spanned<String>,
-}
-
-/// `join` is one word or a list of words.
-pub(super) enum Join {
-    Word(String),
-    List(Vec<Spanned<String>>),
-}
-
-impl<'de> Deserialize<'de> for Join {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JoinVisitor)
-    }
-}
-
-struct JoinVisitor;
-
-impl<'de> Visitor<'de> for JoinVisitor {
-    type Value = Join;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of ways such as [\"learn\"], or \"off\"")
-    }
-
-    fn visit_str<E>(self, word: &str) -> Result<Join, E> {
-        Ok(Join::Word(word.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Join, A::Error> {
-        Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Join::List)
-    }
 }

@@ -3,22 +3,29 @@
 //! `file` is the text as written, `check` turns it into the types here, `problem` has the messages. Nothing here
 //! touches the network or the running balancer: a bad file changes nothing.
 
+mod address;
 mod check;
+mod either;
 mod file;
 mod key;
 mod place;
 mod prefix;
 mod problem;
+mod quic;
 mod words;
 
+pub use address::{Ports, VipAddress};
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
 pub use prefix::{Prefix, PrefixError};
 pub use problem::{Family, Oddity, Problem};
-pub use words::{BackendState, Forward, InterfaceName, Name, Protocol, UnknownJoin, Way, XdpMode};
+pub use quic::QuicServerId;
+pub use words::{
+    Affinity, BackendState, Forward, InterfaceName, Name, Protocol, TcpFragments, UnknownJoin, Way, XdpMode,
+};
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
@@ -43,14 +50,17 @@ pub struct Config {
 /// The `[balancer]` table.
 #[derive(Debug)]
 pub struct Balancer {
-    /// The interface that the XDP program is attached to.
-    pub interface: InterfaceName,
+    /// The interfaces that the XDP program is attached to: at least one, each once.
+    pub interfaces: Vec<InterfaceName>,
     /// How it is attached.
     pub xdp_mode: XdpMode,
-    /// Outer source address of IPv4 tunnels; the route's where `None`.
-    pub source_v4: Option<Ipv4Addr>,
-    /// Outer source address of IPv6 tunnels; the route's where `None`.
-    pub source_v6: Option<Ipv6Addr>,
+    /// Outer source address of IPv4 tunnels, or a prefix over whose host bits (32 at most) the flows are spread; the
+    /// route's where `None`.
+    pub source_v4: Option<Prefix>,
+    /// The same of IPv6 tunnels.
+    pub source_v6: Option<Prefix>,
+    /// The UDP port that GUE tunnels go to.
+    pub gue_port: u16,
     /// How long a slot whose owner changed remembers the one before.
     pub transition: Duration,
     /// The key of the cluster; `None` asks for a random one.
@@ -79,6 +89,14 @@ pub struct Limits {
     pub moved_flows: u32,
     /// Flows that outlive the transition of their slot.
     pub pinned_flows: u32,
+    /// Flows of datagrams in slots in transition.
+    pub datagram_flows: u32,
+    /// Datagrams in pieces.
+    pub fragmented_datagrams: u32,
+    /// Entries that the clients of one /24 or /48 may have made in 1.07 s.
+    pub entries_per_network: u32,
+    /// ICMP errors that a CPU may send in 1.07 s.
+    pub icmp_errors_per_cpu: u32,
 }
 
 /// A `[[pool]]`: the backends behind one or more VIPs.
@@ -94,10 +112,18 @@ pub struct Pool {
     pub learn_unseen: bool,
     /// How packets reach the backends.
     pub forward: Forward,
+    /// What decides which backend a new flow gets.
+    pub affinity: Affinity,
+    /// What happens to TCP segments in pieces.
+    pub tcp_fragments: TcpFragments,
     /// How long a drained backend keeps its connections.
     pub drain_timeout: Duration,
     /// How long a backend that comes takes to get its whole share.
     pub slow_start: Duration,
+    /// How long after a change datagrams of unknown flows go where they went before.
+    pub udp_transition: Duration,
+    /// The rotation bits with which the backends' QUIC server ids hold: 0 to 6, at least one, each once.
+    pub quic_rotations: Vec<u8>,
     /// At least one, in the order of the file; at least one has a weight.
     pub backends: Vec<Backend>,
 }
@@ -122,19 +148,17 @@ pub struct Backend {
     pub weight: u16,
     /// What it does in its pool.
     pub state: BackendState,
+    /// Its name in QUIC connection ids: all backends of a pool have one of the same length, or none has.
+    pub quic_server_id: Option<QuicServerId>,
 }
 
 /// A `[[vip]]`: what clients connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
-    /// The configured name, or `ADDRESS:PORT/PROTOCOL`; unique among VIPs.
+    /// The configured name, or `ADDRESS:PORTS/PROTOCOL`; unique among VIPs.
     pub name: String,
-    /// The address.
-    pub address: IpAddr,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The port, not 0.
-    pub port: u16,
+    /// What it serves; no port of an address or prefix is in two VIPs of a protocol.
+    pub address: VipAddress,
     /// The pool that serves it.
     pub pool: PoolIndex,
 }

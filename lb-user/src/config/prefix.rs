@@ -14,6 +14,16 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// A prefix whose other bits are zero.
+    pub(super) const fn v4(address: Ipv4Addr, len: u8) -> Self {
+        Self { address: IpAddr::V4(address), len }
+    }
+
+    /// The same of IPv6.
+    pub(super) const fn v6(address: Ipv6Addr, len: u8) -> Self {
+        Self { address: IpAddr::V6(address), len }
+    }
+
     /// Its first address.
     pub const fn address(&self) -> IpAddr {
         self.address
@@ -40,6 +50,11 @@ impl Prefix {
     /// Whether an address is one of it.
     pub fn contains(&self, address: IpAddr) -> bool {
         Self::masked(address, self.len) == self.address && address.is_ipv4() == self.address.is_ipv4()
+    }
+
+    /// Whether some address is in both.
+    pub fn overlaps(&self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
     }
 
     fn masked(address: IpAddr, len: u8) -> IpAddr {
@@ -90,7 +105,8 @@ impl FromStr for Prefix {
             return text.parse::<IpAddr>().map(Self::from).map_err(|_| PrefixError::Form);
         };
         let address: IpAddr = address.parse().map_err(|_| PrefixError::Form)?;
-        let len: u8 = len.parse().map_err(|_| PrefixError::Form)?;
+        let is_number = len.bytes().all(|byte| byte.is_ascii_digit());
+        let len = len.parse().ok().filter(|_: &u8| is_number).ok_or(PrefixError::Form)?;
         if len > Self::from(address).len {
             return Err(PrefixError::Length);
         }
@@ -119,7 +135,7 @@ mod tests {
     fn what_is_no_prefix_is_refused() {
         assert_eq!(parse("192.0.2.1/24"), Err(PrefixError::HostBits(parse("192.0.2.0/24").expect("a prefix"))));
         assert_eq!(parse("192.0.2.0/33"), Err(PrefixError::Length));
-        for text in ["", "/", "192.0.2/24", "192.0.2.0/", "192.0.2.0/x", "192.0.2.0/24/1"] {
+        for text in ["", "/", "192.0.2/24", "192.0.2.0/", "192.0.2.0/x", "192.0.2.0/+24", "192.0.2.0/24/1"] {
             assert_eq!(parse(text), Err(PrefixError::Form), "{text}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The messages never contain a secret: a key file is named, its content never is.
 
-use super::KeyError;
+use super::{KeyError, Prefix, PrefixError, QuicServerId};
 use std::net::IpAddr;
 
 /// Why a configuration is refused.
@@ -34,7 +34,17 @@ pub enum Problem {
     #[error("{0} is an IPv4-mapped IPv6 address; write the IPv4 address")]
     MappedAddress(IpAddr),
     #[error("{address} is not an {wanted} address; put it in {field}")]
-    Family { address: IpAddr, wanted: Family, field: &'static str },
+    Family { address: Prefix, wanted: Family, field: &'static str },
+    #[error("`{text}` is not a prefix of addresses: {error}")]
+    Prefix { text: String, error: PrefixError },
+    #[error("{prefix} has {kind} in it; give a prefix of addresses that machines can have")]
+    NotHosts { prefix: Prefix, kind: &'static str },
+    #[error("{0} is too wide: a flow fills in 32 bits at most; give a prefix of at least /96, or one address")]
+    SourceTooWide(Prefix),
+    #[error("the list is empty; name an interface (`ip link` lists them)")]
+    NoInterface,
+    #[error("`{0}` is named twice; name each interface once")]
+    InterfaceTwice(String),
     #[error("`{0}` is not an address and port; write it like 127.0.0.1:9107 or [::1]:9107")]
     Listen(String),
 
@@ -56,13 +66,33 @@ pub enum Problem {
         "{address} is already backend {other:?} of this pool, at line {line}; name each address once and use weight"
     )]
     BackendTwice { address: IpAddr, other: String, line: usize },
+    #[error("{address} is in {prefix}, which the VIP at line {line} serves; give an address outside of it")]
+    BackendInVip { address: IpAddr, prefix: Prefix, line: usize },
     #[error("{address} is also the address of the VIP at line {line}; give the machine's own address")]
     BackendIsVip { address: IpAddr, line: usize },
+    #[error("`{0}` is not a server id; write 1 to 15 bytes in hexadecimal digits, such as \"0a1b\"")]
+    QuicServerId(String),
+    #[error("it has no quic_server_id, but others of this pool have; give one to all of them or to none")]
+    QuicServerIdMissing,
+    #[error("{id} has {len} bytes, but that at line {line} has {other_len}; give all of a pool the same length")]
+    QuicServerIdLength { id: QuicServerId, len: u8, other_len: u8, line: usize },
+    #[error("{id} is already the server id of backend {other:?}, at line {line}; give each its own")]
+    QuicServerIdTwice { id: QuicServerId, other: String, line: usize },
+    #[error("the list is empty; name the rotation bits that the servers use, such as [0]")]
+    NoRotation,
+    #[error("{0} is named twice; name each once")]
+    RotationTwice(i64),
     #[error("{address} needs an {family} tunnel, which has no source address; set {field} in [balancer]")]
     NoSource { address: IpAddr, family: Family, field: &'static str },
 
     #[error("{vip} is already the VIP at line {line}; name each address, protocol and port once")]
     VipTwice { vip: String, line: usize },
+    #[error("{vip} has ports of {other}, the VIP at line {line}; give each port of an address to one VIP")]
+    VipsOverlap { vip: String, other: String, line: usize },
+    #[error("`{0}` names no ports; write 443, \"8000-8010\" or \"any\", with ports from 1 to 65535")]
+    Ports(String),
+    #[error("{first} is above {last}; write \"{last}-{first}\"")]
+    PortsReversed { first: u16, last: u16 },
     #[error("no pool is called {name:?}; {known}")]
     UnknownPool { name: String, known: String },
 

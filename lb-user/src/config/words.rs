@@ -1,5 +1,6 @@
 //! The words, names and addresses of the configuration: from text to a type that cannot hold anything else.
 
+use super::prefix::Prefix;
 use super::problem::{Family, Problem};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,6 +8,8 @@ use std::str::FromStr;
 
 /// The most characters of a name.
 const NAME_MAX: usize = 63;
+/// The most bits of a tunnel's source address that a flow's hash fills in.
+const SPREAD_BITS_MAX: u8 = 32;
 /// The most bytes of an interface name: `IFNAMSIZ` without its NUL.
 const INTERFACE_NAME_MAX: usize = 15;
 
@@ -106,6 +109,28 @@ pub enum Forward {
     Ipip,
     /// Unchanged, to the backend's MAC address.
     L2,
+    /// In a UDP tunnel (generic UDP encapsulation).
+    Gue,
+}
+
+/// What decides which backend a new flow gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Affinity {
+    /// The flow: both addresses, both ports and the protocol.
+    #[default]
+    Flow,
+    /// The client's address alone: all its flows go to one backend.
+    Source,
+}
+
+/// What happens to TCP segments in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TcpFragments {
+    /// They are dropped: TCP of today needs none.
+    #[default]
+    Drop,
+    /// They are forwarded, each to its segment's backend.
+    Forward,
 }
 
 /// What a backend does in its pool.
@@ -132,16 +157,19 @@ impl BackendState {
 }
 
 /// The transport protocol of a VIP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP.
     Tcp,
+    /// UDP.
+    Udp,
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp => f.write_str("tcp"),
+            Self::Udp => f.write_str("udp"),
         }
     }
 }
@@ -176,9 +204,15 @@ impl Word for UnknownJoin {
 }
 
 impl Word for Forward {
-    const WORDS: &'static [(&'static str, Self)] = &[("ipip", Self::Ipip), ("l2", Self::L2)];
-    const LATER: &'static [&'static str] = &["gue"];
-    const OFFERED: &'static str = "ipip and l2";
+    const WORDS: &'static [(&'static str, Self)] = &[("ipip", Self::Ipip), ("gue", Self::Gue), ("l2", Self::L2)];
+}
+
+impl Word for Affinity {
+    const WORDS: &'static [(&'static str, Self)] = &[("flow", Self::Flow), ("source", Self::Source)];
+}
+
+impl Word for TcpFragments {
+    const WORDS: &'static [(&'static str, Self)] = &[("drop", Self::Drop), ("forward", Self::Forward)];
 }
 
 impl Word for BackendState {
@@ -192,49 +226,61 @@ impl Word for Way {
 }
 
 impl Word for Protocol {
-    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp)];
-    const LATER: &'static [&'static str] = &["udp"];
-    const OFFERED: &'static str = "tcp";
+    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("udp", Self::Udp)];
 }
 
-/// An address that one machine can have, or a VIP.
+/// An address that one machine can have.
 pub(super) fn host_address(text: &str) -> Result<IpAddr, Problem> {
-    let address: IpAddr = text.parse().map_err(|_| Problem::Address(text.to_owned()))?;
-    if let IpAddr::V6(v6) = address
-        && v6.to_ipv4_mapped().is_some()
-    {
-        return Err(Problem::MappedAddress(address));
-    }
-    let kind = if address.is_unspecified() {
-        "the unspecified address"
-    } else if address.is_multicast() {
-        "a multicast address"
-    } else if address.is_loopback() {
-        "a loopback address"
-    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        "the broadcast address"
-    } else {
-        return Ok(address);
-    };
-    Err(Problem::NotAHost { address, kind })
-}
-
-pub(super) fn host_address_v4(text: &str) -> Result<Ipv4Addr, Problem> {
-    match host_address(text)? {
-        IpAddr::V4(v4) => Ok(v4),
-        address @ IpAddr::V6(_) => {
-            Err(Problem::Family { address, wanted: Family::V4, field: Family::V6.source_field() })
-        }
+    let address = text.parse().map_err(|_| Problem::Address(text.to_owned()))?;
+    match unfit(Prefix::from(address)) {
+        None => Ok(address),
+        Some(unfit) if unfit == MAPPED => Err(Problem::MappedAddress(address)),
+        Some((kind, _)) => Err(Problem::NotAHost { address, kind }),
     }
 }
 
-pub(super) fn host_address_v6(text: &str) -> Result<Ipv6Addr, Problem> {
-    match host_address(text)? {
-        IpAddr::V6(v6) => Ok(v6),
-        address @ IpAddr::V4(_) => {
-            Err(Problem::Family { address, wanted: Family::V6, field: Family::V4.source_field() })
-        }
+/// An address that a machine can have, or a prefix of such addresses.
+pub(super) fn host_prefix(text: &str) -> Result<Prefix, Problem> {
+    if !text.contains('/') {
+        return host_address(text).map(Prefix::from);
     }
+    let prefix: Prefix = text.parse().map_err(|error| Problem::Prefix { text: text.to_owned(), error })?;
+    match unfit(prefix) {
+        None => Ok(prefix),
+        Some((kind, _)) => Err(Problem::NotHosts { prefix, kind }),
+    }
+}
+
+/// A source of tunnels of one family: an address, or a prefix over which they are spread.
+pub(super) fn source(text: &str, wanted: Family) -> Result<Prefix, Problem> {
+    let prefix = host_prefix(text)?;
+    let family = Family::of(prefix.address());
+    if family != wanted {
+        return Err(Problem::Family { address: prefix, wanted, field: family.source_field() });
+    }
+    if prefix.host_bits() > SPREAD_BITS_MAX {
+        return Err(Problem::SourceTooWide(prefix));
+    }
+    Ok(prefix)
+}
+
+type Unfit = (&'static str, Prefix);
+
+const MAPPED: Unfit = ("an IPv4-mapped IPv6 address", Prefix::v6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96));
+/// Addresses that no machine has.
+const UNFIT: [Unfit; 8] = [
+    MAPPED,
+    ("the unspecified address", Prefix::v4(Ipv4Addr::UNSPECIFIED, 32)),
+    ("the unspecified address", Prefix::v6(Ipv6Addr::UNSPECIFIED, 128)),
+    ("a multicast address", Prefix::v4(Ipv4Addr::new(224, 0, 0, 0), 4)),
+    ("a multicast address", Prefix::v6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+    ("a loopback address", Prefix::v4(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    ("a loopback address", Prefix::v6(Ipv6Addr::LOCALHOST, 128)),
+    ("the broadcast address", Prefix::v4(Ipv4Addr::BROADCAST, 32)),
+];
+
+fn unfit(prefix: Prefix) -> Option<Unfit> {
+    UNFIT.into_iter().find(|(_, unfit)| unfit.overlaps(prefix))
 }
 
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Problem> {

@@ -33,7 +33,7 @@ pub(super) struct Row<'s> {
 }
 
 /// Every family that Weir has.
-pub const FAMILIES: [Family; 15] = [
+pub const FAMILIES: [Family; 16] = [
     PACKETS,
     BYTES,
     BACKEND_PACKETS,
@@ -45,6 +45,7 @@ pub const FAMILIES: [Family; 15] = [
     SLOTS_EXTENDED,
     TABLE_ENTRIES,
     TABLE_LIMIT,
+    TABLE_EVICTED,
     RELOAD_SUCCEEDED,
     RELOAD_TIME,
     BUILD_INFO,
@@ -59,7 +60,7 @@ const PACKETS: Family = Family {
 };
 const BYTES: Family = Family {
     name: "weir_bytes_total",
-    help: "Bytes received, by what became of their packets.",
+    help: "Bytes of whole Ethernet frames received, by what became of their packets.",
     kind: Kind::Counter,
     labels: &["vip", "pool", "reason"],
 };
@@ -71,7 +72,7 @@ const BACKEND_PACKETS: Family = Family {
 };
 const BACKEND_BYTES: Family = Family {
     name: "weir_backend_bytes_total",
-    help: "Bytes of the packets sent to a backend, as received.",
+    help: "Bytes of the whole Ethernet frames sent to a backend, as received, without the tunnel.",
     kind: Kind::Counter,
     labels: &["pool", "backend"],
 };
@@ -113,6 +114,12 @@ const TABLE_LIMIT: Family = Family {
     kind: Kind::Gauge,
     labels: &["table"],
 };
+const TABLE_EVICTED: Family = Family {
+    name: "weir_table_evicted_total",
+    help: "Entries of a table that were ended, oldest first, because it was nearly full.",
+    kind: Kind::Counter,
+    labels: &["table"],
+};
 const RELOAD_SUCCEEDED: Family = Family {
     name: "weir_config_last_reload_successful",
     help: "Whether the last configuration that was asked for is in force.",
@@ -133,13 +140,13 @@ const BUILD_INFO: Family = Family {
 };
 const XDP_MODE: Family = Family {
     name: "weir_xdp_mode",
-    help: "How the XDP program is attached; always 1.",
+    help: "How the XDP program is attached to an interface; always 1.",
     kind: Kind::Gauge,
-    labels: &["mode"],
+    labels: &["interface", "mode"],
 };
 
 /// The rows of every family.
-pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 15] {
+pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 16] {
     let packets = |value: fn(&super::PacketCount) -> u64| {
         rows_of(&snapshot.packets, move |count| Row {
             labels: vec![&count.vip, &count.pool, count.reason],
@@ -169,11 +176,16 @@ pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 15] {
         (SLOTS_EXTENDED, pools(|gauges| gauges.slots_extended)),
         (TABLE_ENTRIES, tables(|fill| fill.entries)),
         (TABLE_LIMIT, tables(|fill| fill.limit)),
+        (TABLE_EVICTED, tables(|fill| fill.evicted)),
         (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
         (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
         (BUILD_INFO, constant(env!("CARGO_PKG_VERSION"))),
-        (XDP_MODE, constant(snapshot.xdp_mode)),
+        (XDP_MODE, interface_rows(snapshot)),
     ]
+}
+
+fn interface_rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
+    rows_of(&snapshot.interfaces, |interface| Row { labels: vec![interface, snapshot.xdp_mode], value: 1 })
 }
 
 fn state_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {

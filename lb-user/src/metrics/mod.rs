@@ -29,7 +29,9 @@ pub struct Snapshot {
     pub tables: Vec<TableFill>,
     /// How the last attempt to change the configuration ended.
     pub reload: ReloadOutcome,
-    /// How the XDP program is attached: `native` or `generic`.
+    /// The interfaces that the XDP program is attached to.
+    pub interfaces: Vec<String>,
+    /// How it is attached: `native` or `generic`.
     pub xdp_mode: &'static str,
 }
 
@@ -44,7 +46,8 @@ pub struct PacketCount {
     pub reason: &'static str,
     /// Since the program was loaded.
     pub packets: u64,
-    /// Their bytes as received, from the Ethernet header on.
+    /// The bytes of their frames as they came, from the Ethernet header on: to the end of the IP packet where it was
+    /// forwarded, else all.
     pub bytes: u64,
 }
 
@@ -65,7 +68,7 @@ pub struct BackendCount {
     pub slots_previous: u64,
     /// Since it is known.
     pub packets: u64,
-    /// Their bytes as received, from the Ethernet header on.
+    /// The bytes of their frames as they came, from the Ethernet header to the end of the IP packet.
     pub bytes: u64,
 }
 
@@ -119,4 +122,6 @@ pub struct TableFill {
     pub entries: u64,
     /// Entries that it has room for.
     pub limit: u64,
+    /// Entries that were ended because it was nearly full.
+    pub evicted: u64,
 }

@@ -25,6 +25,9 @@ pub enum ResolveError {
     #[error("interface {0} is not Ethernet, so nothing can be sent by it to a MAC address; route by another")]
     NotEthernet(String),
 
+    #[error("interface {0} is a VLAN in more than two VLANs; two tags are the most that a packet can carry")]
+    TooManyTags(String),
+
     #[error(
         "no route to backend {backend:?} {address}: {source}; `ip route get {address}` shows the same, add a route"
     )]
@@ -36,7 +39,7 @@ pub enum ResolveError {
     )]
     NoSource { backend: String, address: IpAddr },
     #[error(
-        "backend {backend:?} {address} is behind the gateway {gateway} on {interface}, where forward = \"l2\" cannot reach; use \"ipip\""
+        "backend {backend:?} {address} is behind the gateway {gateway} on {interface}, where forward = \"l2\" cannot reach; use \"ipip\" or \"gue\""
     )]
     BehindGateway { backend: String, address: IpAddr, gateway: IpAddr, interface: String },
     #[error(

@@ -1,10 +1,15 @@
-//! Interfaces: their index, name, Ethernet address and MTU.
+//! Interfaces: their index, name, Ethernet address and MTU, and what is below one that is a VLAN.
+//!
+//! XDP sends past the VLAN devices, so the tags that they would add are Weir's to add.
 
 use super::Mac;
 use super::error::{ResolveError, system_error};
 use futures_util::TryStreamExt as _;
+use lb_common::{encap::Tag, limits::VLAN_TAGS_MAX, wire::ethernet};
 use rtnetlink::Handle;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, VlanProtocol,
+};
 
 /// An Ethernet interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +22,17 @@ pub struct Interface {
     pub mac: Mac,
     /// Bytes of the largest IP packet it sends, capped at 65,535.
     pub mtu: u16,
+    /// What it is, if it is a VLAN.
+    pub vlan: Option<Vlan>,
+}
+
+/// A VLAN on another interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vlan {
+    /// The tag of its packets.
+    pub tag: Tag,
+    /// The kernel's number for the other interface.
+    pub lower: u32,
 }
 
 pub(super) async fn by_name(netlink: &Handle, name: &str) -> Result<Interface, ResolveError> {
@@ -41,6 +57,20 @@ pub(super) async fn by_index(netlink: &Handle, index: u32) -> Result<Interface, 
         Ok(None) => Err(ResolveError::Closed),
         Err(error) => Err(ResolveError::refused(asked(), error)),
     }
+}
+
+/// The interface below all VLANs that this one is in, and the tags that packets carry there, outermost first.
+pub(super) async fn below_vlans(netlink: &Handle, top: &Interface) -> Result<(u32, Vec<Tag>), ResolveError> {
+    let (mut index, mut vlan, mut tags) = (top.index, top.vlan, Vec::new());
+    while let Some(Vlan { tag, lower }) = vlan {
+        if tags.len() == VLAN_TAGS_MAX {
+            return Err(ResolveError::TooManyTags(top.name.clone()));
+        }
+        tags.insert(0, tag);
+        index = lower;
+        vlan = by_index(netlink, lower).await?.vlan;
+    }
+    Ok((index, tags))
 }
 
 async fn no_interface(netlink: &Handle, name: &str) -> Result<Interface, ResolveError> {
@@ -69,7 +99,32 @@ fn interface(link: &LinkMessage) -> Result<Interface, ResolveError> {
     let (true, Some(mac), Some(mtu)) = (is_ethernet, mac, mtu) else {
         return Err(ResolveError::NotEthernet(name));
     };
-    Ok(Interface { index: link.header.index, name, mac, mtu })
+    Ok(Interface { index: link.header.index, name, mac, mtu, vlan: vlan(link) })
+}
+
+fn vlan(link: &LinkMessage) -> Option<Vlan> {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let lower = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    })?;
+    if !infos.contains(&LinkInfo::Kind(InfoKind::Vlan)) {
+        return None;
+    }
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let control = data.iter().find_map(|info| match info {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let is_service_tag = data.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
+    let ethertype = if is_service_tag { ethernet::DOT1AD } else { ethernet::DOT1Q };
+    Some(Vlan { tag: Tag { ethertype, control }, lower })
 }
 
 fn name_of(link: &LinkMessage) -> &str {
@@ -78,4 +133,50 @@ fn name_of(link: &LinkMessage) -> &str {
         _ => None,
     });
     name.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = 7;
+        link.header.link_layer_type = LinkLayerType::Ether;
+        link.attributes = vec![
+            LinkAttribute::IfName("eth0.42".to_owned()),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 7]),
+            LinkAttribute::Mtu(1496),
+        ];
+        link.attributes.extend(attributes);
+        link
+    }
+
+    fn info(kind: InfoKind, data: Vec<InfoVlan>) -> LinkAttribute {
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(InfoData::Vlan(data))])
+    }
+
+    #[test]
+    fn a_vlan_has_a_tag_and_another_interface_below() {
+        for (protocol, ethertype) in [(VlanProtocol::Ieee8021Q, 0x8100), (VlanProtocol::Ieee8021Ad, 0x88a8)] {
+            let data = vec![InfoVlan::Protocol(protocol), InfoVlan::Id(42)];
+            let found = interface(&link(vec![LinkAttribute::Link(3), info(InfoKind::Vlan, data)])).expect("Ethernet");
+            assert_eq!((found.index, found.mtu), (7, 1496));
+            assert_eq!(found.vlan, Some(Vlan { tag: Tag { ethertype, control: 42 }, lower: 3 }));
+        }
+    }
+
+    #[test]
+    fn what_is_no_vlan_has_no_tag() {
+        let id = || vec![InfoVlan::Id(42)];
+        for attributes in [
+            Vec::new(),
+            vec![LinkAttribute::Link(3)],
+            vec![LinkAttribute::Link(3), info(InfoKind::Veth, id())],
+            vec![info(InfoKind::Vlan, id())],
+            vec![LinkAttribute::Link(3), info(InfoKind::Vlan, Vec::new())],
+        ] {
+            assert_eq!(interface(&link(attributes)).expect("Ethernet").vlan, None);
+        }
+    }
 }

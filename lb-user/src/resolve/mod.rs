@@ -14,6 +14,7 @@ pub use error::ResolveError;
 pub use link::Interface;
 pub use watch::Changes;
 
+use lb_common::encap::Tag;
 use neighbour::State;
 use rtnetlink::Handle;
 use std::net::IpAddr;
@@ -32,10 +33,13 @@ pub type Mac = [u8; 6];
 /// The way to a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextHop {
-    /// Index of the interface that the packets leave by.
+    /// Index of the interface that the packets leave by: below all VLANs, and above the parts of a bond, which chooses
+    /// among them itself.
     pub interface: u32,
-    /// Its name.
+    /// Its name, or that of the VLAN that the route names.
     pub interface_name: String,
+    /// The VLAN tags that they carry there, outermost first.
+    pub tags: Vec<Tag>,
     /// The address of this machine that the route prefers as source.
     pub source: IpAddr,
     /// The interface's own Ethernet address.
@@ -133,8 +137,10 @@ impl Resolver {
                 interface: interface.name,
             });
         };
+        let (lower, tags) = link::below_vlans(&self.netlink, &interface).await?;
         Ok(NextHop {
-            interface: interface.index,
+            interface: lower,
+            tags,
             interface_name: interface.name,
             source: route.source,
             source_mac: interface.mac,

@@ -111,7 +111,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pool(slow_start_s: u32) -> PoolRow {
-        PoolRow { id: PoolId(0), name: "web".to_owned(), drain_timeout: SECOND * 60, slow_start: SECOND * slow_start_s }
+        PoolRow {
+            id: PoolId(0),
+            name: "web".to_owned(),
+            drain_timeout: SECOND * 60,
+            slow_start: SECOND * slow_start_s,
+            udp_transition: SECOND,
+        }
     }
 
     fn next(before: Option<Duty>, state: BackendState, slow_start_s: u32, now_s: u32) -> Duty {

@@ -3,6 +3,7 @@
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
 mod duty;
+mod quic;
 mod reload;
 mod report;
 mod rings;
@@ -12,7 +13,7 @@ pub use reload::{Reloaded, Staged};
 use crate::{
     bpf::{Balancer, LoadError, Sizes},
     config::{self, Config, KeyError},
-    layout::{BackendRow, Layout},
+    layout::{BackendRow, Layout, TunnelSource},
     numbering::{Exhausted, Numbering},
     resolve::NextHop,
     sweep::{Sweeper, Swept},
@@ -53,10 +54,17 @@ struct State {
     rings_at: Duration,
     sweeper: Sweeper,
     swept: Swept,
-    evicted: u64,
+    evicted: Evicted,
     /// The backends that nothing meant any more at the last sweep.
     unmeant: BTreeSet<BackendId>,
     reloads: Reloads,
+}
+
+/// What has ended because its table was nearly full.
+#[derive(Clone, Copy, Debug, Default)]
+struct Evicted {
+    tokens: u64,
+    moved_flows: u64,
 }
 
 /// How the attempts to reload went.
@@ -127,17 +135,18 @@ impl Service {
             balancer,
             sweeper: Sweeper::default(),
             swept: Swept::default(),
-            evicted: 0,
+            evicted: Evicted::default(),
             unmeant: BTreeSet::new(),
             reloads: Reloads { last_succeeded: true, in_force_since: SystemTime::now() },
         };
         state.know_backends(Duration::ZERO)?;
         state.change_rings(Duration::ZERO)?;
+        state.write_quic_servers()?;
         state.write_services()?;
         Ok(Self { started: Instant::now(), state: Mutex::new(state) })
     }
 
-    /// Attaches the program to the configured interface, for as long as the process lives.
+    /// Attaches the program to the configured interfaces, for as long as the process lives.
     ///
     /// # Errors
     /// Another program is there, the driver has no XDP of the mode, or the kernel refuses.
@@ -147,8 +156,10 @@ impl Service {
             config::XdpMode::Native => XdpMode::Driver,
             config::XdpMode::Generic => XdpMode::Skb,
         };
-        let interface = state.config.balancer.interface.to_string();
-        state.balancer.attach(&interface, mode)?;
+        let State { config, balancer, .. } = &mut *state;
+        for interface in &config.balancer.interfaces {
+            balancer.attach(interface.as_str(), mode)?;
+        }
         Ok(())
     }
 
@@ -192,7 +203,8 @@ impl Service {
         let state = &mut *guard;
         let rings = &state.rings;
         state.swept = state.sweeper.sweep(&mut state.balancer, now(), |pool| rings.contains_key(&pool))?;
-        state.evicted += state.swept.tokens_evicted;
+        state.evicted.tokens += state.swept.tokens_evicted;
+        state.evicted.moved_flows += state.swept.moved_flows_evicted;
         state.release_the_gone()
     }
 
@@ -299,9 +311,13 @@ impl State {
             .filter(|&id| !self.is_configured(id) && !self.swept.backends.contains(&id))
             .filter(|&id| !self.rings.values().any(|ring| ring.transitions.mentions(id)))
             .collect();
-        for &id in unmeant.intersection(&self.unmeant) {
+        let gone: Vec<BackendId> = unmeant.intersection(&self.unmeant).copied().collect();
+        let names: Vec<_> = gone.iter().filter_map(|id| self.backends.remove(id)).collect();
+        if names.iter().any(|known| !known.row.quic_servers.is_empty()) {
+            self.remove_quic_servers()?;
+        }
+        for id in gone {
             self.balancer.backends.write(u32::from(id.0), tables::Backend::GONE)?;
-            self.backends.remove(&id);
             self.numbers.release(id);
         }
         self.unmeant = unmeant;
@@ -313,9 +329,12 @@ impl State {
 impl Known {
     /// What the data path is to know of it.
     fn entry(&self, balancer: &config::Balancer) -> tables::Backend {
-        let source = |hop: &NextHop| match hop.source {
-            IpAddr::V4(_) => balancer.source_v4.map_or(hop.source, IpAddr::V4),
-            IpAddr::V6(_) => balancer.source_v6.map_or(hop.source, IpAddr::V6),
+        let source = |hop: &NextHop| {
+            let configured = match hop.source {
+                IpAddr::V4(_) => balancer.source_v4,
+                IpAddr::V6(_) => balancer.source_v6,
+            };
+            TunnelSource { prefix: configured.unwrap_or_else(|| hop.source.into()), gue_port: balancer.gue_port }
         };
         let hop = self.hop.as_ref().filter(|_| self.duty.serves());
         hop.and_then(|hop| self.row.entry(hop, source(hop))).unwrap_or(tables::Backend::GONE)
@@ -331,7 +350,10 @@ fn sizes(config: &Config) -> Sizes {
         pinned_flows: config.limits.pinned_flows,
         pending_handshakes: config.limits.pending_handshakes,
         embryonic_flows: config.limits.embryonic_flows,
-        ..Sizes::default()
+        datagram_flows: config.limits.datagram_flows,
+        fragmented_datagrams: config.limits.fragmented_datagrams,
+        entries_per_network: config.limits.entries_per_network,
+        icmp_errors_per_cpu: config.limits.icmp_errors_per_cpu,
     }
 }
 

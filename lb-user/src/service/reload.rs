@@ -104,7 +104,9 @@ impl Service {
         }
         state.write_backends(|known| known.duty.serves())?;
         reloaded.slots_changed = state.change_rings(now)?;
+        state.write_quic_servers()?;
         state.write_services()?;
+        state.remove_quic_servers()?;
         state.write_backends(|_| true)?;
         state.reloads.in_force_since = SystemTime::now();
         Ok(reloaded)
@@ -114,7 +116,7 @@ impl Service {
 fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> {
     let (old_balancer, new_balancer) = (&old.balancer, &new.balancer);
     let fixed = [
-        ("balancer.interface", old_balancer.interface == new_balancer.interface),
+        ("balancer.interface", old_balancer.interfaces == new_balancer.interfaces),
         ("balancer.xdp_mode", old_balancer.xdp_mode == new_balancer.xdp_mode),
         ("balancer.cluster_key_file's key", old_balancer.cluster_key == new_balancer.cluster_key),
         ("[metrics]", old.metrics == new.metrics),

@@ -29,18 +29,20 @@ impl Service {
         let vips = state.layout.vips.iter().zip(&state.config.vips).map(|(row, vip)| {
             let mut status = VipStatus {
                 name: row.name.clone(),
-                address: vip.address,
-                port: vip.port,
-                protocol: vip.protocol.to_string(),
+                address: vip.address.prefix.to_string(),
+                ports: vip.address.ports.to_string(),
+                protocol: vip.address.protocol.to_string(),
                 pool: row.pool.clone(),
                 forwarded: 0,
+                answered: 0,
                 dropped: 0,
                 reasons: Vec::new(),
             };
             for (reason, counter) in state.counts_of(row.id)? {
                 match reason.action() {
                     Action::Forward => status.forwarded += counter.packets,
-                    Action::Drop | Action::Reply => status.dropped += counter.packets,
+                    Action::Reply => status.answered += counter.packets,
+                    Action::Drop => status.dropped += counter.packets,
                     Action::Pass => {}
                 }
                 if counter.packets > 0 {
@@ -76,7 +78,7 @@ impl Service {
         });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            interface: state.config.balancer.interface.to_string(),
+            interfaces: state.interfaces(),
             xdp_mode: state.mode_word().to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
             vips: vips.collect::<Result<_, MapError>>()?,
@@ -114,6 +116,7 @@ impl Service {
             pools: pools.collect(),
             tables: state.tables().collect(),
             reload: state.reload_outcome(),
+            interfaces: state.interfaces(),
             xdp_mode: state.mode_word(),
         })
     }
@@ -129,6 +132,7 @@ impl Source for Service {
                 pools: Vec::new(),
                 tables: Vec::new(),
                 reload: self.state().reload_outcome(),
+                interfaces: self.state().interfaces(),
                 xdp_mode: self.state().mode_word(),
             }
         })
@@ -201,15 +205,19 @@ impl State {
     }
 
     fn tables(&self) -> impl Iterator<Item = TableFill> + use<> {
-        let (swept, limits) = (&self.swept, &self.config.limits);
+        let (swept, evicted, limits) = (&self.swept, &self.evicted, &self.config.limits);
         [
-            ("tokens", swept.tokens, limits.tokens),
-            ("joined_flows", swept.joined_flows, limits.joined_flows),
-            ("moved_flows", swept.moved_flows, limits.moved_flows),
-            ("pinned_flows", swept.pinned_flows, limits.pinned_flows),
+            ("tokens", swept.tokens, limits.tokens, evicted.tokens),
+            ("joined_flows", swept.joined_flows, limits.joined_flows, 0),
+            ("moved_flows", swept.moved_flows, limits.moved_flows, evicted.moved_flows),
+            ("pinned_flows", swept.pinned_flows, limits.pinned_flows, 0),
         ]
         .into_iter()
-        .map(|(table, entries, limit)| TableFill { table, entries, limit: u64::from(limit) })
+        .map(|(table, entries, limit, evicted)| TableFill { table, entries, limit: u64::from(limit), evicted })
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        self.config.balancer.interfaces.iter().map(ToString::to_string).collect()
     }
 
     fn mode_word(&self) -> &'static str {

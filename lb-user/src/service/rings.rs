@@ -32,8 +32,9 @@ pub(super) struct SlotCount {
 
 impl Ring {
     /// A ring that is as it should be from its first packet on.
-    fn new(members: Vec<Member>) -> Self {
-        let transitions = Transitions::settled(&ring::build(&members));
+    fn new(members: Vec<Member>, udp_transition: Duration) -> Self {
+        let mut transitions = Transitions::settled(&ring::build(&members));
+        transitions.keep_datagrams_for(udp_transition);
         Self { members, transitions, full_packets: 0, full_at: None }
     }
 
@@ -59,8 +60,11 @@ impl State {
         self.rings_at = now;
         let length = self.config.balancer.transition;
         let mut count = 0;
-        for pool in self.layout.pools.iter().map(|pool| pool.id) {
+        for (pool, udp_transition) in self.layout.pools.iter().map(|pool| (pool.id, pool.udp_transition)) {
             let members = self.members(pool, now);
+            if let Some(ring) = self.rings.get_mut(&pool) {
+                ring.transitions.keep_datagrams_for(udp_transition);
+            }
             let changed = match self.rings.get_mut(&pool) {
                 Some(ring) if ring.members == members => continue,
                 Some(ring) => {
@@ -71,7 +75,7 @@ impl State {
                 }
                 // Whatever slots an older pool of this number has left are overwritten.
                 None => {
-                    self.rings.insert(pool, Ring::new(members));
+                    self.rings.insert(pool, Ring::new(members, udp_transition));
                     (0..lb_common::tables::RING_SLOTS).collect()
                 }
             };

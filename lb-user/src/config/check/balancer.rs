@@ -1,19 +1,28 @@
 //! Checks of what the balancer itself is: `[balancer]`, `[metrics]` and `[limits]`.
 
-use super::super::words::{Word as _, host_address_v4, host_address_v6, listen_address};
-use super::super::{Balancer, ClusterKey, Limits, Metrics, Problem, XdpMode, file};
+use super::super::either::{Interfaces, Words};
+use super::super::words::{Word as _, listen_address, source};
+use super::super::{Balancer, ClusterKey, Family, InterfaceName, Limits, Metrics, Problem, XdpMode, file};
 use super::Findings;
-use lb_common::limits::{
-    EMBRYONIC_FLOWS, JOINED_FLOWS, Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, TOKENS, TRANSITION_S,
+use lb_common::{
+    encap::GUE_PORT,
+    limits::{
+        DATAGRAM_FLOWS, EMBRYONIC_FLOWS, ENTRIES_PER_NETWORK, FRAGMENTED_DATAGRAMS, ICMP_ERRORS_PER_CPU, JOINED_FLOWS,
+        Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, TOKENS, TRANSITION_S,
+    },
 };
 use std::time::Duration;
 use toml::Spanned;
 
 pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) -> Option<Balancer> {
-    let interface = findings.parse(&written.interface, str::parse);
+    let interfaces = interfaces(&written.interface, findings);
     let xdp_mode = findings.parse_optional(written.xdp_mode.as_ref(), XdpMode::parse);
-    let source_v4 = findings.parse_optional(written.source_v4.as_ref(), host_address_v4);
-    let source_v6 = findings.parse_optional(written.source_v6.as_ref(), host_address_v6);
+    let source_v4 = findings.parse_optional(written.source_v4.as_ref(), |text| source(text, Family::V4));
+    let source_v6 = findings.parse_optional(written.source_v6.as_ref(), |text| source(text, Family::V6));
+    let gue_port = match &written.gue_port {
+        None => Some(GUE_PORT),
+        Some(port) => findings.port(*port.get_ref(), port.span()),
+    };
     let transition_s = limit(written.transition_s.as_ref(), TRANSITION_S, findings);
     let cluster_key = match &written.cluster_key_file {
         None => Some(None),
@@ -23,13 +32,33 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
             .ok(),
     };
     Some(Balancer {
-        interface: interface?,
+        interfaces: interfaces?,
         xdp_mode: xdp_mode?.unwrap_or_default(),
         source_v4: source_v4?,
         source_v6: source_v6?,
+        gue_port: gue_port?,
         transition: Duration::from_secs(transition_s?.into()),
         cluster_key: cluster_key?,
     })
+}
+
+fn interfaces(written: &Spanned<Words<Interfaces>>, findings: &mut Findings<'_>) -> Option<Vec<InterfaceName>> {
+    let list = match written.get_ref() {
+        Words::One(name) => return findings.parse_at(name, written.span(), str::parse).map(|name| vec![name]),
+        Words::List(list, _) => list,
+    };
+    if list.is_empty() {
+        findings.problem(written.span(), Problem::NoInterface);
+    }
+    let mut names: Vec<InterfaceName> = Vec::new();
+    for written in list {
+        let Some(name) = findings.parse(written, str::parse) else { continue };
+        if names.contains(&name) {
+            findings.problem(written.span(), Problem::InterfaceTwice(name.to_string()));
+        }
+        names.push(name);
+    }
+    Some(names)
 }
 
 #[expect(clippy::option_option, reason = "absent and wrong are different")]
@@ -49,6 +78,10 @@ pub(super) fn limits(written: &file::Limits, findings: &mut Findings<'_>) -> Opt
     let embryonic_flows = limit(&written.embryonic_flows, EMBRYONIC_FLOWS);
     let moved_flows = limit(&written.moved_flows, MOVED_FLOWS);
     let pinned_flows = limit(&written.pinned_flows, PINNED_FLOWS);
+    let datagram_flows = limit(&written.datagram_flows, DATAGRAM_FLOWS);
+    let fragmented_datagrams = limit(&written.fragmented_datagrams, FRAGMENTED_DATAGRAMS);
+    let entries_per_network = limit(&written.entries_per_network, ENTRIES_PER_NETWORK);
+    let icmp_errors_per_cpu = limit(&written.icmp_errors_per_cpu, ICMP_ERRORS_PER_CPU);
     Some(Limits {
         tokens: tokens?,
         joined_flows: joined_flows?,
@@ -56,6 +89,10 @@ pub(super) fn limits(written: &file::Limits, findings: &mut Findings<'_>) -> Opt
         embryonic_flows: embryonic_flows?,
         moved_flows: moved_flows?,
         pinned_flows: pinned_flows?,
+        datagram_flows: datagram_flows?,
+        fragmented_datagrams: fragmented_datagrams?,
+        entries_per_network: entries_per_network?,
+        icmp_errors_per_cpu: icmp_errors_per_cpu?,
     })
 }
 

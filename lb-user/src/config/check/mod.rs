@@ -5,6 +5,7 @@
 
 mod balancer;
 mod pool;
+mod quic;
 mod vip;
 
 use super::file::File;
@@ -60,7 +61,11 @@ impl<'t> Findings<'t> {
 
     /// Parses a text that must be there.
     fn parse<T>(&mut self, written: &Spanned<String>, parse: impl Fn(&str) -> Result<T, Problem>) -> Option<T> {
-        parse(written.get_ref()).map_err(|problem| self.problem(written.span(), problem)).ok()
+        self.parse_at(written.get_ref(), written.span(), parse)
+    }
+
+    fn parse_at<T>(&mut self, text: &str, at: Range<usize>, parse: impl Fn(&str) -> Result<T, Problem>) -> Option<T> {
+        parse(text).map_err(|problem| self.problem(at, problem)).ok()
     }
 
     /// Parses a text that may be absent: the outer `None` is a problem, the inner one is absence.
@@ -77,12 +82,20 @@ impl<'t> Findings<'t> {
     }
 
     fn in_range(&mut self, written: &Spanned<i64>, min: i64, max: i64) -> Option<i64> {
-        let count = *written.get_ref();
+        self.in_range_at(*written.get_ref(), written.span(), min, max)
+    }
+
+    fn in_range_at(&mut self, count: i64, at: Range<usize>, min: i64, max: i64) -> Option<i64> {
         if (min..=max).contains(&count) {
             return Some(count);
         }
-        self.problem(written.span(), Problem::OutOfRange { count, min, max });
+        self.problem(at, Problem::OutOfRange { count, min, max });
         None
+    }
+
+    fn port(&mut self, port: i64, at: Range<usize>) -> Option<u16> {
+        let port = self.in_range_at(port, at, 1, u16::MAX.into())?;
+        u16::try_from(port).ok()
     }
 
     fn line(&self, span: &Range<usize>) -> usize {

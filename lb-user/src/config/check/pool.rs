@@ -1,10 +1,17 @@
 //! Checks of the pools and their backends.
 
 use super::super::words::{Word as _, host_address};
-use super::super::{Backend, BackendState, Family, Forward, Join, Name, Oddity, Pool, Problem, UnknownJoin, Way};
-use super::super::{file, file::File};
-use super::{Findings, balancer::limit};
-use lb_common::limits::{BACKENDS_MAX, DRAIN_TIMEOUT_S, POOLS_MAX, SLOW_START_S};
+use super::super::{
+    Affinity, Backend, BackendState, Family, Forward, Join, Name, Oddity, Pool, Prefix, Problem, TcpFragments,
+    UnknownJoin, Way,
+};
+use super::super::{
+    either::{Ways, Words},
+    file,
+    file::File,
+};
+use super::{Findings, balancer::limit, quic};
+use lb_common::limits::{BACKENDS_MAX, DRAIN_TIMEOUT_S, POOLS_MAX, QUIC_SERVERS_MAX, SLOW_START_S, UDP_TRANSITION_S};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -35,7 +42,19 @@ pub(super) fn pools(written: &File, findings: &mut Findings<'_>) -> Option<Vec<P
             self::pool(pool.get_ref(), name, backends, findings)
         })
         .collect();
-    pools.into_iter().collect()
+    let pools: Vec<Pool> = pools.into_iter().collect::<Option<_>>()?;
+    count_quic_servers(written, &pools, findings);
+    Some(pools)
+}
+
+/// While a configuration takes the place of another, the ids of both are in their table.
+fn count_quic_servers(written: &File, pools: &[Pool], findings: &mut Findings<'_>) {
+    let servers = |pool: &Pool| {
+        let backends = pool.backends.iter().filter(|backend| backend.quic_server_id.is_some()).count();
+        backends * pool.quic_rotations.len()
+    };
+    let spans = written.pool.iter().zip(pools).flat_map(|(at, pool)| std::iter::repeat_n(at.span(), servers(pool)));
+    findings.count(spans, "QUIC server ids (one for each backend and rotation)", QUIC_SERVERS_MAX / 2);
 }
 
 fn pool(
@@ -50,32 +69,40 @@ fn pool(
     };
     let unknown_join = findings.parse_optional(written.unknown_join.as_ref(), UnknownJoin::parse);
     let forward = findings.parse_optional(written.forward.as_ref(), Forward::parse);
+    let affinity = findings.parse_optional(written.affinity.as_ref(), Affinity::parse);
+    let tcp_fragments = findings.parse_optional(written.tcp_fragments.as_ref(), TcpFragments::parse);
+    let quic_rotations = quic::rotations(written.quic_rotation.as_ref(), findings);
     let mut seconds =
         |written: Option<&_>, range| limit(written, range, findings).map(u64::from).map(Duration::from_secs);
     let drain_timeout = seconds(written.drain_timeout_s.as_ref(), DRAIN_TIMEOUT_S);
     let slow_start = seconds(written.slow_start_s.as_ref(), SLOW_START_S);
+    let udp_transition = seconds(written.udp_transition_s.as_ref(), UDP_TRANSITION_S);
     Some(Pool {
         name: name?,
         join: join?,
         unknown_join: unknown_join?.unwrap_or_default(),
         learn_unseen: written.learn_unseen,
         forward: forward?.unwrap_or_default(),
+        affinity: affinity?.unwrap_or_default(),
+        tcp_fragments: tcp_fragments?.unwrap_or_default(),
         drain_timeout: drain_timeout?,
         slow_start: slow_start?,
+        udp_transition: udp_transition?,
+        quic_rotations: quic_rotations?,
         backends: backends?,
     })
 }
 
-fn join(written: &Spanned<file::Join>, findings: &mut Findings<'_>) -> Option<Join> {
+fn join(written: &Spanned<Words<Ways>>, findings: &mut Findings<'_>) -> Option<Join> {
     let list = match written.get_ref() {
-        file::Join::Word(word) if word == "off" => return Some(Join::Off),
-        file::Join::Word(word) => {
+        Words::One(word) if word == "off" => return Some(Join::Off),
+        Words::One(word) => {
             let problem =
                 Problem::UnknownWord { word: word.clone(), known: "\"off\" or a list such as [\"learn\"]".to_owned() };
             findings.problem(written.span(), problem);
             return None;
         }
-        file::Join::List(list) => list,
+        Words::List(list, _) => list,
     };
     if list.is_empty() {
         findings.problem(written.span(), Problem::NoWays);
@@ -104,7 +131,7 @@ fn join(written: &Spanned<file::Join>, findings: &mut Findings<'_>) -> Option<Jo
 fn backends_of(
     pool: &Spanned<file::Pool>,
     balancer: &file::Balancer,
-    vips: &HashMap<IpAddr, Range<usize>>,
+    vips: &[(Prefix, Range<usize>)],
     findings: &mut Findings<'_>,
 ) -> Option<Vec<Backend>> {
     let written = &pool.get_ref().backend;
@@ -114,10 +141,11 @@ fn backends_of(
     }
     let tunnelled = !matches!(&pool.get_ref().forward, Some(word) if word.get_ref() == "l2");
 
+    let server_ids = quic::server_ids(written, findings);
     let mut names = Names::new("backend of this pool");
     let mut addresses = HashMap::new();
     let mut backends = Vec::new();
-    for backend in written.iter().map(Spanned::get_ref) {
+    for (backend, server_id) in written.iter().map(Spanned::get_ref).zip(server_ids) {
         let name = names.take(&backend.name, findings);
         let address = findings.parse(&backend.address, host_address);
         if let Some(address) = address {
@@ -133,15 +161,21 @@ fn backends_of(
         }
         let weight = weight(backend, findings);
         let state = findings.parse_optional(backend.state.as_ref(), BackendState::parse);
-        backends.push((name, address, weight, state.map(Option::unwrap_or_default)));
+        backends.push((name, address, weight, state.map(Option::unwrap_or_default), server_id));
     }
-    if backends.iter().all(|(_, _, weight, _)| *weight == Some(0)) {
+    if backends.iter().all(|(_, _, weight, ..)| *weight == Some(0)) {
         findings.problem(pool.span(), Problem::NoWeight);
-    } else if backends.iter().all(|(_, _, weight, state)| *weight == Some(0) || *state != Some(BackendState::Up)) {
+    } else if backends.iter().all(|(_, _, weight, state, _)| *weight == Some(0) || *state != Some(BackendState::Up)) {
         findings.oddity(pool.span(), Oddity::NoneUp);
     }
-    let backend = |(name, address, weight, state)| {
-        Some(Backend { name: name?, address: address?, weight: weight?, state: state? })
+    let backend = |(name, address, weight, state, quic_server_id): (_, _, _, Option<_>, Option<_>)| {
+        Some(Backend {
+            name: name?,
+            address: address?,
+            weight: weight?,
+            state: state?,
+            quic_server_id: quic_server_id?,
+        })
     };
     backends.into_iter().map(backend).collect()
 }
@@ -167,10 +201,13 @@ fn has_source(address: IpAddr, balancer: &file::Balancer) -> Result<(), Problem>
     Ok(())
 }
 
-fn unlike_vips(address: IpAddr, vips: &HashMap<IpAddr, Range<usize>>, findings: &Findings<'_>) -> Result<(), Problem> {
-    match vips.get(&address) {
-        None => Ok(()),
-        Some(vip) => Err(Problem::BackendIsVip { address, line: findings.line(vip) }),
+fn unlike_vips(address: IpAddr, vips: &[(Prefix, Range<usize>)], findings: &Findings<'_>) -> Result<(), Problem> {
+    let Some((prefix, vip)) = vips.iter().find(|(prefix, _)| prefix.contains(address)) else { return Ok(()) };
+    let (prefix, line) = (*prefix, findings.line(vip));
+    if prefix.is_host() {
+        Err(Problem::BackendIsVip { address, line })
+    } else {
+        Err(Problem::BackendInVip { address, prefix, line })
     }
 }
 
@@ -191,15 +228,9 @@ fn unlike_others<'w>(
     Ok(())
 }
 
-fn vip_addresses(written: &File) -> HashMap<IpAddr, Range<usize>> {
-    let mut addresses = HashMap::new();
-    for vip in &written.vip {
-        let address = &vip.get_ref().address;
-        if let Ok(parsed) = address.get_ref().parse() {
-            addresses.entry(parsed).or_insert(address.span());
-        }
-    }
-    addresses
+fn vip_addresses(written: &File) -> Vec<(Prefix, Range<usize>)> {
+    let addresses = written.vip.iter().map(|vip| &vip.get_ref().address);
+    addresses.filter_map(|address| Some((address.get_ref().parse().ok()?, address.span()))).collect()
 }
 
 /// The names of one kind that are taken so far.

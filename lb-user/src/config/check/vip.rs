@@ -1,29 +1,30 @@
-//! Checks of the VIPs: each address, protocol and port once, and a pool behind each.
+//! Checks of the VIPs: each port of an address and protocol once, and a pool behind each.
 
+use super::super::either::Port;
 use super::super::file::{self, File};
-use super::super::words::{Word as _, host_address};
-use super::super::{Oddity, PoolIndex, Problem, Protocol, Vip};
+use super::super::words::{Word as _, host_prefix};
+use super::super::{Oddity, PoolIndex, Ports, Prefix, Problem, Protocol, Vip, VipAddress};
 use super::{Findings, pool::Names};
-use lb_common::limits::{SERVICES_PER_ADDRESS_MAX, VIPS_MAX};
+use lb_common::limits::{PREFIXES_MAX, SERVICES_PER_ADDRESS_MAX, VIPS_MAX};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use toml::Spanned;
 
-type Places = HashMap<(SocketAddr, Protocol), Range<usize>>;
+/// The ports of each address and protocol that are taken so far.
+type Taken = HashMap<(Prefix, Protocol), Vec<(Ports, Range<usize>)>>;
 
 pub(super) fn vips(written: &File, findings: &mut Findings<'_>) -> Option<Vec<Vip>> {
     if written.vip.is_empty() {
         findings.oddity(0..0, Oddity::NoVip);
     }
     findings.count(written.vip.iter().map(Spanned::span), "VIPs", VIPS_MAX);
-    ports_per_address(written, findings);
+    count_rules(written, findings);
 
     let mut names = Names::new("VIP");
-    let mut places = Places::new();
+    let mut taken = Taken::new();
     let pools = pool_names(written);
     let vips: Vec<_> =
-        written.vip.iter().map(|written| vip(written, &pools, &mut names, &mut places, findings)).collect();
+        written.vip.iter().map(|written| vip(written, &pools, &mut names, &mut taken, findings)).collect();
     vips.into_iter().collect()
 }
 
@@ -31,7 +32,7 @@ fn vip<'w>(
     written: &'w Spanned<file::Vip>,
     pools: &HashMap<&str, PoolIndex>,
     names: &mut Names<'w>,
-    places: &mut Places,
+    taken: &mut Taken,
     findings: &mut Findings<'_>,
 ) -> Option<Vip> {
     let at = written.span();
@@ -40,22 +41,39 @@ fn vip<'w>(
         None => Some(None),
         Some(name) => names.take(name, findings).map(Some),
     };
-    let address = findings.parse(&written.address, host_address);
+    let prefix = findings.parse(&written.address, host_prefix);
     let protocol = findings.parse(&written.protocol, Protocol::parse);
-    let port = findings.in_range(&written.port, 1, u16::MAX.into());
+    let ports = ports(&written.port, findings);
     let pool = pool(&written.pool, pools, findings);
 
-    let (address, protocol) = (address?, protocol?);
-    let port = u16::try_from(port?).ok()?;
-    let place = SocketAddr::new(address, port);
-    let shown = format!("{place}/{protocol}");
-    if let Some(first) = places.get(&(place, protocol)) {
-        let line = findings.line(first);
-        findings.problem(at, Problem::VipTwice { vip: shown, line });
-        return None;
+    let address = VipAddress { prefix: prefix?, protocol: protocol?, ports: ports? };
+    take(address, at, taken, findings)?;
+    Some(Vip { name: name?.map_or_else(|| address.to_string(), |name| name.to_string()), address, pool: pool? })
+}
+
+fn ports(written: &Spanned<Port>, findings: &mut Findings<'_>) -> Option<Ports> {
+    match written.get_ref() {
+        Port::Number(port) => findings.port(*port, written.span()).map(Ports::from),
+        Port::Word(word) => findings.parse_at(word, written.span(), str::parse),
     }
-    places.insert((place, protocol), at);
-    Some(Vip { name: name?.map_or(shown, |name| name.to_string()), address, protocol, port, pool: pool? })
+}
+
+/// Notes the ports of a VIP, unless another has one of them.
+fn take(address: VipAddress, at: Range<usize>, taken: &mut Taken, findings: &mut Findings<'_>) -> Option<()> {
+    let others = taken.entry((address.prefix, address.protocol)).or_default();
+    let Some((ports, first)) = others.iter().find(|(ports, _)| ports.overlap(address.ports)) else {
+        others.push((address.ports, at));
+        return Some(());
+    };
+    let (vip, line) = (address.to_string(), findings.line(first));
+    let problem = if *ports == address.ports {
+        Problem::VipTwice { vip, line }
+    } else {
+        let other = VipAddress { ports: *ports, ..address };
+        Problem::VipsOverlap { vip, other: other.to_string(), line }
+    };
+    findings.problem(at, problem);
+    None
 }
 
 fn pool(written: &Spanned<String>, pools: &HashMap<&str, PoolIndex>, findings: &mut Findings<'_>) -> Option<PoolIndex> {
@@ -85,15 +103,20 @@ fn known_pools(pools: &HashMap<&str, PoolIndex>) -> String {
     format!("choose {}{more}", names.join(" or "))
 }
 
-/// The data path searches an address's ports in a bounded number of steps.
-fn ports_per_address(written: &File, findings: &mut Findings<'_>) {
-    let mut spans: HashMap<IpAddr, Vec<Range<usize>>> = HashMap::new();
+/// The data path searches an address's ports, and the prefixes, in a bounded number of steps.
+fn count_rules(written: &File, findings: &mut Findings<'_>) {
+    let mut spans: HashMap<Prefix, Vec<Range<usize>>> = HashMap::new();
+    let mut prefixes = Vec::new();
     for vip in &written.vip {
-        if let Ok(address) = vip.get_ref().address.get_ref().parse() {
-            spans.entry(address).or_default().push(vip.span());
+        let Ok(prefix) = vip.get_ref().address.get_ref().parse::<Prefix>() else { continue };
+        let spans = spans.entry(prefix).or_default();
+        if spans.is_empty() && !prefix.is_host() {
+            prefixes.push(vip.span());
         }
+        spans.push(vip.span());
     }
     for spans in spans.into_values() {
         findings.count(spans.into_iter(), "VIPs with this address", SERVICES_PER_ADDRESS_MAX);
     }
+    findings.count(prefixes.into_iter(), "prefixes", PREFIXES_MAX);
 }
