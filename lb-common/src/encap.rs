@@ -251,7 +251,7 @@ const fn protocol(family: Family) -> u8 {
 /// Writes the Ethernet header for a backend on the same link.
 #[inline(always)]
 fn write_link(header: &mut [u8; ethernet::HEADER_LEN], backend: &Backend, ip: &Ip) {
-    header[..12].copy_from_slice(&backend.outer[..12]);
+    copy_words(header, &backend.outer, [0, 4]);
     let ethertype = match ip.family {
         Family::V4 => ethernet::IPV4,
         Family::V6 => ethernet::IPV6,
@@ -262,14 +262,14 @@ fn write_link(header: &mut [u8; ethernet::HEADER_LEN], backend: &Backend, ip: &I
 /// Writes the Ethernet and IPv4 header of a packet's tunnel.
 #[inline(always)]
 fn write_v4(outer: &mut [u8; OUTER_V4], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    outer.copy_from_slice(&backend.outer[..OUTER_V4]);
+    copy_words(outer, &backend.outer, [0, 8, 16, 24, OUTER_V4 - 8]);
     fill_v4(outer, backend, ip, flow, ip.len + ipv4::HEADER_LEN, protocol(ip.family));
 }
 
 /// The same with UDP and GUE behind it.
 #[inline(always)]
 fn write_gue4(outer: &mut [u8; OUTER_GUE4], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    outer.copy_from_slice(&backend.outer[..OUTER_GUE4]);
+    copy_words(outer, &backend.outer, [0, 8, 16, 24, 32, OUTER_GUE4 - 8]);
     fill_v4(outer, backend, ip, flow, ip.len + OUTER_GUE4 - ethernet::HEADER_LEN, ip::UDP);
     fill_gue(outer, OUTER_V4, ip, flow);
 }
@@ -278,14 +278,14 @@ fn write_gue4(outer: &mut [u8; OUTER_GUE4], backend: &Backend, ip: &Ip, flow: Fl
 /// look at it (RFC 6438).
 #[inline(always)]
 fn write_v6(outer: &mut [u8; OUTER_V6], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    outer.copy_from_slice(&backend.outer[..OUTER_V6]);
+    copy_words(outer, &backend.outer, [0, 8, 16, 24, 32, 40, OUTER_V6 - 8]);
     fill_v6(outer, backend, ip, flow, ip.len, protocol(ip.family));
 }
 
 /// The same with UDP and GUE behind it.
 #[inline(always)]
 fn write_gue6(outer: &mut [u8; OUTER_GUE6], backend: &Backend, ip: &Ip, flow: FlowHash) {
-    outer.copy_from_slice(&backend.outer);
+    copy_words(outer, &backend.outer, [0, 8, 16, 24, 32, 40, 48, 56, OUTER_GUE6 - 8]);
     fill_v6(outer, backend, ip, flow, ip.len + udp::HEADER_LEN + GUE_LEN, ip::UDP);
     fill_gue(outer, OUTER_V6, ip, flow);
 }
@@ -300,7 +300,7 @@ fn fill_v4(outer: &mut [u8], backend: &Backend, ip: &Ip, flow: FlowHash, len: us
     [outer[16], outer[17]] = (len as u16).to_be_bytes();
     outer[23] = protocol;
     [outer[24], outer[25]] = checksum::finish(sum);
-    fill_spread(outer, 26, spread);
+    fill_spread(outer, backend, 26, spread);
 }
 
 #[inline(always)]
@@ -310,13 +310,23 @@ fn fill_v6(outer: &mut [u8], backend: &Backend, ip: &Ip, flow: FlowHash, len: us
     [outer[14], outer[15], outer[16], outer[17]] = word.to_be_bytes();
     [outer[18], outer[19]] = (len as u16).to_be_bytes();
     outer[20] = protocol;
-    fill_spread(outer, 34, flow.host_bits() & backend.spread);
+    fill_spread(outer, backend, 34, flow.host_bits() & backend.spread);
 }
 
 #[inline(always)]
-fn fill_spread(outer: &mut [u8], at: usize, spread: u32) {
-    for (byte, bits) in outer[at..at + 4].iter_mut().zip(spread.to_be_bytes()) {
-        *byte |= bits;
+fn fill_spread(outer: &mut [u8], backend: &Backend, at: usize, spread: u32) {
+    let from = &backend.outer;
+    let network = u32::from_be_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]]);
+    [outer[at], outer[at + 1], outer[at + 2], outer[at + 3]] = (network | spread).to_be_bytes();
+}
+
+/// Copies eight bytes at each of these places. They may overlap: a copy of bytes that need not be aligned is made byte by
+/// byte in BPF, words are loaded and stored as such.
+#[inline(always)]
+fn copy_words<const N: usize>(to: &mut [u8], from: &[u8; OUTER_MAX], places: [usize; N]) {
+    for at in places {
+        let word = from[at..at + 8].first_chunk().map_or(0, |word| u64::from_ne_bytes(*word));
+        to[at..at + 8].copy_from_slice(&word.to_ne_bytes());
     }
 }
 
