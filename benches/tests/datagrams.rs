@@ -7,6 +7,7 @@ use weir_lab::{
     Client, Lab, LabError,
     addresses::{SERVICE_PORT, VIP},
     datagrams::{UdpEcho, UdpFlow},
+    traffic::{Connection, Mix},
     wait,
     weir::{Join, PoolBackend, Weir, WeirConfig},
 };
@@ -116,6 +117,24 @@ fn a_datagram_in_pieces_arrives_whole() {
     }
     let pieces = 1.0 + 2.0 + 6.0;
     assert!(packets(&weir, "fragment_later") >= 48.0 * pieces, "{}", packets(&weir, "fragment_later"));
+}
+
+#[test]
+fn with_affinity_to_the_source_all_flows_of_a_client_are_at_one_backend() {
+    let (lab, _servers) = lab_of(3);
+    let mut weir = Weir::start(&lab, &config(&lab, &[0, 1, 2]).with_affinity("source")).expect("weir runs");
+    let mut by_tcp = Connection::open(&lab.client, Mix::V4).expect("a connection");
+    for family in 0..2 {
+        let flows = (0..24).map(|_| UdpFlow::new(&lab.client, services()[family]).expect("a socket"));
+        let backends: BTreeSet<_> = flows.map(|mut flow| flow.exchange(SHORT).expect("an echo")).collect();
+        assert_eq!(backends.len(), 1, "{backends:?}");
+        if family == 0 {
+            assert!(backends.contains(&by_tcp.backend), "TCP and UDP alike");
+        }
+    }
+    by_tcp.exchange().expect("it works");
+    weir.reload(&config(&lab, &[0, 1, 2]).with_affinity("flow")).expect("a reload");
+    assert_eq!(Flows::open(&lab.client, 48).backends().len(), 3);
 }
 
 /// A packet of QUIC with a short header, whose connection id names a server with rotation bits 0.

@@ -84,6 +84,7 @@ impl WeirConfig {
                 name: POOL,
                 join,
                 forward: "ipip",
+                affinity: None,
                 drain_timeout_s: None,
                 slow_start_s: None,
                 udp_transition_s: None,
@@ -130,6 +131,14 @@ impl WeirConfig {
     pub fn with_forward(mut self, forward: &'static str) -> Self {
         let [pool] = &mut self.pool;
         pool.forward = forward;
+        self
+    }
+
+    /// The same with the backend of a flow chosen by this: `flow` or `source`.
+    #[must_use]
+    pub fn with_affinity(mut self, affinity: &'static str) -> Self {
+        let [pool] = &mut self.pool;
+        pool.affinity = Some(affinity);
         self
     }
 
@@ -213,6 +222,7 @@ struct PoolTable {
     name: &'static str,
     join: Join,
     forward: &'static str,
+    affinity: Option<&'static str>,
     drain_timeout_s: Option<u32>,
     slow_start_s: Option<u32>,
     udp_transition_s: Option<u32>,

@@ -3,6 +3,7 @@
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
 mod duty;
+mod leaving;
 mod quic;
 mod reload;
 mod report;
@@ -26,9 +27,10 @@ use lb_common::{
     limits::SERVICES_MAX,
     tables::{self, Services},
 };
+use leaving::Unmeant;
 use rings::Ring;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     sync::Mutex,
     time::{Duration, Instant, SystemTime},
@@ -55,8 +57,7 @@ struct State {
     sweeper: Sweeper,
     swept: Swept,
     evicted: Evicted,
-    /// The backends that nothing meant any more at the last sweep.
-    unmeant: BTreeSet<BackendId>,
+    unmeant: Unmeant,
     reloads: Reloads,
 }
 
@@ -136,7 +137,7 @@ impl Service {
             sweeper: Sweeper::default(),
             swept: Swept::default(),
             evicted: Evicted::default(),
-            unmeant: BTreeSet::new(),
+            unmeant: Unmeant::default(),
             reloads: Reloads { last_succeeded: true, in_force_since: SystemTime::now() },
         };
         state.know_backends(Duration::ZERO)?;
@@ -301,17 +302,16 @@ impl State {
         self.layout.backends.iter().any(|row| row.id == id)
     }
 
-    /// Frees the numbers that nothing means. A handshake that was under way at one sweep has made its entry by the next,
-    /// so a backend goes only when two sweeps in a row have found nothing.
+    /// Frees the numbers that nothing has meant for a while.
     fn release_the_gone(&mut self) -> Result<(), MapError> {
-        let unmeant: BTreeSet<BackendId> = self
-            .backends
-            .keys()
-            .copied()
-            .filter(|&id| !self.is_configured(id) && !self.swept.backends.contains(&id))
-            .filter(|&id| !self.rings.values().any(|ring| ring.transitions.mentions(id)))
-            .collect();
-        let gone: Vec<BackendId> = unmeant.intersection(&self.unmeant).copied().collect();
+        let Self { backends, layout, swept, rings, .. } = &*self;
+        let unmeant = backends.keys().copied().filter(|id| {
+            !layout.backends.iter().any(|row| row.id == *id)
+                && !swept.backends.contains(id)
+                && !rings.values().any(|ring| ring.transitions.mentions(*id))
+        });
+        let unmeant: Vec<BackendId> = unmeant.collect();
+        let gone = self.unmeant.gone(unmeant.into_iter(), now());
         let names: Vec<_> = gone.iter().filter_map(|id| self.backends.remove(id)).collect();
         if names.iter().any(|known| !known.row.quic_servers.is_empty()) {
             self.remove_quic_servers()?;
@@ -320,7 +320,6 @@ impl State {
             self.balancer.backends.write(u32::from(id.0), tables::Backend::GONE)?;
             self.numbers.release(id);
         }
-        self.unmeant = unmeant;
         self.numbers.release_pools(|pool| self.rings.contains_key(&pool));
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! The names of backends in QUIC connection ids, as the data path has them.
 //!
-//! A backend that leaves keeps its names as long as it serves, for connections may be its; but a configured backend of the
-//! same name comes first. A name is never missing while it means a backend before and after a change.
+//! A backend that leaves its pool keeps its names as long as it serves, for connections may be its; but a configured
+//! backend of the same name comes first. A name is never missing while it means a backend before and after a change.
 
-use super::State;
+use super::{Known, State};
 use aya::maps::MapError;
 use hashbrown::HashMap;
 use lb_common::{ids::BackendId, limits::QUIC_SERVERS_MAX, tables::QuicKey};
@@ -33,11 +33,15 @@ impl State {
 
     /// The names that hold. Those of two configurations fit into the table together.
     fn quic_servers(&self) -> HashMap<QuicKey, BackendId> {
+        // The number of a pool that is gone may be another's.
+        let has_pool = |known: &Known| {
+            let row = &known.row;
+            self.layout.pools.iter().any(|pool| pool.id == row.pool && pool.name == row.name.pool)
+        };
         let serving = |is_configured: bool| {
-            let backends = self
-                .backends
-                .iter()
-                .filter(move |&(&id, known)| known.duty.serves() && self.is_configured(id) == is_configured);
+            let backends = self.backends.iter().filter(move |&(&id, known)| {
+                known.duty.serves() && self.is_configured(id) == is_configured && has_pool(known)
+            });
             backends.flat_map(|(&id, known)| known.row.quic_servers.iter().map(move |&key| (key, id)))
         };
         let mut names: HashMap<_, _> = serving(true).collect();
