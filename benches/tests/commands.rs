@@ -1,5 +1,8 @@
 //! The `weir-lab` command as a person uses it, and as a signal or `kill -9` ends it. Needs root.
 
+#[path = "../../xtask/src/documents.rs"]
+mod documents;
+
 use std::{
     io::{BufRead, BufReader, Read},
     path::Path,
@@ -117,4 +120,25 @@ fn an_impossible_lab_is_refused_with_the_limits() {
     let said = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("1 to 64 backends, not 65"), "{said}");
+}
+
+#[test]
+fn every_scenario_and_option_that_the_documents_name_is_one() {
+    let mut seen = 0;
+    for arguments in documents::arguments_of("cargo xtask") {
+        let ours: &[String] = match arguments.first().map(String::as_str) {
+            Some("lab") => &arguments[1..],
+            Some("bench" | "churn" | "demo" | "verifier") => &arguments,
+            _ => continue,
+        };
+        let line = format!("a document names `cargo xtask {}`", arguments.join(" "));
+        let Output { status, stdout, .. } = command(&[&ours[0], "--help"]).output().expect("weir-lab starts");
+        assert!(status.success(), "{line}");
+        let help = String::from_utf8(stdout).expect("text");
+        for option in ours.iter().filter(|argument| argument.starts_with("--")) {
+            assert!(help.contains(&format!("{option} ")) || help.contains(&format!("{option}\n")), "{line}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 5, "only {seen}");
 }

@@ -12,6 +12,8 @@ use clap::{Parser, Subcommand};
 use crate::{setup::Scope, test::Extent, workspace::Profile};
 
 mod child;
+#[cfg(test)]
+mod documents;
 mod progress;
 mod setup;
 mod test;
@@ -128,5 +130,26 @@ mod tests {
             panic!("demo takes any arguments");
         };
         assert_eq!(args, ["--json", "--connections", "8", "--help"]);
+    }
+
+    #[test]
+    fn every_chore_that_the_documents_name_is_one() {
+        let named = documents::arguments_of("cargo xtask");
+        assert!(named.len() > 10, "{named:?}");
+        for arguments in named.iter().filter(|arguments| !arguments.is_empty()) {
+            let parsed = Cli::try_parse_from([&["xtask".to_owned()], &arguments[..]].concat());
+            assert!(parsed.is_ok(), "a document names `cargo xtask {}`", arguments.join(" "));
+        }
+    }
+
+    #[test]
+    fn every_file_that_the_documents_name_exists() {
+        const TOP: [&str; 6] = ["benches/", "deploy/", "lb-common/", "lb-ebpf/", "lb-user/", "xtask/"];
+        for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+            let text = documents::document(document);
+            let paths = documents::code(&text).into_iter().filter(|code| TOP.iter().any(|top| code.starts_with(top)));
+            let missing: Vec<_> = paths.filter(|path| !documents::root().join(path).exists()).collect();
+            assert_eq!(missing, Vec::<&str>::new(), "{document}");
+        }
     }
 }
