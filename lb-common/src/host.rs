@@ -130,6 +130,8 @@ impl HostTables {
                 datagram_buckets: buckets_for(limits::DATAGRAM_FLOWS.min),
                 fragment_buckets: buckets_for(limits::FRAGMENTED_DATAGRAMS.min),
                 filter_words: 1,
+                filter_half: 0,
+                reserved: 0,
                 entries_per_network: limits::ENTRIES_PER_NETWORK.default,
                 errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
                 prefixes: 0,

@@ -39,8 +39,12 @@ pub struct Globals {
     pub datagram_buckets: u32,
     /// Buckets of the datagrams in pieces.
     pub fragment_buckets: u32,
-    /// Words of the filter in front of the flows that have an entry.
+    /// Words of one half of the filter in front of the flows that have an entry.
     pub filter_words: u32,
+    /// The half that is asked, 0 or 1; new entries are added to both.
+    pub filter_half: u32,
+    #[doc(hidden)]
+    pub reserved: u32,
     /// Entries that the clients of one network may have made in a tick.
     pub entries_per_network: u32,
     /// ICMP errors that a CPU may send in a tick.
@@ -51,7 +55,7 @@ pub struct Globals {
     pub addresses: Turn,
 }
 
-const _: () = assert!(size_of::<Globals>() == 64);
+const _: () = assert!(size_of::<Globals>() == 72);
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -77,7 +77,7 @@ static COUNTERS: PerCpuArray<Counter, COUNTERS_MAX> = PerCpuArray::new();
 #[btf_map(name = "weir_sent")]
 static SENT: PerCpuArray<Counter, BACKENDS> = PerCpuArray::new();
 #[btf_map(name = "weir_filter")]
-static FILTER: Array<u64, { filter_words(limits::JOINED_FLOWS.default) as usize }> = Array::new();
+static FILTER: Array<u64, { 2 * filter_words(limits::JOINED_FLOWS.default) as usize }> = Array::new();
 
 /// Whether a table has ever been written to: until then there is no need to look into it, or into its filter.
 #[btf_map(name = "weir_marks")]
@@ -173,7 +173,8 @@ impl Tables for KernelTables {
         }
         let Some(globals) = self.globals() else { return true };
         let (index, bits) = filter_place(flow, globals.filter_words);
-        FILTER.get(index).is_none_or(|word| word & bits == bits)
+        let half = if globals.filter_half == 0 { 0 } else { globals.filter_words };
+        FILTER.get(half + index).is_none_or(|word| word & bits == bits)
     }
 
     #[inline(always)]
@@ -203,10 +204,8 @@ impl Tables for KernelTables {
         }
         if let Some(globals) = self.globals() {
             let (index, bits) = filter_place(flow, globals.filter_words);
-            if let Some(word) = FILTER.get_ptr_mut(index) {
-                // SAFETY: the word is an element of a map; the instruction is atomic, for other CPUs set other bits of it.
-                unsafe { asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bits, options(nostack)) };
-            }
+            add_to_filter(index, bits);
+            add_to_filter(globals.filter_words + index, bits);
         }
         Ok(())
     }
@@ -295,6 +294,14 @@ impl Tables for KernelTables {
             Version::V1 => token_v1(key),
         };
         Token::from_wire(word.to_ne_bytes())
+    }
+}
+
+#[inline(always)]
+fn add_to_filter(index: u32, bits: u64) {
+    if let Some(word) = FILTER.get_ptr_mut(index) {
+        // SAFETY: the word is an element of a map; the instruction is atomic, for other CPUs set other bits of it.
+        unsafe { asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bits, options(nostack)) };
     }
 }
 

@@ -8,6 +8,7 @@ pub mod layout;
 pub mod metrics;
 pub mod numbering;
 pub mod object;
+pub mod refilter;
 pub mod resolve;
 pub mod service;
 pub mod sweep;

@@ -1,11 +1,14 @@
-//! The sweeper on the kernel's own tables. Needs root.
+//! The sweeper, and the filter's renewal, on the kernel's own tables. Needs root.
 
 use lb_common::{
+    hash::SipKey,
     ids::{BackendId, FlowHash, Tick},
+    recent::filter_place,
     tables::FlowEntry,
 };
 use lb_user::{
     bpf::{Balancer, Sizes},
+    refilter,
     sweep::Sweeper,
 };
 
@@ -62,4 +65,43 @@ fn under_pressure_the_oldest_unproven_flows_end_and_no_other() {
         let expected: Vec<u32> = (1..=count).filter(|&number| is_proven(number) || number >= oldest).collect();
         assert_eq!(remaining(&balancer), expected);
     }
+}
+
+/// Whether the half of the filter that is asked has the bits of a flow.
+fn may_have_entry(balancer: &Balancer, flow: FlowHash) -> bool {
+    let globals = balancer.globals.read(0).expect("one element");
+    let (index, bits) = filter_place(flow, globals.filter_words);
+    let word = balancer.filter.read(globals.filter_half * globals.filter_words + index).expect("within the filter");
+    word & bits == bits
+}
+
+/// A flow hash that has nothing in common with its number.
+fn scattered(number: u64) -> FlowHash {
+    FlowHash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+#[test]
+fn a_filter_full_of_ended_flows_is_renewed_and_keeps_those_that_live() {
+    let mut balancer = balancer();
+    let key = SipKey::from_bytes([7; 16]);
+    let globals = Sizes { joined_flows: 1024, moved_flows: LIMIT, pinned_flows: 1024, ..Sizes::default() }.globals(key);
+    balancer.globals.write(0, globals).expect("one element");
+    for index in 0..2 * globals.filter_words {
+        balancer.filter.write(index, u64::MAX).expect("within the filter");
+    }
+    let entry = FlowEntry { sequence: 1, seen: NOW, backend: BackendId(1), state: FlowEntry::OPEN };
+    let live: Vec<_> = (0..300).map(scattered).collect();
+    for (table, flows) in
+        [&mut balancer.joined, &mut balancer.moved, &mut balancer.pinned].into_iter().zip(live.chunks(100))
+    {
+        for &flow in flows {
+            table.write(flow, entry).expect("there is room");
+        }
+    }
+
+    assert!(refilter::renew_if_full(&mut balancer, 300).expect("the kernel lets it"), "it was full of nothing");
+    assert!(live.iter().all(|&flow| may_have_entry(&balancer, flow)), "a false no");
+    let strangers = (1000..11_000).filter(|&number| may_have_entry(&balancer, scattered(number))).count();
+    assert!(strangers < 100, "{strangers} of 10,000 strangers pass a filter of {} words", globals.filter_words);
+    assert!(!refilter::renew_if_full(&mut balancer, 300).expect("the kernel lets it"), "it is no longer full");
 }

@@ -64,7 +64,7 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// Words of the filter in front of all entries.
+    /// Words of one half of the filter in front of all entries.
     const fn filter_words(&self) -> u32 {
         filter_words(self.joined_flows + self.moved_flows + self.pinned_flows)
     }
@@ -78,6 +78,8 @@ impl Sizes {
             datagram_buckets: buckets_for(self.datagram_flows),
             fragment_buckets: buckets_for(self.fragmented_datagrams),
             filter_words: self.filter_words(),
+            filter_half: 0,
+            reserved: 0,
             entries_per_network: self.entries_per_network,
             errors_per_cpu: self.icmp_errors_per_cpu,
             prefixes: 0,
@@ -105,6 +107,7 @@ pub struct Balancer {
     pub pending: ArrayTable<Bucket>,
     pub embryonic: ArrayTable<Bucket>,
     pub closing: ArrayTable<Bucket>,
+    pub filter: ArrayTable<u64>,
     pub datagrams: ArrayTable<Bucket>,
     pub fragments: ArrayTable<Bucket>,
     pub quic_servers: HashTable<QuicKey, BackendId>,
@@ -147,7 +150,7 @@ impl Balancer {
             .map_max_entries("weir_embryonic", buckets_for(sizes.embryonic_flows))
             .map_max_entries("weir_moved", sizes.moved_flows)
             .map_max_entries("weir_pinned", sizes.pinned_flows)
-            .map_max_entries("weir_filter", sizes.filter_words())
+            .map_max_entries("weir_filter", 2 * sizes.filter_words())
             .load(object)
             .map_err(LoadError::object)?;
         Ok(Self {
@@ -165,6 +168,7 @@ impl Balancer {
             pending: array(&mut ebpf, "weir_pending")?,
             embryonic: array(&mut ebpf, "weir_embryonic")?,
             closing: array(&mut ebpf, "weir_closing")?,
+            filter: array(&mut ebpf, "weir_filter")?,
             datagrams: array(&mut ebpf, "weir_datagrams")?,
             fragments: array(&mut ebpf, "weir_fragments")?,
             quic_servers: hash(&mut ebpf, "weir_quic")?,

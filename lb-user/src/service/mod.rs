@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config, KeyError},
     layout::{BackendRow, Layout, TunnelSource},
     numbering::{Exhausted, Numbering},
+    refilter,
     resolve::NextHop,
     sweep::{Sweeper, Swept},
 };
@@ -206,6 +207,8 @@ impl Service {
         state.swept = state.sweeper.sweep(&mut state.balancer, now(), |pool| rings.contains_key(&pool))?;
         state.evicted.tokens += state.swept.tokens_evicted;
         state.evicted.moved_flows += state.swept.moved_flows_evicted;
+        let entries = state.swept.joined_flows + state.swept.moved_flows + state.swept.pinned_flows;
+        refilter::renew_if_full(&mut state.balancer, entries)?;
         state.release_the_gone()
     }
 
