@@ -12,6 +12,7 @@ pub mod churn;
 mod command;
 pub mod demo;
 mod error;
+pub mod fuzz;
 pub mod interrupt;
 pub mod leftovers;
 pub mod namespace;
