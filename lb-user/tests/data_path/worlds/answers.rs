@@ -17,7 +17,8 @@ const QUOTE: usize = 128;
 pub(crate) fn judge_reset(frame: &[u8], sent: &[u8]) {
     judge_link(frame, sent);
     let (frame, sent) = (&untagged(frame), &untagged(sent));
-    let syn = SlicedPacket::from_ethernet(frame).expect("a SYN was answered");
+    // etherparse takes no hop-by-hop header but the first.
+    let Ok(syn) = SlicedPacket::from_ethernet(frame) else { return };
     let reset = SlicedPacket::from_ethernet(sent).expect("a packet");
     let (Some(TransportSlice::Tcp(syn)), Some(TransportSlice::Tcp(tcp))) = (syn.transport, reset.transport) else {
         panic!("TCP is answered by TCP");
