@@ -13,6 +13,7 @@ mod command;
 pub mod datagrams;
 pub mod demo;
 mod error;
+pub mod fuzz;
 pub mod interrupt;
 pub mod leftovers;
 pub mod namespace;

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
@@ -12,6 +13,7 @@ use weir_lab::{
     bench::{DESIGN_STUB_NS, Effort, Report},
     churn::{self, Churn},
     demo::{self, Demo, Screen},
+    fuzz::{self, Difference},
     interrupt, leftovers,
     verifier::{Budget, comparison, verify},
     wait,
@@ -20,6 +22,13 @@ use weir_lab::{
 
 /// What a shell reports for a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
+
+const FUZZ_TARGETS: &str = "\
+Two targets for libFuzzer look at the host's side alone, the parsers and the decision:
+  cargo install cargo-fuzz
+  cd benches/fuzz
+  RUSTC_BOOTSTRAP=1 cargo fuzz run parse corpus/parse seeds/parse
+  RUSTC_BOOTSTRAP=1 cargo fuzz run steer corpus/steer seeds/steer";
 
 /// Weir's lab: real MPTCP stacks in network namespaces around a balancer.
 #[derive(Debug, Parser)]
@@ -87,6 +96,25 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
+    /// Play random sequences of frames through the decision on the host and in the kernel: both must agree
+    #[command(after_help = FUZZ_TARGETS)]
+    Fuzz {
+        /// How long, at most; without any bound ten minutes
+        #[arg(long)]
+        minutes: Option<u64>,
+        /// How many sequences, at most
+        #[arg(long)]
+        sequences: Option<u64>,
+        /// What the sequences follow from; without one it is new each time, and printed
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Print one JSON object and nothing else on standard output
+        #[arg(long)]
+        json: bool,
+        /// Where a sequence is written down over which host and kernel differ
+        #[arg(long, value_name = "FOLDER", default_value = Difference::FIXTURES)]
+        fixtures: PathBuf,
+    },
     /// Hold each BPF program against its verifier budget
     Verifier {
         /// Set the budget to what the programs cost now, and some room
@@ -137,6 +165,11 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Up { backends, steering } => up(backends, steering),
         Command::Down => down(),
         Command::Verifier { update, ref budget } => hold_against_budget(budget, update),
+        Command::Fuzz { minutes, sequences, seed, json, ref fixtures } => {
+            let minutes = minutes.or_else(|| sequences.is_none().then_some(10));
+            let time = minutes.map(|minutes| Duration::from_secs(60 * minutes));
+            fuzz(fuzz::Options { seed: seed.unwrap_or_else(new_seed), sequences, time }, json, fixtures)
+        }
         Command::Bench { quick, json, ref svg } => {
             measure(if quick { Effort::QUICK } else { Effort::FULL }, json, svg.as_deref())
         }
@@ -187,6 +220,30 @@ fn measure(effort: Effort, json: bool, svg: Option<&Path>) -> anyhow::Result<Exi
         report.memory_table(),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn fuzz(options: fuzz::Options, json: bool, fixtures: &Path) -> anyhow::Result<ExitCode> {
+    eprintln!("weir-lab: seed {}", options.seed);
+    let report = fuzz::run(options, |sequences, frames| {
+        if !json && sequences.is_multiple_of(1 << 16) {
+            eprintln!("weir-lab: {sequences} sequences, {frames} frames");
+        }
+    });
+    if json {
+        println!("{}", report.json());
+    } else {
+        println!("{report}");
+    }
+    let Some(difference) = report.difference else { return Ok(ExitCode::SUCCESS) };
+    let path =
+        difference.save(fixtures, report.seed).with_context(|| format!("cannot write to {}", fixtures.display()))?;
+    eprintln!("weir-lab: host and kernel differ; the sequence is in {}", path.display());
+    Ok(ExitCode::FAILURE)
+}
+
+/// A seed that nobody has had.
+fn new_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn hold_against_budget(path: &Path, update: bool) -> anyhow::Result<ExitCode> {

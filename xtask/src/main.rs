@@ -1,4 +1,4 @@
-//! Weir's chores: `cargo xtask setup | build | demo | churn | lab | bench | verifier | test`.
+//! Weir's chores: `cargo xtask setup | build | demo | churn | lab | bench | fuzz | verifier | test`.
 //!
 //! It installs what a fresh machine lacks, builds, and hands over to the `weir-lab` binary.
 //! It must build with a plain stable toolchain, before anything else is there, and must write
@@ -64,6 +64,9 @@ enum Chore {
     /// Set up, build, then measure nanoseconds per packet
     #[command(disable_help_flag = true)]
     Bench(ForLab),
+    /// Set up, build, then see that host and kernel decide alike over random sequences of frames
+    #[command(disable_help_flag = true)]
+    Fuzz(ForLab),
     /// Set up, build, then hold each BPF program against its verifier budget
     #[command(disable_help_flag = true)]
     Verifier(ForLab),
@@ -97,6 +100,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Churn(ForLab { args }) => return become_lab(Some("churn"), &args),
         Chore::Lab(ForLab { args }) => return become_lab(None, &args),
         Chore::Bench(ForLab { args }) => return become_lab(Some("bench"), &args),
+        Chore::Fuzz(ForLab { args }) => return become_lab(Some("fuzz"), &args),
         Chore::Verifier(ForLab { args }) => return become_lab(Some("verifier"), &args),
         Chore::Test { fast: false } => return test::test(Extent::Everything),
         Chore::Test { fast: true } => return test::test(Extent::Fast),

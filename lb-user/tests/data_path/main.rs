@@ -8,4 +8,5 @@ mod decap;
 mod mangled;
 mod pcaps;
 mod test_run;
+#[expect(dead_code, reason = "the fuzzer uses the rest")]
 mod worlds;

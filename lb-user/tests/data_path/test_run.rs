@@ -8,7 +8,7 @@ use crate::worlds::{
     mptcp::TOKEN,
     over,
     packet::{ETHERNET, Flow, with_ipv6_extensions, with_tags},
-    setup::{B1, B2, B3, PORTS, Path, Setup, WEB, ring_of},
+    setup::{B1, B2, B3, PORTS, Setup, WEB, ring_of},
 };
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -222,11 +222,7 @@ fn what_is_too_big_for_the_path_is_answered() {
     in_both_worlds_of(&setup, |worlds, flow| {
         for backend in &setup.backends {
             let flow = flow.owned_by(backend.id);
-            let tunnel = match backend.path {
-                Path::L2 => 0,
-                Path::InIpv4 => 20,
-                Path::InIpv6 => 40,
-            };
+            let tunnel = backend.path.tunnel_len();
             let room = 1500 - tunnel - ip_len(flow) - 20;
             let packet = |payload| flow.ack(ISN + 1).payload(payload).frame();
             let (verdict, backend) = expected(flow);

@@ -2,7 +2,7 @@
 
 use super::{
     Memory, Outcome, Verdict, World,
-    setup::{CLUSTER_KEY, LOOPBACK, Setup},
+    setup::{CLUSTER_KEY, LOOPBACK, Rules, Setup},
 };
 use lb_common::{
     answer::answer,
@@ -10,25 +10,30 @@ use lb_common::{
     hash::SipKey,
     host::{HostFrame, HostTables},
     ids::{BackendId, FlowHash, PoolId},
-    limits,
     reason::Action,
-    recent::{Bucket, bucket_of, buckets_for},
+    recent::{Bucket, bucket_of},
     steer::{Forward, Refusal, steer},
     tables::{Backend, Exception, FlowEntry, RING_SLOTS, Slot, Tables as _, TokenEntry, TokenKey},
 };
 
 pub(crate) struct Host {
-    tables: HostTables,
+    pub(crate) tables: HostTables,
 }
 
 impl Host {
     pub(crate) fn new(setup: &Setup) -> Self {
         let mut tables = HostTables::new(SipKey::from_bytes(CLUSTER_KEY));
-        let (services, addresses) = setup.rules();
+        let Rules { services, addresses, prefixes } = setup.rules();
         tables.services = services;
         tables.addresses = addresses.into_iter().collect();
+        tables.globals.prefixes = u32::try_from(prefixes.len()).expect("few prefixes");
+        tables.prefixes = prefixes.into_iter().map(|(address, len, services)| ((len, address), services)).collect();
+        tables.quic_servers = setup.quic_servers.iter().copied().collect();
+        tables.globals.entries_per_network = setup.limits.entries_per_network;
+        tables.globals.errors_per_cpu = setup.limits.icmp_errors_per_cpu;
+        tables.entries_max = setup.limits.entries as usize;
+        tables.tokens_max = setup.limits.entries as usize;
         tables.slots = setup.pools.iter().flat_map(|pool| pool.ring.clone()).collect();
-        tables.closing = vec![Bucket::default(); buckets_for(limits::CLOSING_SIGNS) as usize];
         let mut host = Self { tables };
         for backend in &setup.backends {
             host.write_backend(backend.id, backend.entry());
@@ -41,6 +46,8 @@ impl Host {
             Memory::Pending => &self.tables.pending,
             Memory::Embryonic => &self.tables.embryonic,
             Memory::Closing => &self.tables.closing,
+            Memory::Datagrams => &self.tables.datagrams,
+            Memory::Fragments => &self.tables.fragments,
         }
     }
 }
@@ -114,7 +121,7 @@ impl World for Host {
     }
 }
 
-fn sent(frame: &[u8], forward: &Forward) -> Vec<u8> {
+pub(crate) fn sent(frame: &[u8], forward: &Forward) -> Vec<u8> {
     let mut sent = HostFrame::new(frame);
     encap::encapsulate(&mut sent, forward).expect("there is headroom");
     sent.bytes().to_vec()

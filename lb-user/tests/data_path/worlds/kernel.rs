@@ -4,7 +4,7 @@
 use super::{
     KINDS, Memory, Outcome, Verdict, World, oracle,
     packet::Flow,
-    setup::{CLUSTER_KEY, Setup},
+    setup::{CLUSTER_KEY, Limits, Rules, Setup},
 };
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::{
@@ -31,12 +31,13 @@ const DATA_END: usize = 4;
 const XDP_MD: usize = 24;
 
 pub(crate) struct Kernel {
-    balancer: Balancer,
+    pub(crate) balancer: Balancer,
     counters: Vec<Counter>,
     sent: Vec<Counter>,
     closing_buckets: BTreeSet<u32>,
     /// The slots of all rings, as they were written.
     slots: Vec<Slot>,
+    limits: Limits,
 }
 
 /// Balancers that a test is done with: to load one and to fill its rings takes a second, to set it up anew a hundredth.
@@ -53,9 +54,14 @@ impl Kernel {
         let found = place.map(|place| idle.swap_remove(place));
         drop(idle);
         let mut kernel = found.unwrap_or_else(|| Self::new(setup));
-        kernel.forget();
-        kernel.fill(setup);
+        kernel.start_over(setup);
         kernel
+    }
+
+    /// Forgets everything, and is told of this setup, which must fit.
+    pub(crate) fn start_over(&mut self, setup: &Setup) {
+        self.forget();
+        self.fill(setup);
     }
 
     /// Leaves the balancer to other tests.
@@ -64,7 +70,9 @@ impl Kernel {
     }
 
     fn fits(&self, setup: &Setup) -> bool {
-        self.slots.len() == setup.pools.len() * RING_SLOTS as usize && self.counters.len() == watched(setup).len()
+        self.slots.len() == setup.pools.len() * RING_SLOTS as usize
+            && self.counters.len() == watched(setup).len()
+            && self.limits == setup.limits
     }
 
     /// A balancer of its own, to which things happen that happen to no host.
@@ -84,17 +92,21 @@ impl Kernel {
             sent: vec![Counter::default(); BACKENDS as usize],
             closing_buckets: BTreeSet::new(),
             slots: vec![Slot::default(); setup.pools.len() * RING_SLOTS as usize],
+            limits: setup.limits,
         }
     }
 
     fn fill(&mut self, setup: &Setup) {
         let balancer = &mut self.balancer;
         balancer.globals.write(0, sizes(setup).globals(SipKey::from_bytes(CLUSTER_KEY))).expect("one element");
-        let (services, addresses) = setup.rules();
+        let Rules { services, addresses, prefixes } = setup.rules();
         for (index, service) in (0..).zip(services) {
             balancer.services.write(index, service).expect("room for a rule");
         }
-        balancer.write_addresses(&addresses, &[]).expect("room for the addresses");
+        balancer.write_addresses(&addresses, &prefixes).expect("room for the addresses");
+        for &(key, backend) in &setup.quic_servers {
+            balancer.quic_servers.write(key, backend).expect("room for a server's id");
+        }
         for backend in &setup.backends {
             self.write_backend(backend.id, backend.entry());
         }
@@ -112,7 +124,13 @@ impl Kernel {
                 self.flows(kind).remove(flow).expect("it is there");
             }
         }
-        for buckets in [&mut self.balancer.pending, &mut self.balancer.embryonic] {
+        let servers =
+            self.balancer.quic_servers.entries().collect::<Result<Vec<_>, _>>().expect("the kernel lists them");
+        for (key, _) in servers {
+            self.balancer.quic_servers.remove(key).expect("it is there");
+        }
+        let Balancer { pending, embryonic, datagrams, fragments, .. } = &mut self.balancer;
+        for buckets in [pending, embryonic, datagrams, fragments] {
             for index in 0..buckets.len() {
                 buckets.write(index, Bucket::default()).expect("within the table");
             }
@@ -186,6 +204,8 @@ impl Kernel {
             Memory::Pending => &self.balancer.pending,
             Memory::Embryonic => &self.balancer.embryonic,
             Memory::Closing => &self.balancer.closing,
+            Memory::Datagrams => &self.balancer.datagrams,
+            Memory::Fragments => &self.balancer.fragments,
         }
     }
 }
@@ -213,16 +233,16 @@ pub(crate) fn test_run(program: &mut Xdp, frame: &[u8], context: Option<&[u8]>) 
 fn sizes(setup: &Setup) -> Sizes {
     Sizes {
         pools: u32::try_from(setup.pools.len()).expect("few pools"),
-        tokens: limits::TOKENS.min,
-        joined_flows: limits::JOINED_FLOWS.min,
-        moved_flows: limits::MOVED_FLOWS.min,
-        pinned_flows: limits::PINNED_FLOWS.min,
+        tokens: setup.limits.entries,
+        joined_flows: setup.limits.entries,
+        moved_flows: setup.limits.entries,
+        pinned_flows: setup.limits.entries,
         pending_handshakes: limits::PENDING_HANDSHAKES.min,
         embryonic_flows: limits::EMBRYONIC_FLOWS.min,
         datagram_flows: limits::DATAGRAM_FLOWS.min,
         fragmented_datagrams: limits::FRAGMENTED_DATAGRAMS.min,
-        entries_per_network: limits::ENTRIES_PER_NETWORK.default,
-        icmp_errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
+        entries_per_network: setup.limits.entries_per_network,
+        icmp_errors_per_cpu: setup.limits.icmp_errors_per_cpu,
     }
 }
 

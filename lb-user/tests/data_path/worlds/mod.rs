@@ -3,6 +3,7 @@
 //!
 //! What is right is not theirs to say: tests judge by [`oracle`] and by what the RFCs have written.
 
+pub(crate) mod answers;
 pub(crate) mod client;
 pub(crate) mod host;
 pub(crate) mod kernel;
@@ -10,6 +11,7 @@ pub(crate) mod mptcp;
 pub(crate) mod oracle;
 pub(crate) mod packet;
 pub(crate) mod setup;
+pub(crate) mod wide;
 
 use host::Host;
 use kernel::Kernel;
@@ -52,6 +54,8 @@ pub(crate) enum Memory {
     Pending,
     Embryonic,
     Closing,
+    Datagrams,
+    Fragments,
 }
 
 /// The kinds of a flow's entry.
@@ -83,6 +87,8 @@ pub(crate) struct State {
     pub(crate) pinned: BTreeMap<FlowHash, FlowEntry>,
     pub(crate) pending: Vec<Vec<Recent>>,
     pub(crate) embryonic: Vec<Vec<Recent>>,
+    datagrams: Vec<Vec<Recent>>,
+    fragments: Vec<Vec<Recent>>,
 }
 
 impl State {
@@ -94,6 +100,8 @@ impl State {
             pinned: flows(world, Exception::Pinned),
             pending: timeless_memory(world, Memory::Pending),
             embryonic: timeless_memory(world, Memory::Embryonic),
+            datagrams: timeless_memory(world, Memory::Datagrams),
+            fragments: timeless_memory(world, Memory::Fragments),
         }
     }
 

@@ -1,11 +1,11 @@
 //! What must come of a packet, by the word of crates that Weir had no part in: SipHash by siphasher, headers by etherparse.
 
 use super::{
-    Outcome, Verdict,
+    Outcome, Verdict, answers,
     packet::{ETHERNET, Flow},
     setup::{self, BALANCER_V4, BALANCER_V6, Path, Setup},
 };
-use etherparse::{IpNumber, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{IpNumber, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, TransportSlice, UdpHeader};
 use lb_common::{
     ids::{BackendId, FlowHash},
     reason::Reason,
@@ -17,9 +17,15 @@ use std::{
 };
 
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 
-/// SipHash-1-3 of a 5-tuple's wire bytes.
+/// SipHash-1-3 of the wire bytes of a TCP flow's 5-tuple.
 pub(crate) fn flow_hash(flow: Flow) -> FlowHash {
+    hash(flow, TCP)
+}
+
+/// The same for a flow of another protocol.
+pub(crate) fn hash(flow: Flow, protocol: u8) -> FlowHash {
     let mut hasher = SipHasher13::new_with_key(&setup::CLUSTER_KEY);
     for end in [flow.client, flow.vip] {
         match end.ip() {
@@ -29,7 +35,7 @@ pub(crate) fn flow_hash(flow: Flow) -> FlowHash {
     }
     hasher.write(&flow.client.port().to_be_bytes());
     hasher.write(&flow.vip.port().to_be_bytes());
-    hasher.write(&[TCP]);
+    hasher.write(&[protocol]);
     FlowHash(hasher.finish())
 }
 
@@ -41,30 +47,39 @@ pub(crate) fn farm_owner(hash: FlowHash) -> BackendId {
 
 /// The flow of a frame, if etherparse can read it as a TCP segment.
 pub(crate) fn flow_of(frame: &[u8]) -> Option<Flow> {
+    ends_of(frame).filter(|(_, protocol)| *protocol == TCP).map(|(flow, _)| flow)
+}
+
+/// The hash of a frame's flow, if etherparse can read its ports.
+fn hash_of(frame: &[u8]) -> Option<FlowHash> {
+    ends_of(frame).map(|(flow, protocol)| hash(flow, protocol))
+}
+
+fn ends_of(frame: &[u8]) -> Option<(Flow, u8)> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let Some(TransportSlice::Tcp(tcp)) = packet.transport else { return None };
+    let (from, to, protocol) = match packet.transport? {
+        TransportSlice::Tcp(tcp) => (tcp.source_port(), tcp.destination_port(), TCP),
+        TransportSlice::Udp(udp) => (udp.source_port(), udp.destination_port(), UDP),
+        _ => return None,
+    };
     let (source, destination): (IpAddr, IpAddr) = match packet.net? {
         NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
         NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
         NetSlice::Arp(_) => return None,
     };
-    Some(Flow {
-        client: SocketAddr::new(source, tcp.source_port()),
-        vip: SocketAddr::new(destination, tcp.destination_port()),
-    })
+    Some((Flow { client: SocketAddr::new(source, from), vip: SocketAddr::new(destination, to) }, protocol))
 }
 
 /// Judges what left for a packet: untouched where nothing was sent, a reset that a TCP stack takes, or the very packet
 /// behind the right outer header.
 pub(crate) fn judge_bytes(setup: &Setup, frame: &[u8], outcome: &Outcome) {
     let Some(id) = outcome.backend else {
-        if outcome.reason == Reason::TooBig {
-            return;
+        match (outcome.verdict, outcome.reason) {
+            (Verdict::Transmit, Reason::TooBig) => answers::judge_too_big(setup, frame, &outcome.bytes),
+            (Verdict::Transmit, Reason::EchoAnswered) => answers::judge_echo(frame, &outcome.bytes),
+            (Verdict::Transmit, _) => answers::judge_reset(frame, &outcome.bytes),
+            _ => assert_eq!(outcome.bytes, frame, "{} changed the packet", outcome.reason.as_str()),
         }
-        if outcome.verdict == Verdict::Transmit {
-            return judge_reset(frame, &outcome.bytes);
-        }
-        assert_eq!(outcome.bytes, frame, "{} changed the packet", outcome.reason.as_str());
         return;
     };
     let frame = &untagged(frame);
@@ -73,15 +88,29 @@ pub(crate) fn judge_bytes(setup: &Setup, frame: &[u8], outcome: &Outcome) {
     assert_eq!(outcome.verdict, expected, "backend {} is behind interface {}", id.0, backend.interface);
     assert_eq!(outcome.bytes[..6], backend.mac());
     assert_eq!(outcome.bytes[6..12], backend.source_mac());
-    match backend.path {
-        Path::L2 => assert_eq!(outcome.bytes[12..], frame[12..], "more than the MAC addresses changed"),
-        Path::InIpv4 => judge_ipv4(backend, frame, &outcome.bytes),
-        Path::InIpv6 => judge_ipv6(backend, frame, &outcome.bytes),
-    }
+    let sent = &without_tags_of(backend, &outcome.bytes);
+    let inner = Inner::of(frame);
+    assert!(inner.len + backend.path.tunnel_len() <= usize::from(backend.mtu), "longer than the path takes");
+    let inside = match backend.path {
+        Path::L2 => return assert_eq!(sent[12..], frame[12..], "more than the MAC addresses changed"),
+        Path::InIpv4 => judge_ipv4(backend, frame, sent, inner.number),
+        Path::InIpv6 => judge_ipv6(backend, frame, sent, inner.number),
+        Path::InGue4 => judge_gue(frame, judge_ipv4(backend, frame, sent, IpNumber::UDP)),
+        Path::InGue6 => judge_gue(frame, judge_ipv6(backend, frame, sent, IpNumber::UDP)),
+    };
+    assert_eq!(inside, &frame[ETHERNET..], "the packet inside the tunnel changed");
+}
+
+/// What was sent, without the tags that the backend's network wants.
+fn without_tags_of(backend: &setup::Backend, sent: &[u8]) -> Vec<u8> {
+    let tags: Vec<u8> =
+        backend.tags.iter().flat_map(|tag| [tag.to_be_bytes(), setup::VLAN.to_be_bytes()].concat()).collect();
+    assert_eq!(sent[12..12 + tags.len()], tags, "other tags than the backend's");
+    [&sent[..12], &sent[12 + tags.len()..]].concat()
 }
 
 /// The frame without its VLAN tags.
-fn untagged(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     while matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]) {
         frame.drain(12..16);
@@ -89,66 +118,65 @@ fn untagged(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn judge_ipv4(backend: &setup::Backend, frame: &[u8], sent: &[u8]) {
+/// Judges the outer header, and returns what follows it.
+fn judge_ipv4<'s>(backend: &setup::Backend, frame: &[u8], sent: &'s [u8], number: IpNumber) -> &'s [u8] {
     assert_eq!(sent[12..14], [0x08, 0x00]);
-    let (outer, inside) = Ipv4Header::from_slice(&sent[ETHERNET..]).expect("an IPv4 header");
+    let (outer, rest) = Ipv4Header::from_slice(&sent[ETHERNET..]).expect("an IPv4 header");
     let inner = Inner::of(frame);
-    assert_eq!(inside, &frame[ETHERNET..], "the packet inside the tunnel changed");
     assert_eq!(outer.header_checksum, outer.calc_header_checksum());
-    assert_eq!((outer.source, outer.destination), (BALANCER_V4.octets(), backend.ipv4().octets()));
-    assert_eq!(usize::from(outer.total_len), Ipv4Header::MIN_LEN + inner.len);
-    assert_eq!(outer.protocol, inner.number);
+    judge_source(backend, frame, u32::from(BALANCER_V4), u32::from_be_bytes(outer.source));
+    assert_eq!(outer.destination, backend.ipv4().octets());
+    assert_eq!(usize::from(outer.total_len), backend.path.tunnel_len() + inner.len);
+    assert_eq!(outer.protocol, number);
     assert_eq!(outer.dscp.value() << 2 | outer.ecn.value(), inner.traffic_class);
     assert_eq!((outer.time_to_live, outer.header_len()), (64, Ipv4Header::MIN_LEN));
     assert!(outer.dont_fragment && !outer.more_fragments && outer.fragment_offset.value() == 0);
+    rest
 }
 
-fn judge_ipv6(backend: &setup::Backend, frame: &[u8], sent: &[u8]) {
+/// The same for IPv6.
+fn judge_ipv6<'s>(backend: &setup::Backend, frame: &[u8], sent: &'s [u8], number: IpNumber) -> &'s [u8] {
     assert_eq!(sent[12..14], [0x86, 0xdd]);
-    let (outer, inside) = Ipv6Header::from_slice(&sent[ETHERNET..]).expect("an IPv6 header");
+    let (outer, rest) = Ipv6Header::from_slice(&sent[ETHERNET..]).expect("an IPv6 header");
     let inner = Inner::of(frame);
-    assert_eq!(inside, &frame[ETHERNET..], "the packet inside the tunnel changed");
-    assert_eq!((outer.source, outer.destination), (BALANCER_V6.octets(), backend.ipv6().octets()));
-    assert_eq!(usize::from(outer.payload_length), inner.len);
-    assert_eq!(outer.next_header, inner.number);
+    let (balancer, last) =
+        BALANCER_V6.octets().split_last_chunk::<4>().map(|(net, last)| (net.to_vec(), *last)).expect("16 bytes");
+    let (network, host) = outer.source.split_last_chunk::<4>().expect("16 bytes");
+    assert_eq!(network, balancer);
+    judge_source(backend, frame, u32::from_be_bytes(last), u32::from_be_bytes(*host));
+    assert_eq!(outer.destination, backend.ipv6().octets());
+    assert_eq!(usize::from(outer.payload_length), backend.path.tunnel_len() - Ipv6Header::LEN + inner.len);
+    assert_eq!(outer.next_header, number);
     assert_eq!((outer.traffic_class, outer.hop_limit), (inner.traffic_class, 64));
-    if let Some(flow) = flow_of(frame) {
-        assert_eq!(u64::from(outer.flow_label.value()), flow_hash(flow).0 >> 8 & 0xf_ffff);
+    if let Some(hash) = hash_of(frame) {
+        assert_eq!(u64::from(outer.flow_label.value()), hash.0 >> 8 & 0xf_ffff);
+    }
+    rest
+}
+
+/// The last 32 bits of the source address: the balancer's own, but for those that the flow's hash fills in.
+fn judge_source(backend: &setup::Backend, frame: &[u8], own: u32, source: u32) {
+    let spread = u32::try_from((1_u64 << backend.spread) - 1).expect("32 bits at most");
+    assert_eq!(source & !spread, own);
+    if let Some(hash) = hash_of(frame) {
+        assert_eq!(u64::from(source & spread), hash.0 >> 8 & u64::from(spread), "not where the flow's hash says");
     }
 }
 
-/// The RST of RFC 9293, 3.10.7.1, with the `MP_TCPRST` of RFC 8684, 3.6, back to where the SYN came from.
-fn judge_reset(frame: &[u8], sent: &[u8]) {
-    assert_eq!((&sent[..6], &sent[6..12]), (&frame[6..12], &frame[..6]));
-    let syn = SlicedPacket::from_ethernet(frame).expect("a SYN was answered");
-    let reset = SlicedPacket::from_ethernet(sent).expect("a packet");
-    let (Some(TransportSlice::Tcp(syn)), Some(TransportSlice::Tcp(tcp))) = (syn.transport, reset.transport) else {
-        panic!("TCP is answered by TCP");
-    };
-    let checksum = match reset.net.expect("an IP packet") {
-        NetSlice::Ipv4(ip) => {
-            let header = ip.header().to_header();
-            assert_eq!(header.header_checksum, header.calc_header_checksum());
-            assert_eq!((header.time_to_live, usize::from(header.total_len)), (64, sent.len() - ETHERNET));
-            tcp.calc_checksum_ipv4(header.source, header.destination)
-        }
-        NetSlice::Ipv6(ip) => {
-            let header = ip.header().to_header();
-            assert_eq!((header.hop_limit, usize::from(header.payload_length)), (64, sent.len() - ETHERNET - 40));
-            tcp.calc_checksum_ipv6(header.source, header.destination)
-        }
-        NetSlice::Arp(_) => panic!("ARP"),
-    };
-    assert_eq!(tcp.checksum(), checksum.expect("a short segment"));
-    let (from, back) = (flow_of(frame).expect("a flow"), flow_of(sent).expect("a flow"));
-    assert_eq!((back.client, back.vip), (from.vip, from.client));
-    let flags = [tcp.syn(), tcp.ack(), tcp.rst(), tcp.fin(), tcp.psh(), tcp.urg()];
-    assert_eq!(flags, [false, true, true, false, false, false]);
-    let payload_len = u32::try_from(syn.payload().len()).expect("a frame");
-    let end = syn.sequence_number().wrapping_add(1).wrapping_add(payload_len);
-    assert_eq!((tcp.sequence_number(), tcp.acknowledgment_number()), (0, end));
-    assert_eq!(tcp.options(), [30, 4, 0x80, 1]);
-    assert!(tcp.payload().is_empty() && sent.len() < frame.len());
+/// The UDP and GUE headers of draft-ietf-intarea-gue-09, 3.2: no checksum, variant 0, no control message, no options. What
+/// follows them is returned.
+fn judge_gue<'s>(frame: &[u8], datagram: &'s [u8]) -> &'s [u8] {
+    let inner = Inner::of(frame);
+    let (udp, rest) = UdpHeader::from_slice(datagram).expect("a UDP header");
+    assert_eq!((udp.destination_port, udp.checksum), (6080, 0));
+    assert_eq!(usize::from(udp.length), 8 + 4 + inner.len);
+    assert!(udp.source_port >= 0xc000, "not a dynamic port");
+    if let Some(hash) = hash_of(frame) {
+        assert_eq!(u64::from(udp.source_port & 0x3fff), hash.0 >> 12 & 0x3fff, "not where the flow's hash says");
+    }
+    let (gue, inside) = rest.split_at(4);
+    assert_eq!(gue, [0, inner.number.0, 0, 0]);
+    inside
 }
 
 /// What the outer header has to say of a packet.
