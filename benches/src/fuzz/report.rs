@@ -98,7 +98,7 @@ impl Difference {
     pub fn save(&self, folder: &Path, seed: u64) -> io::Result<PathBuf> {
         fs::create_dir_all(folder)?;
         let path = folder.join(format!("seed-{seed}-sequence-{}.txt", self.number));
-        let what = self.what.lines().map(|line| format!("# {line}\n")).collect::<String>();
+        let what = self.what.lines().fold(String::new(), |text, line| text + "# " + line + "\n");
         fs::write(&path, format!("{what}{}", self.sequence))?;
         Ok(path)
     }
