@@ -48,7 +48,6 @@ pub(super) struct Pair {
     kernel: Kernel,
     networks: Array<MapData, u64>,
     errors: PerCpuArray<MapData, u64>,
-    filter: Array<MapData, u64>,
     cpu: usize,
     counted: Vec<Counter>,
     sent: Vec<Counter>,
@@ -73,11 +72,10 @@ impl Pair {
         let host = Host::new(&setup);
         let mut kernel = Kernel::of(&setup);
         let mut take = |name| kernel.balancer.object().take_map(name).expect("a map of the object");
-        let [networks, errors, filter] = ["weir_networks", "weir_errors", "weir_filter"].map(&mut take);
+        let [networks, errors] = ["weir_networks", "weir_errors"].map(&mut take);
         let mut pair = Self {
             networks: networks.try_into().expect("an array of words"),
             errors: errors.try_into().expect("a word for each CPU"),
-            filter: filter.try_into().expect("an array of words"),
             counted: vec![Counter::default(); (setup.vips.len() + 1) * Reason::COUNT],
             sent: vec![Counter::default(); setup.backends.len() + 1],
             host,
@@ -310,8 +308,9 @@ impl Pair {
 
     /// While it is nearly empty the filter leaves no mistake about it unseen.
     fn clear_filter(&mut self) {
-        for index in 0..self.filter.len() {
-            self.filter.set(index, 0, 0).expect("within the table");
+        let filter = &mut self.kernel.balancer.filter;
+        for index in 0..filter.len() {
+            filter.write(index, 0).expect("within the table");
         }
     }
 
