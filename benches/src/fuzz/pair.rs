@@ -266,9 +266,7 @@ impl Pair {
             self.gone.insert(id);
             self.bring_back(id);
         }
-        for (pool, slot) in std::mem::take(&mut self.slots) {
-            self.write_slot(pool, slot, self.setup.pools[usize::from(pool.0)].ring[slot as usize]);
-        }
+        self.restore_slots();
         if self.sequences.is_multiple_of(16) {
             self.clear_filter();
         }
@@ -277,6 +275,12 @@ impl Pair {
         for kind in KINDS {
             let none = flows(kernel, kind).entries().next().is_none();
             assert!(none, "the kernel has an entry that the host has not: {kind:?}");
+        }
+    }
+
+    fn restore_slots(&mut self) {
+        for (pool, slot) in std::mem::take(&mut self.slots) {
+            self.write_slot(pool, slot, self.setup.pools[usize::from(pool.0)].ring[slot as usize]);
         }
     }
 
@@ -335,6 +339,7 @@ impl Pair {
 
     /// Empties the kernel's tables after a difference, and takes its counters as they are.
     pub(super) fn resume(&mut self) {
+        self.restore_slots();
         self.clear_filter();
         let setup = &self.setup;
         self.host = Host::new(setup);
@@ -349,7 +354,6 @@ impl Pair {
         }
         self.touched.clear();
         self.gone.clear();
-        self.slots.clear();
         let kernel = &self.kernel.balancer;
         for (table, known) in [(&kernel.counters, &mut self.counted), (&kernel.sent, &mut self.sent)] {
             for (index, counter) in (0..).zip(known) {
