@@ -144,7 +144,7 @@ async fn a_backend_behind_a_gateway_is_reached_by_the_gateways_mac() {
     }
     assert_eq!(
         refusal(&resolver, "10.78.0.9", Reach::OnLink).await,
-        "backend \"b1\" 10.78.0.9 is behind the gateway 10.77.0.2 on weir0, where forward = \"l2\" cannot reach; use \"ipip\""
+        "backend \"b1\" 10.78.0.9 is behind the gateway 10.77.0.2 on weir0, where forward = \"l2\" cannot reach; use \"ipip\" or \"gue\""
     );
 }
 
