@@ -72,7 +72,7 @@ enum Chore {
     Verifier(ForLab),
     /// Set up, then formatting, lints, documentation and every test
     Test {
-        /// Only the tests that need neither root nor the lab, and no lints
+        /// Only the tests, no lints
         #[arg(long)]
         fast: bool,
     },

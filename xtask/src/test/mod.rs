@@ -1,7 +1,7 @@
 //! `cargo xtask test`: set-up, lints, every test, and one line that adds the tests up.
 //!
 //! A step that fails keeps no other from running; the failed ones are named at the end. No test
-//! is left out silently: what needs root or the lab is `#[ignore]`d in its source, and runs here.
+//! is left out: those that need root or the lab run like the others, and fail where they cannot.
 
 use std::{
     io::{self, BufReader, Write as _},
@@ -24,9 +24,9 @@ mod summary;
 /// How much is tested.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// Lints, and all tests, those that need root and the lab among them.
+    /// Lints and all tests.
     Everything,
-    /// Only tests that run anywhere.
+    /// All tests, no lints.
     Fast,
 }
 
