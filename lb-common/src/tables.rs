@@ -55,7 +55,7 @@ pub struct Globals {
     pub addresses: Turn,
 }
 
-const _: () = assert!(size_of::<Globals>() == 72);
+const _: () = assert!(size_of::<Globals>() == 80);
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -201,7 +201,7 @@ impl Balancer {
     ) -> Result<(), MapError> {
         let mut globals = self.globals.read(0)?;
         let half = 1 - globals.addresses.half.min(1);
-        let (seed, rows) = addresses::build(addresses);
+        let (multiplier, rows) = addresses::build(addresses);
         for (index, row) in (half * addresses::ROWS..).zip(rows) {
             self.addresses.write(index, row)?;
         }
@@ -209,7 +209,7 @@ impl Balancer {
         for &(address, len, services) in prefixes {
             self.prefixes.write(len, address, services)?;
         }
-        globals.addresses.seeds[half as usize] = seed;
+        globals.addresses.multipliers[half as usize] = multiplier;
         self.globals.write(0, globals)?;
         globals.addresses.half = half;
         globals.prefixes = u32::try_from(prefixes.len()).unwrap_or(u32::MAX);
