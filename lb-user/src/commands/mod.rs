@@ -1,9 +1,47 @@
-//! The commands of `weir`, one file each.
+//! The commands of `weir`, one file each: what a command is told, and what it does.
 
 pub mod check;
 pub mod decap;
 pub mod run;
 pub mod status;
 
+use anyhow::Result;
+use std::process::ExitCode;
+
 /// The exit status for a configuration that does not hold.
 pub const BAD_CONFIG: u8 = 2;
+
+/// Where the configuration is unless the operator says otherwise.
+pub const CONFIG: &str = "/etc/weir/weir.toml";
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Human,
+    /// JSON.
+    Json,
+}
+
+/// Runs a command to its end; an error becomes a line and an exit status.
+fn finish(command: impl Future<Output = Result<()>>) -> ExitCode {
+    let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {}", in_one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes, but for those that an error already tells in its own words.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}

@@ -1,7 +1,8 @@
 //! `weir run`: brings a balancer up and keeps its tables true until it is told to end.
 
+use super::finish;
 use crate::{
-    admin::AdminSocket,
+    admin::{self, AdminSocket, routes},
     config::{Config, Forward},
     layout::BackendRow,
     metrics::{Listener, Readiness},
@@ -10,7 +11,12 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -26,11 +32,35 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often the transitions of the rings are moved on.
 const ADVANCE: Duration = Duration::from_secs(1);
 
-/// Runs a balancer until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
-///
-/// # Errors
-/// It could not be brought up; nothing stays attached then.
-pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()> {
+/// What `weir run` is told.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
+    config: PathBuf,
+    /// The admin socket.
+    #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
+    socket: PathBuf,
+}
+
+/// Runs a balancer until SIGTERM or SIGINT; SIGHUP has it read its configuration again. Where it could not be brought up,
+/// nothing stays attached.
+pub fn run(args: &Args) -> ExitCode {
+    match Config::load(&args.config) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("{warning}");
+            }
+            finish(balance(config, &args.config, &args.socket))
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            ExitCode::from(super::BAD_CONFIG)
+        }
+    }
+}
+
+async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()> {
     let resolver = Resolver::connect()?;
     for interface in &config.balancer.interfaces {
         resolver.interface(interface.as_str()).await?;
@@ -39,7 +69,7 @@ pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()
         Some(metrics) => Some(Listener::bind(metrics.listen).await?),
         None => None,
     };
-    let admin = AdminSocket::bind(socket).await?;
+    let admin = AdminSocket::bind(socket, config.admin.group.as_ref()).await?;
     let interfaces: Vec<_> = config.balancer.interfaces.iter().map(ToString::to_string).collect();
 
     let service = Arc::new(spawn_blocking(move || Service::load(config)).await??);
@@ -55,7 +85,7 @@ pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()
             eprintln!("weir: metrics: {error}");
         });
     }
-    tasks.spawn(admin.serve(Arc::clone(&service)));
+    tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service) }));
     ready.send_replace(Readiness::Ready);
     steer(&service, &resolver, config_path).await?;
     eprintln!("weir: ending; no longer on {}", interfaces.join(", "));
