@@ -1,7 +1,7 @@
 //! The `weir` command.
 
 use clap::{Parser, Subcommand};
-use lb_user::commands::{check, decap, run, status};
+use lb_user::commands::{check, decap, detach, reload, run, status};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -14,12 +14,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Steer packets, in the foreground, until SIGTERM.
+    /// Steer packets, and keep the tables true in the foreground until SIGTERM.
     Run(run::Args),
     /// Read a configuration and say what is wrong with it.
     Check(check::Args),
     /// Show what the running balancer does.
     Status(status::Args),
+    /// Have the running balancer read its configuration again, or say what that would change.
+    Reload(reload::Args),
+    /// Take the data path down: off the interfaces, and out of the kernel.
+    Detach(detach::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
 }
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
+        Command::Reload(args) => reload::reload(&args),
+        Command::Detach(args) => detach::detach(&args),
         Command::Decap(args) => decap::decap(&args),
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod decap;
+pub mod detach;
+pub mod reload;
 pub mod run;
 pub mod status;
 
