@@ -5,6 +5,7 @@ pub mod bpf;
 mod clock;
 pub mod commands;
 pub mod config;
+pub mod explain;
 pub mod layout;
 pub mod metrics;
 pub mod numbering;

@@ -1,7 +1,7 @@
 //! The `weir` command.
 
 use clap::{Parser, Subcommand};
-use lb_user::commands::{check, decap, detach, reload, run, status};
+use lb_user::commands::{check, decap, detach, explain, flows, reload, run, status, tokens};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -24,6 +24,12 @@ enum Command {
     Reload(reload::Args),
     /// Take the data path down: off the interfaces, and out of the kernel.
     Detach(detach::Args),
+    /// Say what becomes of packets, and why: those of a capture, or one.
+    Explain(explain::Args),
+    /// Show the flows that have an entry, by table and backend.
+    Flows(flows::Args),
+    /// Show the tokens of MPTCP connections that are known, by backend.
+    Tokens(tokens::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
 }
@@ -35,6 +41,9 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Flows(args) => flows::flows(&args),
+        Command::Tokens(args) => tokens::tokens(&args),
         Command::Decap(args) => decap::decap(&args),
     }
 }

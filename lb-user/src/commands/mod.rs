@@ -4,8 +4,11 @@ pub mod check;
 pub mod decap;
 pub mod detach;
 pub mod reload;
+pub mod explain;
+pub mod flows;
 pub mod run;
 pub mod status;
+pub mod tokens;
 
 use anyhow::Result;
 use std::process::ExitCode;

@@ -21,7 +21,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 impl State {
@@ -68,6 +68,7 @@ impl State {
             rings_at: now,
             sweeper: Sweeper::default(),
             swept: Swept::default(),
+            swept_at: Instant::now(),
             evicted: Evicted::default(),
             unmeant: super::Unmeant::default(),
             reloads: Reloads { last_succeeded: true, last_tried, in_force_since },
@@ -127,7 +128,8 @@ fn take_over_globals(balancer: &mut Balancer, config: &Config, sizes: &Sizes) ->
     Ok(balancer.globals.write(0, globals)?)
 }
 
-fn sizes(config: &Config) -> Sizes {
+/// How large a configuration wants its tables.
+pub(crate) fn sizes(config: &Config) -> Sizes {
     Sizes {
         pools: lb_common::limits::POOLS_MAX,
         tokens: config.limits.tokens,
