@@ -43,6 +43,8 @@ enum Step {
     End { backend: u16, pattern: u16 },
     /// A backend takes connections, again or still.
     Return { backend: u16, pattern: u16 },
+    /// The controller dies, and another goes on with what the tables say, and with what was written down.
+    Restart,
     /// Time passes, and every open connection shows itself now and then.
     Wait { ticks: u32 },
 }
@@ -58,6 +60,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => change().prop_map(|(backend, pattern)| Step::Drain { backend, pattern }),
         1 => change().prop_map(|(backend, pattern)| Step::End { backend, pattern }),
         1 => change().prop_map(|(backend, pattern)| Step::Return { backend, pattern }),
+        1 => Just(Step::Restart),
         2 => (1..30_u32).prop_map(|ticks| Step::Wait { ticks }),
     ];
     prop::collection::vec(step, 1..60)
@@ -269,6 +272,7 @@ impl World {
             Step::Drain { backend, pattern } => self.set(backend, Duty::Draining, pattern),
             Step::End { backend, pattern } => self.set(backend, Duty::Ended, pattern),
             Step::Return { backend, pattern } => self.set(backend, Duty::Up, pattern),
+            Step::Restart => self.ring = Transitions::resumed(self.ring.slots().to_vec(), self.ring.deadlines()),
             Step::Wait { ticks } => self.wait(ticks)?,
         }
         Ok(())

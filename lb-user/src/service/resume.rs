@@ -88,13 +88,12 @@ impl State {
 
     fn resume_rings(&mut self, ledger: &Ledger) -> Result<(), MapError> {
         for PoolEntry { number, name, ring } in &ledger.pools {
-            let Some(times) = *ring else { continue };
+            let Some(ring) = ring else { continue };
             let pool = PoolId(*number);
             let backends = self.backends.iter().filter(|(_, known)| known.row.name.pool == *name);
             let own: BTreeSet<BackendId> = backends.map(|(&id, _)| id).collect();
             let slots = self.balancer.rings.read(pool)?.into_iter().map(|slot| of_pool(slot, &own));
-            let full_packets = self.pinned_full(pool)?;
-            self.rings.insert(pool, Ring::resumed(slots.collect(), times.into(), full_packets));
+            self.rings.insert(pool, Ring::resumed(slots.collect(), ring));
         }
         Ok(())
     }
