@@ -14,7 +14,7 @@ use lb_common::{
     tables::{RING_SLOTS, SLOTS_PER_CHUNK, Slot, SlotWords},
     wire::ip::Address,
 };
-use std::os::fd::AsFd as _;
+use std::{io, os::fd::AsFd as _};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Plain data that a map can hold.
@@ -114,8 +114,8 @@ impl<K: Value, V: Value> HashTable<K, V> {
     /// The kernel refuses the call.
     pub fn remove(&mut self, key: K) -> Result<(), MapError> {
         match self.0.remove(&Pod(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error),
+            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
         }
     }
 
