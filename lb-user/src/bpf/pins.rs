@@ -77,7 +77,7 @@ pub enum PinError {
         /// The directory.
         root: PathBuf,
         /// Their version.
-        found: String,
+        found: u32,
     },
     /// A table of another size.
     #[error(
@@ -160,18 +160,12 @@ impl Pins {
         make(root)?;
         let lock = lock(root)?;
         let own = format!("v{ABI}");
-        let is_version = |name: &String| name.strip_prefix('v').is_some_and(|abi| abi.parse::<u32>().is_ok());
-        if let Some(mut found) = names(root)?.into_iter().find(|name| is_version(name) && *name != own) {
-            return Err(PinError::OtherAbi { root: root.to_owned(), found: found.split_off(1) });
+        if let Some(found) = names(root)?.iter().filter_map(|name| version(name)).find(|abi| *abi != ABI) {
+            return Err(PinError::OtherAbi { root: root.to_owned(), found });
         }
         let directory = root.join(own);
         make(&directory)?;
         Ok(Self { root: root.to_owned(), directory, _lock: lock })
-    }
-
-    /// Where it all is.
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// Where a table is, or is to be.
@@ -261,8 +255,7 @@ fn remove_all(root: &Path) -> Result<Removed, PinError> {
     let mut removed = Removed::default();
     for name in names(root)? {
         let directory = root.join(&name);
-        let is_version = name.strip_prefix('v').is_some_and(|abi| abi.parse::<u32>().is_ok());
-        if !is_version || !directory.is_dir() {
+        if version(&name).is_none() || !directory.is_dir() {
             removed.foreign.push(directory);
             continue;
         }
@@ -271,6 +264,11 @@ fn remove_all(root: &Path) -> Result<Removed, PinError> {
     }
     remove_if_empty(root)?;
     Ok(removed)
+}
+
+/// The ABI that a directory is of.
+fn version(name: &str) -> Option<u32> {
+    name.strip_prefix('v')?.parse().ok()
 }
 
 /// Removes Weir's files of a directory, links first: without its tables no program may go on.
