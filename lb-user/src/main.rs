@@ -6,10 +6,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lb_common::encap::GUE_PORT;
 use lb_user::{
     admin,
-    commands::{self, status::Output},
+    commands::{self, doctor::DoctorArgs, status::Output, top::TopArgs},
     config::{Config, Prefix},
+    logging::{self, LogArgs},
 };
 use std::{path::PathBuf, process::ExitCode};
+use tracing::{error, warn};
 
 /// An MPTCP-aware layer-4 load balancer.
 #[derive(Parser)]
@@ -29,6 +31,8 @@ enum Command {
         /// The admin socket.
         #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
         socket: PathBuf,
+        #[command(flatten)]
+        log: LogArgs,
     },
     /// Read a configuration and say what is wrong with it.
     Check {
@@ -45,6 +49,10 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
         socket: PathBuf,
     },
+    /// Show what the running balancer does at present, once a second.
+    Top(TopArgs),
+    /// Find what keeps packets from their backends, and say what to type. Exits with 1 where something is wrong.
+    Doctor(DoctorArgs),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap {
         /// The interface that tunnels come in by.
@@ -59,6 +67,8 @@ enum Command {
         /// How the program is attached.
         #[arg(long, value_enum, default_value_t = Mode::Native)]
         xdp_mode: Mode,
+        #[command(flatten)]
+        log: LogArgs,
     },
 }
 
@@ -72,31 +82,39 @@ enum Mode {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { config, socket } => match Config::load(&config) {
-            Ok(parsed) => {
-                for warning in &parsed.warnings {
-                    eprintln!("{warning}");
+        Command::Run { config, socket, log } => {
+            logging::start(log);
+            match Config::load(&config) {
+                Ok(parsed) => {
+                    for warning in &parsed.warnings {
+                        warn!("{warning}");
+                    }
+                    log_end(block_on(commands::run::run(parsed, &config, &socket)))
                 }
-                report(block_on(commands::run::run(parsed, &config, &socket)))
+                Err(errors) => {
+                    for line in errors.to_string().lines() {
+                        error!("{line}");
+                    }
+                    ExitCode::from(commands::BAD_CONFIG)
+                }
             }
-            Err(errors) => {
-                eprintln!("{errors}");
-                ExitCode::from(commands::BAD_CONFIG)
-            }
-        },
+        }
         Command::Check { config } => commands::check::check(&config),
         Command::Status { output, socket } => report(block_on(commands::status::status(&socket, output))),
-        Command::Decap { interface, balancers, gue_port, xdp_mode } => {
+        Command::Top(args) => report(block_on(commands::top::top(&args))),
+        Command::Doctor(args) => block_on(commands::doctor::doctor(&args)).unwrap_or_else(|error| report(Err(error))),
+        Command::Decap { interface, balancers, gue_port, xdp_mode, log } => {
+            logging::start(log);
             let mode = match xdp_mode {
                 Mode::Native => XdpMode::Driver,
                 Mode::Generic => XdpMode::Skb,
             };
-            report(block_on(commands::decap::decap(&interface, &balancers, gue_port, mode)))
+            log_end(block_on(commands::decap::decap(&interface, &balancers, gue_port, mode)))
         }
     }
 }
 
-fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Runtime::new()?.block_on(command)
 }
 
@@ -105,6 +123,17 @@ fn report(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {}", in_one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The same for the commands that log.
+fn log_end(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }

@@ -9,7 +9,7 @@ mod pod;
 mod table;
 
 pub use balancer::{Attached, Balancer, Sizes};
-pub use decap::Decapsulator;
+pub use decap::{Decapsulator, PROGRAM as DECAP_PROGRAM};
 pub use error::LoadError;
 pub use pod::Pod;
 pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, RingTable, Value};

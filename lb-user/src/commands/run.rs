@@ -7,6 +7,7 @@ use crate::{
     metrics::{Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
     service::{Reloaded, Service},
+    supervisor::Supervisor,
 };
 use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
@@ -17,6 +18,7 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Interval, MissedTickBehavior, interval},
 };
+use tracing::{error, info, warn};
 
 /// How often ended tokens and flows are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -52,32 +54,46 @@ pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()
         let source = Arc::clone(&service);
         tasks.spawn(async move {
             let Err(error) = listener.serve(source, readiness).await;
-            eprintln!("weir: metrics: {error}");
+            error!("no more metrics: {error}");
         });
     }
     tasks.spawn(admin.serve(Arc::clone(&service)));
     ready.send_replace(Readiness::Ready);
-    steer(&service, &resolver, config_path).await?;
-    eprintln!("weir: ending; no longer on {}", interfaces.join(", "));
+    let mut supervisor = Supervisor::find();
+    let ended = steer(&service, &resolver, config_path, &mut supervisor).await;
+    supervisor.stopping();
+    ended?;
+    info!(interfaces = interfaces.join(", "), "ending");
     Ok(())
 }
 
 /// Keeps the tables true until a signal ends it.
-async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<()> {
+async fn steer(
+    service: &Arc<Service>,
+    resolver: &Resolver,
+    config_path: &Path,
+    supervisor: &mut Supervisor,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
     let mut changes = resolver.watch();
     let (mut sweep, mut retry, mut advance) = (every(SWEEP), every(RETRY), every(ADVANCE));
-    eprintln!("weir: ready");
+    supervisor.status(service.headline());
+    supervisor.ready();
+    info!("ready");
     loop {
         tokio::select! {
+            () = supervisor.life_is_due() => supervisor.alive(),
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
+                supervisor.reloading();
                 let reloaded = reload(service, resolver, config_path).await;
                 service.note_reload(reloaded.is_ok());
                 tell_of_reload(reloaded);
+                supervisor.status(service.headline());
+                supervisor.ready();
             }
             change = changes.next() => {
                 change?;
@@ -88,7 +104,10 @@ async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) 
                     resolve(service, resolver).await?;
                 }
             }
-            _ = advance.tick() => service.advance()?,
+            _ = advance.tick() => {
+                service.advance()?;
+                supervisor.status(service.headline());
+            }
             _ = sweep.tick() => {
                 let service = Arc::clone(service);
                 spawn_blocking(move || service.sweep()).await??;
@@ -101,13 +120,11 @@ fn tell_of_reload(reloaded: Result<Reloaded>) {
     match reloaded {
         Ok(reloaded) => {
             for vip in &reloaded.vips_moved {
-                eprintln!(
-                    "weir: warning: VIP {vip} is served by another pool now, which does not have its open connections"
-                );
+                warn!(vip, "another pool serves this VIP now, which does not have its open connections");
             }
-            eprintln!("weir: reloaded: {reloaded}");
+            info!("reloaded: {reloaded}");
         }
-        Err(error) => eprintln!("weir: not reloaded, nothing has changed: {error:#}"),
+        Err(error) => error!("not reloaded, nothing has changed: {error:#}"),
     }
 }
 
@@ -121,13 +138,13 @@ fn every(period: Duration) -> Interval {
 async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reloaded> {
     let config = Config::load(config_path)?;
     for warning in &config.warnings {
-        eprintln!("weir: warning: {warning}");
+        warn!("{warning}");
     }
     let staged = service.stage(config)?;
     let mut hops = Vec::new();
     for (row, hop) in ways(resolver, staged.to_resolve()).await {
         if let Err(error) = &hop {
-            eprintln!("weir: {error}; its packets are dropped until then");
+            warn!(backend = row.name.name, "{error}; its packets are dropped until then");
         }
         hops.push((row.id, hop.ok()));
     }
@@ -155,13 +172,13 @@ async fn resolve(service: &Service, resolver: &Resolver) -> Result<()> {
             Ok(hop) => {
                 let interface = hop.interface_name.clone();
                 if service.set_hop(row.id, Some(hop))? {
-                    eprintln!("weir: backend {} {} is reached by {interface}", row.name.name, row.name.address);
+                    info!(backend = row.name.name, address = %row.name.address, interface, "the backend is reached");
                 }
             }
             Err(error) => {
                 service.set_hop(row.id, None)?;
                 if service.is_new_trouble(row.id, &error.to_string()) {
-                    eprintln!("weir: {error}; its packets are dropped until then");
+                    warn!(backend = row.name.name, "{error}; its packets are dropped until then");
                 }
             }
         }
