@@ -77,7 +77,8 @@ impl LoadError {
     pub(super) fn program(program: &'static str, error: ProgramError) -> Self {
         match &error {
             ProgramError::LoadError { io_error, verifier_log }
-                if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().is_empty() =>
+                if io_error.kind() == io::ErrorKind::PermissionDenied
+                    && (verifier_log.to_string().is_empty() || !privilege::missing().is_empty()) =>
             {
                 Self::privilege()
             }

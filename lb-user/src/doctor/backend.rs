@@ -54,7 +54,7 @@ pub async fn examine_backend(questions: &BackendQuestions) -> Result<Report, Doc
             findings.push(decapsulation(link, &links));
             findings.extend(room(link, forward, client_mtu));
         }
-        findings.extend(offload::findings(link).await);
+        findings.extend(offload::findings(link, programs).await);
         findings.extend(ways_back(&vips, link, &links));
         findings.extend(arp(&vips, link, forward));
     }

@@ -25,7 +25,7 @@ pub async fn examine_balancer(config: &Config, file: &Path, client_mtu: u32) -> 
         findings.push(machine::of_interface(interface.as_str(), link));
         if let Some(link) = link {
             findings.push(occupant(link, config.balancer.xdp_mode, file));
-            findings.extend(offload::findings(link).await);
+            findings.extend(offload::findings(link, machine::Programs::Balancer).await);
         }
     }
     findings.push(own_vips(config, &links));

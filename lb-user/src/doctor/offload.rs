@@ -1,6 +1,6 @@
 //! What the driver does to packets before XDP sees them, and how many it can hold: by ethtool's netlink.
 
-use super::{Finding, links::Link};
+use super::{Finding, links::Link, machine::Programs};
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr, EthtoolHandle, EthtoolRingAttr};
 use futures_util::TryStreamExt as _;
 
@@ -29,8 +29,8 @@ const VLAN: Offload = Offload {
     harm: "takes VLAN tags off before XDP sees them, so tagged packets are answered without their tag",
 };
 
-/// What the offloads and rings of an interface mean for Weir.
-pub(super) async fn findings(link: Link<'_>) -> Vec<Finding> {
+/// What the offloads and rings of an interface mean for these programs.
+pub(super) async fn findings(link: Link<'_>, programs: Programs) -> Vec<Finding> {
     let name = link.name();
     let Ok((connection, mut ethtool, _)) = ethtool::new_connection() else { return Vec::new() };
     let task = tokio::spawn(connection);
@@ -47,7 +47,7 @@ pub(super) async fn findings(link: Link<'_>) -> Vec<Finding> {
     let is_on = |offload: &Offload| active.iter().any(|feature| feature == offload.feature);
     let mut findings: Vec<_> =
         MERGING.iter().filter(|offload| is_on(offload)).map(|offload| offload.off(name, Finding::fault)).collect();
-    if is_on(&VLAN) {
+    if programs == Programs::Balancer && is_on(&VLAN) {
         let tagged = link.vlans().next().is_some();
         findings.push(VLAN.off(name, if tagged { Finding::fault } else { Finding::warning }));
     }

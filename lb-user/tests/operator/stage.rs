@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -52,9 +52,27 @@ impl Stage {
         stage
     }
 
+    /// A program in the peer's namespace.
+    pub(crate) fn inside_peer(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.peer_pid().to_string(), program]);
+        command
+    }
+
     /// Runs a line of shell in the peer's namespace.
     pub(crate) fn in_peer(&self, line: &str) -> String {
-        sh(&format!("nsenter --net --target {} {line}", self.peer.id()))
+        done(line, self.inside_peer("sh").args(["-c", line]))
+    }
+
+    pub(crate) fn peer_pid(&self) -> u32 {
+        self.peer.id()
+    }
+
+    /// A copy of the program in the stage's folder, where any user may go that the folder lets in.
+    pub(crate) fn copy_of_weir(&self) -> PathBuf {
+        let copy = self.folder.path().join("weir");
+        fs::copy(WEIR, &copy).expect("a copy");
+        copy
     }
 
     /// The configuration file: one backend, the peer, behind one VIP.
@@ -74,7 +92,22 @@ impl Stage {
 
     /// Starts a program that ends with this thread at the latest; what it says goes to a file.
     pub(crate) fn start(&self, program: &str, arguments: &[String], environment: &[(&str, String)]) -> Running {
-        let log = self.folder.path().join("log");
+        self.start_with_log("log", program, arguments, environment)
+    }
+
+    /// The same while another one runs.
+    pub(crate) fn start_beside(&self, program: &str, arguments: &[String]) -> Running {
+        self.start_with_log("second-log", program, arguments, &[])
+    }
+
+    fn start_with_log(
+        &self,
+        log: &str,
+        program: &str,
+        arguments: &[String],
+        environment: &[(&str, String)],
+    ) -> Running {
+        let log = self.folder.path().join(log);
         let file = fs::File::create(&log).expect("a log");
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", program])
@@ -93,11 +126,6 @@ impl Stage {
         let mut running = self.start(WEIR, &self.run_arguments(), &[]);
         running.wait_for(" ready");
         running
-    }
-
-    /// Runs `weir` to its end.
-    pub(crate) fn weir(&self, arguments: &[&str]) -> Output {
-        Command::new(WEIR).args(arguments).current_dir(self.folder.path()).output().expect("weir starts")
     }
 }
 
@@ -196,7 +224,11 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Runs a line of shell, which must succeed.
 pub(crate) fn sh(line: &str) -> String {
-    let output = Command::new("sh").args(["-c", line]).output().expect("sh starts");
+    done(line, Command::new("sh").args(["-c", line]))
+}
+
+fn done(line: &str, command: &mut Command) -> String {
+    let output = command.output().expect("sh starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {errors}");
     String::from_utf8(output.stdout).expect("text")
