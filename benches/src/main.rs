@@ -212,9 +212,11 @@ fn measure(effort: Effort, json: bool, svg: Option<&Path>) -> anyhow::Result<Exi
         return Ok(ExitCode::SUCCESS);
     }
     println!(
-        "Nanoseconds a packet, without the wrapper and the stub (room for a tunnel, and taking it off again), and as\n\
-         multiples of the IPv4 stub, which takes {:.0} ns here and {DESIGN_STUB_NS} ns where the targets were set.\n{}\n\n\
+        "Nanoseconds a packet, {}, without the wrapper (the floor) and the stub\n\
+         (room for a tunnel, and taking it off again), and as multiples of the IPv4 stub, which takes {:.0} ns here\n\
+         and {DESIGN_STUB_NS} ns where the targets were set.\n{}\n\n\
          What the maps of a balancer of default sizes take\n{}",
+        report.method(),
         report.stub_ns,
         report.table(),
         report.memory_table(),

@@ -87,9 +87,15 @@ fn the_example_is_good_and_complete() {
     let words = format!("{} is good: 4 VIPs, 2 pools, 4 backends\n", written.display());
     assert_eq!(check(&written), (Some(0), words, String::new()));
 
-    for table in
-        ["[balancer]", "[metrics]", "[limits]", "[[pool]]", "[[pool]]\nname = \"p\"\n[[pool.backend]]", "[[vip]]"]
-    {
+    for table in [
+        "[balancer]",
+        "[metrics]",
+        "[admin]",
+        "[limits]",
+        "[[pool]]",
+        "[[pool]]\nname = \"p\"\n[[pool.backend]]",
+        "[[vip]]",
+    ] {
         for field in fields_of(table) {
             let there = text
                 .lines()

@@ -1,11 +1,14 @@
-//! The operator's door: HTTP and JSON over a unix socket. It shows and changes nothing that the configuration does not
-//! already say, and never a client's address, key or token.
+//! The operator's door: HTTP and JSON over a unix socket, under `/v1`. It never tells a client's address or key; a token only
+//! to who asks for tokens.
 
 mod client;
+mod fault;
+pub mod routes;
 mod server;
 pub mod status;
 
-pub use client::{ClientError, fetch_status};
+pub use client::{Client, ClientError};
+pub use fault::{ErrorBody, Fault};
 pub use server::{AdminError, AdminSocket};
 
 /// Where the socket is unless the operator says otherwise.

@@ -1,31 +1,36 @@
-//! The admin socket's server. Only the user that runs Weir may connect.
+//! The admin socket's server. Only the user that runs Weir may connect, and the group that the configuration names.
 
-use crate::service::Service;
-use http_body_util::Full;
+use super::{
+    fault::{ErrorBody, Fault},
+    routes::{self, Context, ROUTES},
+};
+use crate::config::Name;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use nix::unistd::Group;
 use std::{
     convert::Infallible,
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::{UnixListener, UnixStream},
-    task::spawn_blocking,
     time::timeout,
 };
 
 /// A connection may last so long.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
+const CONNECTION_TIME: Duration = Duration::from_mins(1);
+/// What is sent with a request may have so many bytes: the frames of a capture that is to be explained.
+const BODY_MAX: usize = 16 << 20;
 
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,19 @@ pub enum AdminError {
         /// What the system said.
         source: io::Error,
     },
+    /// The group that may connect is none of this machine's.
+    #[error("there is no group `{0}` for the admin socket: make it with `groupadd {0}`, or correct `[admin] group`")]
+    NoGroup(Name),
+    /// The socket cannot be given to the group.
+    #[error(
+        "the admin socket cannot be given to the group `{group}`: {source}; run weir as root or as a member of the group"
+    )]
+    Group {
+        /// The group.
+        group: Name,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// An open admin socket. Dropping it removes it from the file system.
@@ -51,12 +69,14 @@ pub struct AdminSocket {
 }
 
 impl AdminSocket {
-    /// Opens the socket; one that a dead process has left behind is replaced.
+    /// Opens the socket for the own user and, if one is named, a group; one that a dead process has left behind is
+    /// replaced.
     ///
     /// # Errors
-    /// Another process listens there, or the system refuses.
-    pub async fn bind(path: &Path) -> Result<Self, AdminError> {
+    /// Another process listens there, the system refuses, or there is no such group.
+    pub async fn bind(path: &Path, group: Option<&Name>) -> Result<Self, AdminError> {
         let failed = |source| AdminError::Bind { path: path.to_owned(), source };
+        let group = group.map(|name| Ok((name, id_of(name)?))).transpose()?;
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(failed)?;
         }
@@ -65,22 +85,28 @@ impl AdminSocket {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
             Err(_) => {}
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
+        let socket = Self { listener: UnixListener::bind(path).map_err(failed)?, path: path.to_owned() };
+        let mode = if let Some((name, id)) = group {
+            chown(path, None, Some(id)).map_err(|source| AdminError::Group { group: name.clone(), source })?;
+            0o660
+        } else {
+            0o600
+        };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+        Ok(socket)
     }
 
     /// Serves until it is dropped.
-    pub async fn serve(self, service: Arc<Service>) {
+    pub async fn serve(self, context: Context) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             };
-            let service = Arc::clone(&service);
+            let context = context.clone();
             let answer = service_fn(move |request| {
-                let service = Arc::clone(&service);
-                async move { Ok::<_, Infallible>(answer(&request, service).await) }
+                let context = context.clone();
+                async move { Ok::<_, Infallible>(respond(answer(request, context).await)) }
             });
             let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer);
             tokio::spawn(timeout(CONNECTION_TIME, connection));
@@ -94,28 +120,37 @@ impl Drop for AdminSocket {
     }
 }
 
-async fn answer(request: &Request<Incoming>, service: Arc<Service>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
-    }
-    if request.uri().path() != "/status" {
-        return plain(StatusCode::NOT_FOUND, "there is /status\n");
-    }
-    let status = spawn_blocking(move || service.status()).await;
-    match status.map(|status| status.map(|status| serde_json::to_vec(&status))) {
-        Ok(Ok(Ok(body))) => {
-            let mut response = Response::new(Full::new(body.into()));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
-        Ok(Ok(Err(error))) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-        Ok(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-    }
+fn id_of(group: &Name) -> Result<u32, AdminError> {
+    let found = Group::from_name(&group.to_string()).ok().flatten();
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| AdminError::NoGroup(group.clone()))
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+async fn answer(request: Request<Incoming>, context: Context) -> Result<Vec<u8>, Fault> {
+    let uri = request.uri();
+    let (route, mut call) = routes::find(ROUTES, request.method(), uri.path(), uri.query().unwrap_or_default())?;
+    let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
+    call.body = match body {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return Err(Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("too much was sent: {error}"))),
+    };
+    (route.handler)(context, call).await
+}
+
+fn respond(answer: Result<Vec<u8>, Fault>) -> Response<Full<Bytes>> {
+    let (body, fault) = match answer {
+        Ok(body) => (body, None),
+        Err(fault) => {
+            let body = ErrorBody { error: fault.message.clone() };
+            (serde_json::to_vec(&body).unwrap_or_default(), Some(fault))
+        }
+    };
+    let mut response = Response::new(Full::new(body.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let Some(Fault { status, allow, .. }) = fault else { return response };
     *response.status_mut() = status;
+    let allow: Vec<_> = allow.iter().map(Method::as_str).collect();
+    if let (false, Ok(allow)) = (allow.is_empty(), HeaderValue::from_str(&allow.join(", "))) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
     response
 }

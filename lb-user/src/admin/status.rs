@@ -1,10 +1,11 @@
 //! What `weir status` tells: the JSON of the admin socket, and the same for people.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::IpAddr};
 
 /// A running balancer.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct Status {
     /// Weir's version.
     pub version: String,
@@ -25,7 +26,7 @@ pub struct Status {
 }
 
 /// A VIP and its packets since the start.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct VipStatus {
     /// Its name.
     pub name: String,
@@ -48,7 +49,7 @@ pub struct VipStatus {
 }
 
 /// A pool and what is left of its changes.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct PoolStatus {
     /// Its name.
     pub name: String,
@@ -61,7 +62,7 @@ pub struct PoolStatus {
 }
 
 /// A backend and its packets since the start.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
@@ -90,7 +91,7 @@ pub struct BackendStatus {
 }
 
 /// A table, as of the last sweep.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct TableStatus {
     /// Its name.
     pub name: String,

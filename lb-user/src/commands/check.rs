@@ -4,16 +4,21 @@
 
 use crate::config::Config;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// A configuration that is refused.
-const REFUSED: u8 = 2;
+/// What `weir check` is told.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
+    config: PathBuf,
+}
 
 /// Checks a file: what it holds goes to standard output, what is wrong or odd to standard error.
 ///
 /// Where nobody reads the words any more, the exit code still tells.
-pub fn check(path: &Path) -> ExitCode {
+pub fn check(Args { config: path }: &Args) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
             for warning in &config.warnings {
@@ -25,7 +30,7 @@ pub fn check(path: &Path) -> ExitCode {
         }
         Err(errors) => {
             let _ = writeln!(io::stderr(), "{errors}");
-            ExitCode::from(REFUSED)
+            ExitCode::from(super::BAD_CONFIG)
         }
     }
 }

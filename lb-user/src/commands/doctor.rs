@@ -1,6 +1,6 @@
 //! `weir doctor`: preflight and diagnosis of a balancer or a backend.
 
-use super::status::Output;
+use super::{CONFIG, Output, finish_with};
 use crate::{
     config::{Config, Forward},
     doctor::{BackendQuestions, Links, Report, examine_backend, examine_balancer},
@@ -14,11 +14,10 @@ use std::{
 
 /// The length of a packet on the ways that clients come by.
 const CLIENT_MTU: u32 = 1500;
-const CONFIG: &str = "/etc/weir/weir.toml";
 
 /// What to look at.
 #[derive(clap::Args, Debug)]
-pub struct DoctorArgs {
+pub struct Args {
     /// The configuration of the balancer.
     #[arg(long, value_name = "FILE", default_value = CONFIG, conflicts_with = "backend")]
     config: PathBuf,
@@ -54,10 +53,11 @@ enum Sending {
 
 /// Examines this machine, and prints what was found. The exit code is 0 where nothing is wrong, 1 with a fault, 2 where
 /// the configuration is bad.
-///
-/// # Errors
-/// The kernel does not tell of its interfaces.
-pub async fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+pub fn doctor(args: &Args) -> ExitCode {
+    finish_with(examine(args))
+}
+
+async fn examine(args: &Args) -> Result<ExitCode> {
     let report = if is_backend(args).await? {
         examine_backend(&args.questions()).await?
     } else {
@@ -76,7 +76,7 @@ pub async fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
     Ok(if report.faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn is_backend(args: &DoctorArgs) -> Result<bool> {
+async fn is_backend(args: &Args) -> Result<bool> {
     let is_told = args.backend || args.config != Path::new(CONFIG) || args.config.exists();
     Ok(if is_told { args.backend } else { Links::read().await?.decapsulates() })
 }
@@ -89,7 +89,7 @@ fn print(report: &Report, output: Output) -> Result<()> {
     Ok(())
 }
 
-impl DoctorArgs {
+impl Args {
     fn questions(&self) -> BackendQuestions {
         BackendQuestions {
             interface: self.interface.clone(),

@@ -1,4 +1,4 @@
-//! The commands of `weir`, one file each.
+//! The commands of `weir`, one file each: what a command is told, and what it does.
 
 pub mod check;
 pub mod decap;
@@ -7,5 +7,60 @@ pub mod run;
 pub mod status;
 pub mod top;
 
+use anyhow::Result;
+use std::process::ExitCode;
+use tracing::error;
+
 /// The exit status for a configuration that does not hold.
 pub const BAD_CONFIG: u8 = 2;
+
+/// Where the configuration is unless the operator says otherwise.
+pub const CONFIG: &str = "/etc/weir/weir.toml";
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Human,
+    /// JSON.
+    Json,
+}
+
+/// Runs a command to its end; an error becomes a line and an exit status.
+fn finish(command: impl Future<Output = Result<()>>) -> ExitCode {
+    finish_with(async { command.await.map(|()| ExitCode::SUCCESS) })
+}
+
+/// The same for a command that has exit statuses of its own.
+fn finish_with(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
+    block_on(command).unwrap_or_else(|error| {
+        eprintln!("weir: {}", in_one_line(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// The same for a command that logs.
+fn finish_logged(command: impl Future<Output = Result<()>>) -> ExitCode {
+    match block_on(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{}", in_one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Runtime::new()?.block_on(command)
+}
+
+/// An error and its causes, but for those that an error already tells in its own words.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}

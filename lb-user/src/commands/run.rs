@@ -1,9 +1,11 @@
 //! `weir run`: brings a balancer up and keeps its tables true until it is told to end.
 
+use super::finish_logged;
 use crate::{
-    admin::AdminSocket,
+    admin::{self, AdminSocket, routes},
     config::{Config, Forward},
     layout::BackendRow,
+    logging::{self, LogArgs},
     metrics::{Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
     service::{Reloaded, Service},
@@ -11,7 +13,12 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -28,11 +35,40 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often the transitions of the rings are moved on.
 const ADVANCE: Duration = Duration::from_secs(1);
 
-/// Runs a balancer until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
-///
-/// # Errors
-/// It could not be brought up; nothing stays attached then.
-pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()> {
+/// What `weir run` is told.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
+    config: PathBuf,
+    /// The admin socket.
+    #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
+    socket: PathBuf,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Runs a balancer until SIGTERM or SIGINT; SIGHUP has it read its configuration again. Where it could not be brought up,
+/// nothing stays attached.
+pub fn run(args: &Args) -> ExitCode {
+    logging::start(args.log);
+    match Config::load(&args.config) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                warn!("{warning}");
+            }
+            finish_logged(balance(config, &args.config, &args.socket))
+        }
+        Err(errors) => {
+            for line in errors.to_string().lines() {
+                error!("{line}");
+            }
+            ExitCode::from(super::BAD_CONFIG)
+        }
+    }
+}
+
+async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()> {
     let resolver = Resolver::connect()?;
     for interface in &config.balancer.interfaces {
         resolver.interface(interface.as_str()).await?;
@@ -41,7 +77,7 @@ pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()
         Some(metrics) => Some(Listener::bind(metrics.listen).await?),
         None => None,
     };
-    let admin = AdminSocket::bind(socket).await?;
+    let admin = AdminSocket::bind(socket, config.admin.group.as_ref()).await?;
     let interfaces: Vec<_> = config.balancer.interfaces.iter().map(ToString::to_string).collect();
 
     let service = Arc::new(spawn_blocking(move || Service::load(config)).await??);
@@ -57,7 +93,7 @@ pub async fn run(config: Config, config_path: &Path, socket: &Path) -> Result<()
             error!("no more metrics: {error}");
         });
     }
-    tasks.spawn(admin.serve(Arc::clone(&service)));
+    tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service) }));
     ready.send_replace(Readiness::Ready);
     let mut supervisor = Supervisor::find();
     let ended = steer(&service, &resolver, config_path, &mut supervisor).await;

@@ -1,25 +1,29 @@
 //! `weir status`: what a running balancer does.
 
-use crate::admin::fetch_status;
+use super::{Output, finish};
+use crate::admin::{self, Client, status::Status};
 use anyhow::Result;
-use std::path::Path;
+use std::{path::PathBuf, process::ExitCode};
 
-/// How a command prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people.
-    Human,
-    /// One JSON object.
-    Json,
+/// What `weir status` is told.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Human)]
+    output: Output,
+    /// The admin socket.
+    #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
+    socket: PathBuf,
 }
 
 /// Prints the status of the balancer behind a socket.
-///
-/// # Errors
-/// None answers there.
-pub async fn status(socket: &Path, output: Output) -> Result<()> {
-    let status = fetch_status(socket).await?;
-    match output {
+pub fn status(args: &Args) -> ExitCode {
+    finish(print(args))
+}
+
+async fn print(args: &Args) -> Result<()> {
+    let status: Status = Client::new(&args.socket).get("/v1/status").await?;
+    match args.output {
         Output::Human => print!("{status}"),
         Output::Json => println!("{}", serde_json::to_string(&status)?),
     }

@@ -1,13 +1,14 @@
 //! `weir top`: what a running balancer does, once a second.
 
-use super::status::Output;
+use super::{Output, finish};
 use crate::{
-    admin::{self, ClientError, fetch_status, status::Status},
+    admin::{self, Client, ClientError, status::Status},
     top::{Size, Terminal, View, render},
 };
 use anyhow::{Context as _, Result};
 use std::{
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
 
 /// What to show, and how.
 #[derive(clap::Args, Debug)]
-pub struct TopArgs {
+pub struct Args {
     /// Seconds between two looks.
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
@@ -43,7 +44,7 @@ struct Look {
 
 impl Look {
     async fn take(socket: &Path) -> Result<Self, ClientError> {
-        let status = fetch_status(socket).await?;
+        let status = Client::new(socket).get("/v1/status").await?;
         Ok(Self { status, at: Instant::now() })
     }
 
@@ -53,10 +54,11 @@ impl Look {
 }
 
 /// Shows the balancer behind a socket until `q` or a signal, or once.
-///
-/// # Errors
-/// None answers there, or there is no terminal.
-pub async fn top(args: &TopArgs) -> Result<()> {
+pub fn top(args: &Args) -> ExitCode {
+    finish(show(args))
+}
+
+async fn show(args: &Args) -> Result<()> {
     let period = Duration::from_secs(args.interval);
     let first = Look::take(&args.socket).await?;
     if !args.once {

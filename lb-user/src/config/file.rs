@@ -14,6 +14,8 @@ pub(super) struct File {
     pub(super) balancer: Balancer,
     pub(super) metrics: Option<Metrics>,
     #[serde(default)]
+    pub(super) admin: Admin,
+    #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) pool: Vec<Spanned<Pool>>,
@@ -37,6 +39,12 @@ pub(super) struct Balancer {
 #[serde(deny_unknown_fields)]
 pub(super) struct Metrics {
     pub(super) listen: Spanned<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) group: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]

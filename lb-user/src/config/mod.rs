@@ -37,6 +37,8 @@ pub struct Config {
     pub balancer: Balancer,
     /// Where Prometheus may scrape; `None` where it may not.
     pub metrics: Option<Metrics>,
+    /// Who may use the admin socket.
+    pub admin: Admin,
     /// Sizes of the tables.
     pub limits: Limits,
     /// The pools, in the order of the file.
@@ -72,6 +74,13 @@ pub struct Balancer {
 pub struct Metrics {
     /// Where the HTTP listener is.
     pub listen: SocketAddr,
+}
+
+/// The `[admin]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admin {
+    /// The group whose members may use the admin socket beside the user that runs Weir.
+    pub group: Option<Name>,
 }
 
 /// The `[limits]` table, in entries; the ranges are those of [`lb_common::limits`].

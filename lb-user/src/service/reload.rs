@@ -120,6 +120,7 @@ fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> 
         ("balancer.xdp_mode", old_balancer.xdp_mode == new_balancer.xdp_mode),
         ("balancer.cluster_key_file's key", old_balancer.cluster_key == new_balancer.cluster_key),
         ("[metrics]", old.metrics == new.metrics),
+        ("[admin]", old.admin == new.admin),
         ("[limits]", old.limits == new.limits),
     ];
     match fixed.into_iter().find(|(_, same)| !same) {

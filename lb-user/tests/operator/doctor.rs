@@ -90,6 +90,7 @@ fn a_balancers_machine_is_healed_by_what_it_says() {
     heal(look, "interface", "fault", "weir0 is down", sh);
 
     stage.in_peer("ip link set dev peer0 down");
+    crate::stage::until("the kernel notes it", || !look().trouble("interface").is_empty());
     let alone = look();
     assert_eq!(alone.code, Some(1));
     assert!(alone.trouble("interface")[0].1.contains("weir0 has no carrier"), "{}", alone.json);

@@ -1,8 +1,8 @@
-//! Checks of what the balancer itself is: `[balancer]`, `[metrics]` and `[limits]`.
+//! Checks of what the balancer itself is: `[balancer]`, `[metrics]`, `[admin]` and `[limits]`.
 
 use super::super::either::{Interfaces, Words};
 use super::super::words::{Word as _, listen_address, source};
-use super::super::{Balancer, ClusterKey, Family, InterfaceName, Limits, Metrics, Problem, XdpMode, file};
+use super::super::{Admin, Balancer, ClusterKey, Family, InterfaceName, Limits, Metrics, Problem, XdpMode, file};
 use super::Findings;
 use lb_common::{
     encap::GUE_PORT,
@@ -68,6 +68,11 @@ pub(super) fn metrics(written: Option<&file::Metrics>, findings: &mut Findings<'
     };
     let listen = findings.parse(&written.listen, listen_address)?;
     Some(Some(Metrics { listen }))
+}
+
+pub(super) fn admin(written: &file::Admin, findings: &mut Findings<'_>) -> Option<Admin> {
+    let group = findings.parse_optional(written.group.as_ref(), str::parse)?;
+    Some(Admin { group })
 }
 
 pub(super) fn limits(written: &file::Limits, findings: &mut Findings<'_>) -> Option<Limits> {

@@ -26,15 +26,16 @@ pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut findings = Findings::new(&text_of_file);
     let balancer = balancer::balancer(&written.balancer, &mut findings);
     let metrics = balancer::metrics(written.metrics.as_ref(), &mut findings);
+    let admin = balancer::admin(&written.admin, &mut findings);
     let limits = balancer::limits(&written.limits, &mut findings);
     let pools = pool::pools(&written, &mut findings);
     let vips = vip::vips(&written, &mut findings);
 
     let Findings { problems, oddities, .. } = findings;
-    if let (true, Some(balancer), Some(metrics), Some(limits), Some(pools), Some(vips)) =
-        (problems.is_empty(), balancer, metrics, limits, pools, vips)
+    if let (true, Some(balancer), Some(metrics), Some(admin), Some(limits), Some(pools), Some(vips)) =
+        (problems.is_empty(), balancer, metrics, admin, limits, pools, vips)
     {
-        return Ok(Config { balancer, metrics, limits, pools, vips, warnings: text_of_file.locate(oddities) });
+        return Ok(Config { balancer, metrics, admin, limits, pools, vips, warnings: text_of_file.locate(oddities) });
     }
     Err(ConfigErrors::Wrong(text_of_file.locate(problems)))
 }
