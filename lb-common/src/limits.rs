@@ -116,5 +116,9 @@ pub const TCP_OPTIONS_BYTES: usize = 40;
 /// the unscaled window, within which the data before the server's first answer lies (TFO data, the first write).
 pub const HANDSHAKE_WINDOW_BYTES: u32 = 65_535;
 
+/// Bytes of what the controller writes down for the one after it, see `lb-user/src/ledger.rs`. 4,096 backends with the
+/// longest names and ids take about three quarters of it; it is kept twice.
+pub const LEDGER_BYTES_MAX: u32 = 4 << 20;
+
 /// Balancers that a backend takes tunnels from.
 pub const BALANCERS_MAX: u32 = 256;

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bpf;
+mod clock;
 pub mod commands;
 pub mod config;
 pub mod doctor;

@@ -1,7 +1,7 @@
 //! The `weir` command.
 
 use clap::{Parser, Subcommand};
-use lb_user::commands::{check, decap, doctor, run, status, top};
+use lb_user::commands::{check, decap, detach, doctor, reload, run, status, top};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -14,7 +14,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Steer packets, in the foreground, until SIGTERM.
+    /// Steer packets, and keep the tables true in the foreground until SIGTERM.
     Run(run::Args),
     /// Read a configuration and say what is wrong with it.
     Check(check::Args),
@@ -22,6 +22,10 @@ enum Command {
     Status(status::Args),
     /// Show what the running balancer does at present, once a second.
     Top(top::Args),
+    /// Have the running balancer read its configuration again, or say what that would change.
+    Reload(reload::Args),
+    /// Take the data path down: off the interfaces, and out of the kernel.
+    Detach(detach::Args),
     /// Find what keeps packets from their backends, and say what to type. Exits with 1 where something is wrong.
     Doctor(doctor::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
         Command::Top(args) => top::top(&args),
+        Command::Reload(args) => reload::reload(&args),
+        Command::Detach(args) => detach::detach(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Decap(args) => decap::decap(&args),
     }

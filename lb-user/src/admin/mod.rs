@@ -3,6 +3,7 @@
 
 mod client;
 mod fault;
+pub mod reload;
 pub mod routes;
 mod server;
 pub mod status;

@@ -1,7 +1,11 @@
 //! What the admin socket answers: one table of routes, from which the schema is made too. A handler says what it does, and
 //! never how it is asked for.
 
-use super::{fault::Fault, status::Status};
+use super::{
+    fault::Fault,
+    reload::{self, Reload},
+    status::Status,
+};
 use crate::service::Service;
 use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -14,6 +18,8 @@ use tokio::task::spawn_blocking;
 pub struct Context {
     /// The running balancer.
     pub service: Arc<Service>,
+    /// The way to whoever reloads its configuration.
+    pub reloads: reload::Requests,
 }
 
 /// A request that a route was found for.
@@ -61,15 +67,30 @@ pub struct Parameter {
 }
 
 /// Everything that can be asked.
-pub static ROUTES: &[Route] = &[Route {
-    method: Method::GET,
-    path: "/v1/status",
-    about: "What the running balancer does.",
-    query: &[],
-    body: None,
-    answer: type_of::<Status>,
-    handler: |context, _| blocking(move || Ok(context.service.status()?)),
-}];
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: "/v1/status",
+        about: "What the running balancer does.",
+        query: &[],
+        body: None,
+        answer: type_of::<Status>,
+        handler: |context, _| blocking(move || Ok(context.service.status()?)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/reload",
+        about: "Read the configuration again; one that does not hold changes nothing.",
+        query: &[Parameter {
+            name: "dry_run",
+            kind: "boolean",
+            about: "Change nothing, and say what would be changed.",
+        }],
+        body: None,
+        answer: type_of::<Reload>,
+        handler: reload::handle,
+    },
+];
 
 /// The schema of a type.
 pub fn type_of<T: JsonSchema>(types: &mut SchemaGenerator) -> Schema {

@@ -5,7 +5,7 @@ use aya::maps::{Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapErro
 use lb_common::{
     flow::slot_place,
     ids::PoolId,
-    tables::{SLOTS_PER_CHUNK, Slot, SlotWords},
+    tables::{RING_SLOTS, SLOTS_PER_CHUNK, Slot, SlotWords},
     wire::ip::Address,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -146,6 +146,14 @@ impl<V: Value> PrefixTable<V> {
         self.0.keys().map(|key| key.map(|key| (key.prefix_len(), key.data().0))).collect()
     }
 
+    /// The values of all of them.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn values(&self) -> Result<Vec<V>, MapError> {
+        self.0.iter().map(|entry| entry.map(|(_, Pod(value))| value)).collect()
+    }
+
     /// Sets the value of a prefix.
     ///
     /// # Errors
@@ -172,6 +180,22 @@ pub struct RingTable {
 impl RingTable {
     pub(super) const fn new(owners: ArrayTable<SlotWords>, previous: ArrayTable<SlotWords>) -> Self {
         Self { owners, previous }
+    }
+
+    /// The slots of a pool's ring as they stand.
+    ///
+    /// # Errors
+    /// The kernel refuses the call.
+    pub fn read(&self, pool: PoolId) -> Result<Vec<Slot>, MapError> {
+        let mut slots = Vec::with_capacity(RING_SLOTS as usize);
+        for first in (0..RING_SLOTS).step_by(SLOTS_PER_CHUNK as usize) {
+            let (index, _) = slot_place(pool, first);
+            let (owners, previous) = (self.owners.read(index)?, self.previous.read(index)?);
+            let words = owners.into_iter().zip(previous);
+            slots.extend(words.filter_map(|(owner, previous)| Slot::from_words(owner, || Some(previous))));
+        }
+        slots.truncate(RING_SLOTS as usize);
+        Ok(slots)
     }
 
     /// Writes the chunks of a pool's ring in which `changed` slots lie; `slots` is all of it.

@@ -2,7 +2,9 @@
 
 pub mod check;
 pub mod decap;
+pub mod detach;
 pub mod doctor;
+pub mod reload;
 pub mod run;
 pub mod status;
 pub mod top;

@@ -2,17 +2,23 @@
 
 use super::finish_logged;
 use crate::{
-    admin::{self, AdminSocket, routes},
-    config::{Config, Forward},
+    admin::{
+        self, AdminSocket, Fault,
+        reload::{Reload, Request, Requests},
+        routes,
+    },
+    bpf::{Holder, LoadError},
+    config::{Config, ConfigErrors, Forward},
     layout::BackendRow,
     logging::{self, LogArgs},
     metrics::{Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
-    service::{Reloaded, Service},
+    service::{Service, ServiceError},
     supervisor::Supervisor,
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures_util::future::join_all;
+use hyper::StatusCode;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -21,7 +27,7 @@ use std::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinSet, spawn_blocking},
     time::{Interval, MissedTickBehavior, interval},
 };
@@ -79,10 +85,16 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     };
     let admin = AdminSocket::bind(socket, config.admin.group.as_ref()).await?;
     let interfaces: Vec<_> = config.balancer.interfaces.iter().map(ToString::to_string).collect();
+    let interfaces = interfaces.join(", ");
 
     let service = Arc::new(spawn_blocking(move || Service::load(config)).await??);
-    resolve(&service, &resolver).await?;
-    service.attach()?;
+    if service.is_resumed() {
+        info!("takes over the tables of the controller before it");
+    }
+    if let Err(error) = bring_up(&service, &resolver).await {
+        service.abandon();
+        return Err(error);
+    }
 
     let (ready, readiness) = watch::channel(Readiness::Starting);
     let mut tasks = JoinSet::new();
@@ -93,14 +105,39 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
             error!("no more metrics: {error}");
         });
     }
-    tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service) }));
+    let (reloads, mut requests) = Requests::channel();
+    tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service), reloads }));
     ready.send_replace(Readiness::Ready);
     let mut supervisor = Supervisor::find();
-    let ended = steer(&service, &resolver, config_path, &mut supervisor).await;
+    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor).await;
     supervisor.stopping();
-    ended?;
-    info!(interfaces = interfaces.join(", "), "ending");
+    steered?;
+    match service.end()? {
+        Some(_) => info!("ending; no longer on {interfaces}"),
+        None => info!("ending; {interfaces} goes on steering, until `weir detach`"),
+    }
     Ok(())
+}
+
+/// Finds the ways to the backends, and begins to steer.
+async fn bring_up(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
+    resolve(service, resolver).await?;
+    attach(service, resolver).await
+}
+
+/// Puts the program on its interfaces. If another is there, says which.
+async fn attach(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
+    let attaching = Arc::clone(service);
+    match spawn_blocking(move || attaching.attach()).await? {
+        Err(ServiceError::Load(LoadError::Busy { interface })) => {
+            let Some(program) = resolver.xdp_program(&interface).await? else {
+                return Err(LoadError::Busy { interface }.into());
+            };
+            let holder = spawn_blocking(move || Holder::of(program)).await?;
+            bail!("{interface} already has an XDP program, {holder}; detach that first, or use another interface")
+        }
+        attached => Ok(attached?),
+    }
 }
 
 /// Keeps the tables true until a signal ends it.
@@ -108,6 +145,7 @@ async fn steer(
     service: &Arc<Service>,
     resolver: &Resolver,
     config_path: &Path,
+    requests: &mut mpsc::Receiver<Request>,
     supervisor: &mut Supervisor,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
@@ -124,12 +162,15 @@ async fn steer(
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                supervisor.reloading();
-                let reloaded = reload(service, resolver, config_path).await;
-                service.note_reload(reloaded.is_ok());
-                tell_of_reload(reloaded);
-                supervisor.status(service.headline());
-                supervisor.ready();
+                let _ = reload(service, resolver, config_path, supervisor).await;
+            }
+            Some(Request { dry_run, answer }) = requests.recv() => {
+                let reloaded = match dry_run {
+                    true => plan(service, config_path).await,
+                    false => reload(service, resolver, config_path, supervisor).await,
+                };
+                // Who has asked may have gone.
+                let _ = answer.send(reloaded.map_err(|error| fault(&error)));
             }
             change = changes.next() => {
                 change?;
@@ -152,16 +193,47 @@ async fn steer(
     }
 }
 
-fn tell_of_reload(reloaded: Result<Reloaded>) {
-    match reloaded {
-        Ok(reloaded) => {
-            for vip in &reloaded.vips_moved {
-                warn!(vip, "another pool serves this VIP now, which does not have its open connections");
+/// Reads the configuration again and puts it in force, if all of it holds; tells the operator what came of it.
+async fn reload(
+    service: &Arc<Service>,
+    resolver: &Resolver,
+    config_path: &Path,
+    supervisor: &mut Supervisor,
+) -> Result<Reload> {
+    supervisor.reloading();
+    let reloaded = put_in_force(service, resolver, config_path).await;
+    service.note_reload(reloaded.is_ok());
+    match &reloaded {
+        Ok(reload) => {
+            for warning in &reload.warnings {
+                warn!("{warning}");
             }
-            info!("reloaded: {reloaded}");
+            info!("reloaded: {}", reload.line());
         }
-        Err(error) => error!("not reloaded, nothing has changed: {error:#}"),
+        Err(error) if is_refused(error) => error!("not reloaded, nothing has changed: {error:#}"),
+        Err(error) => error!("not reloaded, or not wholly: {error:#}; reload again"),
     }
+    supervisor.status(service.headline());
+    supervisor.ready();
+    reloaded
+}
+
+/// Says what a reload would change.
+async fn plan(service: &Arc<Service>, config_path: &Path) -> Result<Reload> {
+    let staged = service.stage(Config::load(config_path)?)?;
+    let service = Arc::clone(service);
+    Ok(spawn_blocking(move || service.plan(&staged)).await??)
+}
+
+/// Whether a configuration has not even been tried.
+fn is_refused(error: &anyhow::Error) -> bool {
+    let by_service = error.downcast_ref::<ServiceError>();
+    error.is::<ConfigErrors>() || by_service.is_some_and(ServiceError::is_refusal)
+}
+
+fn fault(error: &anyhow::Error) -> Fault {
+    let status = if is_refused(error) { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::INTERNAL_SERVER_ERROR };
+    Fault::new(status, format!("{error:#}"))
 }
 
 fn every(period: Duration) -> Interval {
@@ -170,12 +242,8 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-/// Reads the configuration again and puts it in force, if all of it holds.
-async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reloaded> {
+async fn put_in_force(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reload> {
     let config = Config::load(config_path)?;
-    for warning in &config.warnings {
-        warn!("{warning}");
-    }
     let staged = service.stage(config)?;
     let mut hops = Vec::new();
     for (row, hop) in ways(resolver, staged.to_resolve()).await {

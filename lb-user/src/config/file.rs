@@ -33,6 +33,8 @@ pub(super) struct Balancer {
     pub(super) gue_port: Option<Spanned<i64>>,
     pub(super) transition_s: Option<Spanned<i64>>,
     pub(super) cluster_key_file: Option<Spanned<PathBuf>>,
+    pub(super) pins: Option<Spanned<PathBuf>>,
+    pub(super) on_stop: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -21,12 +21,12 @@ pub use prefix::{Prefix, PrefixError};
 pub use problem::{Family, Oddity, Problem};
 pub use quic::QuicServerId;
 pub use words::{
-    Affinity, BackendState, Forward, InterfaceName, Name, Protocol, TcpFragments, UnknownJoin, Way, XdpMode,
+    Affinity, BackendState, Forward, InterfaceName, Name, OnStop, Protocol, TcpFragments, UnknownJoin, Way, XdpMode,
 };
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -67,6 +67,15 @@ pub struct Balancer {
     pub transition: Duration,
     /// The key of the cluster; `None` asks for a random one.
     pub cluster_key: Option<ClusterKey>,
+    /// The directory in bpffs for what outlives the controller.
+    pub pins: PathBuf,
+    /// What becomes of the data path when the controller is told to end.
+    pub on_stop: OnStop,
+}
+
+impl Balancer {
+    /// Where pins are unless the operator says otherwise.
+    pub const PINS: &str = "/sys/fs/bpf/weir";
 }
 
 /// The `[metrics]` table.

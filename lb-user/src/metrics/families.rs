@@ -33,7 +33,7 @@ pub(super) struct Row<'s> {
 }
 
 /// Every family that Weir has.
-pub const FAMILIES: [Family; 16] = [
+pub const FAMILIES: [Family; 17] = [
     PACKETS,
     BYTES,
     BACKEND_PACKETS,
@@ -48,6 +48,7 @@ pub const FAMILIES: [Family; 16] = [
     TABLE_EVICTED,
     RELOAD_SUCCEEDED,
     RELOAD_TIME,
+    RELOAD_TRIED,
     BUILD_INFO,
     XDP_MODE,
 ];
@@ -132,6 +133,12 @@ const RELOAD_TIME: Family = Family {
     kind: Kind::Gauge,
     labels: &[],
 };
+const RELOAD_TRIED: Family = Family {
+    name: "weir_config_last_reload_timestamp_seconds",
+    help: "When a configuration was last asked for, whether or not it is in force.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
 const BUILD_INFO: Family = Family {
     name: "weir_build_info",
     help: "The running version of Weir; always 1.",
@@ -146,7 +153,7 @@ const XDP_MODE: Family = Family {
 };
 
 /// The rows of every family.
-pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 16] {
+pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 17] {
     let packets = |value: fn(&super::PacketCount) -> u64| {
         rows_of(&snapshot.packets, move |count| Row {
             labels: vec![&count.vip, &count.pool, count.reason],
@@ -179,6 +186,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 16] {
         (TABLE_EVICTED, tables(|fill| fill.evicted)),
         (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
         (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
+        (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),
         (BUILD_INFO, constant(env!("CARGO_PKG_VERSION"))),
         (XDP_MODE, interface_rows(snapshot)),
     ]

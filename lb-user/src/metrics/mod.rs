@@ -109,6 +109,8 @@ pub struct PoolGauges {
 pub struct ReloadOutcome {
     /// Whether it was good; so is the start.
     pub last_succeeded: bool,
+    /// When it was, in seconds of Unix time.
+    pub last_tried_s: u64,
     /// Since when the present configuration is in force, in seconds of Unix time.
     pub in_force_since_s: u64,
 }

@@ -3,7 +3,7 @@
 use super::{Known, Service, State, rings::SlotCount};
 use crate::{
     admin::status::{BackendStatus, PoolStatus, Status, TableStatus, VipStatus},
-    config,
+    clock, config,
     metrics::{BackendCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill},
 };
 use aya::maps::MapError;
@@ -16,7 +16,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::UNIX_EPOCH,
+    time::{SystemTime, UNIX_EPOCH},
 };
 use tracing::error;
 
@@ -52,7 +52,7 @@ impl Service {
             }
             Ok(status)
         });
-        let now = self.started.elapsed();
+        let now = clock::now();
         let backends = state.backend_numbers()?.into_iter().map(|numbers| BackendStatus {
             name: numbers.known.row.name.name.clone(),
             pool: numbers.known.row.name.pool.clone(),
@@ -207,10 +207,11 @@ impl State {
     }
 
     fn reload_outcome(&self) -> ReloadOutcome {
-        let since = self.reloads.in_force_since.duration_since(UNIX_EPOCH);
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         ReloadOutcome {
             last_succeeded: self.reloads.last_succeeded,
-            in_force_since_s: since.map_or(0, |since| since.as_secs()),
+            last_tried_s: seconds(self.reloads.last_tried),
+            in_force_since_s: seconds(self.reloads.in_force_since),
         }
     }
 

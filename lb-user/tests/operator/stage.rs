@@ -92,16 +92,18 @@ impl Stage {
 
     /// Starts a program that ends with this thread at the latest; what it says goes to a file.
     pub(crate) fn start(&self, program: &str, arguments: &[String], environment: &[(&str, String)]) -> Running {
-        self.start_with_log("log", program, arguments, environment)
+        self.start_after("", "log", program, arguments, environment)
     }
 
     /// The same while another one runs.
     pub(crate) fn start_beside(&self, program: &str, arguments: &[String]) -> Running {
-        self.start_with_log("second-log", program, arguments, &[])
+        self.start_after("", "second-log", program, arguments, &[])
     }
 
-    fn start_with_log(
+    /// The same after a line of shell, which ends in `&&`.
+    pub(crate) fn start_after(
         &self,
+        before: &str,
         log: &str,
         program: &str,
         arguments: &[String],
@@ -109,8 +111,10 @@ impl Stage {
     ) -> Running {
         let log = self.folder.path().join(log);
         let file = fs::File::create(&log).expect("a log");
+        // Each has a BPF file system of its own, as systemd mounts it, which ends with it.
+        let own = format!("mount -t bpf -o mode=0700 bpf /sys/fs/bpf && {before} exec \"$@\"");
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", program])
+            .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "sh", "-c", &own, "sh", program])
             .args(arguments)
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())
@@ -142,6 +146,7 @@ pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 pub(crate) const CONFIG: &str = r#"
 [balancer]
 interface = "weir0"
+on_stop = "detach"
 [limits]
 tokens = 4096
 joined_flows = 4096

@@ -1,6 +1,6 @@
 //! Weir as a user of its own, with three capabilities and no more, as the systemd units run it.
 
-use crate::stage::{Stage, sh, word};
+use crate::stage::{Running, Stage, sh, word};
 use nix::{
     sys::signal::Signal,
     unistd::{Gid, Uid, chown},
@@ -41,6 +41,16 @@ fn as_user(capabilities: &[&str], program: &Path, arguments: &[String]) -> Vec<S
     line
 }
 
+/// Starts `weir run` as the unit does: first what that has root do.
+fn start(stage: &Stage, line: &[String]) -> Running {
+    let unit = include_str!("../../../deploy/weir.service");
+    let as_root = unit.lines().filter_map(|line| line.strip_prefix("ExecStartPre=+"));
+    let user = USER.to_string();
+    let before: String = as_root.map(|command| command.replace("=weir ", &format!("={user} ")) + " && ").collect();
+    assert!(before.contains(&user), "{before}");
+    stage.start_after(&before, "log", "setpriv", line, &[])
+}
+
 #[test]
 fn a_balancer_needs_no_root() {
     let stage = Stage::new();
@@ -53,7 +63,7 @@ fn a_balancer_needs_no_root() {
     let with_key = config.replace("[balancer]", &format!("[balancer]\ncluster_key_file = \"{}\"", key.display()));
     fs::write(stage.config(), with_key).expect("a configuration");
 
-    let mut weir = stage.start("setpriv", &as_user(&CAPABILITIES, &program, &stage.run_arguments()), &[]);
+    let mut weir = start(&stage, &as_user(&CAPABILITIES, &program, &stage.run_arguments()));
     weir.wait_for(" ready");
     let status = fs::read_to_string(format!("/proc/{}/status", weir.pid())).expect("it runs");
     let line =
@@ -97,7 +107,7 @@ fn a_missing_capability_is_named() {
     let program = program(&stage);
     for lacking in CAPABILITIES {
         let others: Vec<&str> = CAPABILITIES.into_iter().filter(|&name| name != lacking).collect();
-        let weir = stage.start("setpriv", &as_user(&others, &program, &stage.run_arguments()), &[]);
+        let weir = start(&stage, &as_user(&others, &program, &stage.run_arguments()));
         let (code, log) = weir.ended();
         assert_eq!(code, Some(1), "{log}");
         let name = format!("CAP_{}", lacking.to_uppercase());
@@ -120,4 +130,13 @@ fn a_key_that_the_user_may_not_read_says_so() {
     let (code, log) = stage.start("setpriv", &as_user(&CAPABILITIES, &program, &stage.run_arguments()), &[]).ended();
     assert_eq!(code, Some(2), "{log}");
     assert!(log.contains(&format!("give it to the user that runs weir: `chown {USER} {}`", key.display())), "{log}");
+}
+
+#[test]
+fn a_file_system_that_only_root_may_enter_says_what_to_do() {
+    let stage = Stage::new();
+    let program = program(&stage);
+    let (code, log) = stage.start("setpriv", &as_user(&CAPABILITIES, &program, &stage.run_arguments()), &[]).ended();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("this user may not use /sys/fs/bpf/weir: as root, `chmod a+x /sys/fs/bpf; install "), "{log}");
 }

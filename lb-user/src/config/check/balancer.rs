@@ -2,7 +2,9 @@
 
 use super::super::either::{Interfaces, Words};
 use super::super::words::{Word as _, listen_address, source};
-use super::super::{Admin, Balancer, ClusterKey, Family, InterfaceName, Limits, Metrics, Problem, XdpMode, file};
+use super::super::{
+    Admin, Balancer, ClusterKey, Family, InterfaceName, Limits, Metrics, OnStop, Problem, XdpMode, file,
+};
 use super::Findings;
 use lb_common::{
     encap::GUE_PORT,
@@ -11,7 +13,7 @@ use lb_common::{
         Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, TOKENS, TRANSITION_S,
     },
 };
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 use toml::Spanned;
 
 pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) -> Option<Balancer> {
@@ -31,6 +33,8 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
             .map(Some)
             .ok(),
     };
+    let pins = pins(written.pins.as_ref(), findings);
+    let on_stop = findings.parse_optional(written.on_stop.as_ref(), OnStop::parse);
     Some(Balancer {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?.unwrap_or_default(),
@@ -39,7 +43,19 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
         gue_port: gue_port?,
         transition: Duration::from_secs(transition_s?.into()),
         cluster_key: cluster_key?,
+        pins: pins?,
+        on_stop: on_stop?.unwrap_or_default(),
     })
+}
+
+fn pins(written: Option<&Spanned<PathBuf>>, findings: &mut Findings<'_>) -> Option<PathBuf> {
+    let Some(written) = written else { return Some(Balancer::PINS.into()) };
+    let path = written.get_ref();
+    if path.is_absolute() && path.parent().is_some() {
+        return Some(path.clone());
+    }
+    findings.problem(written.span(), Problem::Pins(path.clone()));
+    None
 }
 
 fn interfaces(written: &Spanned<Words<Interfaces>>, findings: &mut Findings<'_>) -> Option<Vec<InterfaceName>> {
