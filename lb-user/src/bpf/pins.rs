@@ -62,6 +62,13 @@ pub enum PinError {
          directory below one as `pins` in [balancer]", .0.display()
     )]
     NoBpffs(PathBuf),
+    /// The directory is another user's, or could not be made.
+    #[error(
+        "this user may not use {dir}: as root, `chmod a+x {parent}; install --directory --owner=USER --mode=0700 {dir}`, as \
+         `weir.service` does, or name a directory of his own below a BPF file system as `pins` in [balancer]",
+        dir = .0.display(), parent = .0.parent().unwrap_or(.0).display()
+    )]
+    Denied(PathBuf),
     /// Another controller runs.
     #[error(
         "another weir has the tables under {}: stop it first, or give this one a directory of its own as `pins` in \
@@ -302,6 +309,9 @@ fn make(directory: &Path) -> Result<(), PinError> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::NoBpffs(directory.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(PinError::Denied(directory.to_owned()));
+        }
         Err(error) => return Err(PinError::file("make", directory)(error)),
     }
     match statfs(directory) {
@@ -315,7 +325,10 @@ fn make(directory: &Path) -> Result<(), PinError> {
 }
 
 fn lock(root: &Path) -> Result<File, PinError> {
-    let file = File::open(root).map_err(PinError::file("open", root))?;
+    let file = File::open(root).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PinError::Denied(root.to_owned()),
+        _ => PinError::file("open", root)(error),
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(PinError::InUse(root.to_owned())),
@@ -337,6 +350,8 @@ fn remove_file(path: &Path) -> Result<(), PinError> {
 fn remove_if_empty(directory: &Path) -> Result<(), PinError> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        // It was made for this user by another.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result.map_err(PinError::file("remove", directory)),
     }
 }
