@@ -1,4 +1,4 @@
-//! The schema of the admin API, as OpenAPI 3.1, made from the routes and their types.
+//! The schema of the admin API, as `OpenAPI` 3.1, made from the routes and their types.
 
 use super::{
     fault::ErrorBody,

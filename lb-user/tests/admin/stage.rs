@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Far above what any step takes.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 /// What the captures' server is called, behind three backends.
 const CONFIG: &str = r#"
 [balancer]
