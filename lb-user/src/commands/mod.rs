@@ -3,9 +3,9 @@
 pub mod check;
 pub mod decap;
 pub mod detach;
-pub mod reload;
 pub mod explain;
 pub mod flows;
+pub mod reload;
 pub mod run;
 pub mod status;
 pub mod tokens;
