@@ -21,8 +21,10 @@ fn a_quick_run_has_a_figure_for_every_case() {
         names,
         BTreeSet::from(["ack", "ack6", "ack_gue", "ack_tracked", "join_table", "learn", "pass", "syn", "udp"])
     );
+    assert_eq!(report["left_out"][0]["name"], "join_token", "a case without a figure is named");
     for case in cases {
-        assert!(case["ns"].is_number() && case["flows"].as_u64() >= Some(1) && case["tracked"].is_u64(), "{case}");
+        assert!(case["ns"].is_number() && case["stub_ns"].is_number() && case["floor_ns"].is_number(), "{case}");
+        assert!(case["flows"].as_u64() >= Some(1) && case["tracked"].is_u64(), "{case}");
     }
     let of_ack = |case: &&Value| case["name"] == "ack" && case["flows"] == 10_000_000;
     let tracked: Vec<_> = cases.iter().filter(of_ack).filter_map(|case| case["tracked"].as_u64()).collect();

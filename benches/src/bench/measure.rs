@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aya::{
     maps::{Array, MapData},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
 };
 use lb_common::{
     bench::{Plan, Varies},
@@ -18,6 +18,7 @@ use lb_user::bpf::{Balancer, LoadError, Pod, Sizes};
 use super::{
     BenchError, Effort,
     farm::{self, Outer, VIP},
+    interfaces,
     load::{Baseline, Load},
 };
 
@@ -63,6 +64,10 @@ impl Bench {
         let mut balancer = farm::open(sizes, outer)?;
         for name in STUBS.into_iter().chain([BALANCER, TRACK]) {
             program(&mut balancer, name)?.load().map_err(|error| LoadError::Program { program: name, error })?;
+        }
+        for (name, interface) in STUBS.into_iter().chain([BALANCER]).zip(interfaces::NAMES) {
+            let attached = program(&mut balancer, name)?.attach(interface, XdpMode::Skb);
+            attached.map_err(|error| LoadError::Program { program: name, error })?;
         }
         let plan = balancer.object().take_map("weir_bench_plan").ok_or(LoadError::Missing("weir_bench_plan"))?;
         Ok(Self { balancer, plan: Array::try_from(plan)?, effort, learned: 0, tracked: 0 })

@@ -5,6 +5,7 @@
 
 mod case;
 mod farm;
+mod interfaces;
 mod load;
 mod measure;
 mod memory;
@@ -14,6 +15,8 @@ mod report;
 
 use aya::{maps::MapError, programs::ProgramError};
 use lb_user::bpf::LoadError;
+
+use crate::LabError;
 
 pub use self::{
     case::{Case, Point},
@@ -29,6 +32,9 @@ pub enum BenchError {
     /// The kernel does not take a program or a map.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// There are no interfaces to attach the programs to.
+    #[error(transparent)]
+    Interfaces(#[from] LabError),
     /// A table could not be filled or read.
     #[error("the kernel refused a table: {0}")]
     Map(#[from] MapError),
@@ -91,13 +97,13 @@ pub enum BenchError {
 pub struct Effort {
     /// Batches, of which the median is taken.
     pub batches: u32,
-    /// Packets in each: few enough that most batches are not interrupted.
+    /// Packets in each: so few that a batch is shorter than a tick of the scheduler, and most are not interrupted.
     pub packets: u32,
 }
 
 impl Effort {
     /// A few minutes.
-    pub const FULL: Self = Self { batches: 101, packets: 20_000 };
+    pub const FULL: Self = Self { batches: 101, packets: 10_000 };
     /// Some seconds, most of which go into filling tables: to see that it works.
     pub const QUICK: Self = Self { batches: 5, packets: 4_000 };
 }
@@ -129,11 +135,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Measures every case; `progress` sees each figure when it is there.
+    /// Measures every case; `progress` sees each figure when it is there. The thread leaves the host's network for good.
     ///
     /// # Errors
     /// The kernel refuses something, or packets did not take the path that was to be measured.
     pub fn measure(effort: Effort, mut progress: impl FnMut(&Figure)) -> Result<Self, BenchError> {
+        interfaces::make()?;
         let mut figures = Vec::new();
         for case in Case::ALL {
             case.measure(effort, |point, cost| {

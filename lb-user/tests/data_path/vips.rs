@@ -38,7 +38,7 @@ fn v6(network: u16, host: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, network, host, host, host, host))
 }
 
-/// 192.0.2.128/25 and 192.0.2.240/28 within; 2001:db8:0:8000::/52 and 2001:db8:0:8f00::/56 within.
+/// `192.0.2.128/25` and `192.0.2.240/28` within; `2001:db8:0:8000::/52` and `2001:db8:0:8f00::/56` within.
 #[test]
 fn the_longest_prefix_has_its_addresses_from_the_first_to_the_last() {
     in_both_worlds_of(&Setup::wide(), |worlds, flow| {
