@@ -7,7 +7,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use weir_lab::{
     Lab, LabError,
+    addresses::VIP,
     oracle::JoinTally,
+    ping::ping,
     topology::INTERFACE,
     traffic::{Connection, Mix},
     wait,
@@ -87,6 +89,9 @@ fn case_82_tokens_entries_and_deadlines_outlive_the_controller() {
         assert_eq!(program(&lab), Some(steering), "it steers on");
         for connection in &mut open {
             connection.exchange().expect("it works without a controller");
+        }
+        for vip in VIP.both() {
+            ping(&lab.client, vip).expect("the programs that others go on to are still there");
         }
         weir.start_again(&lab).expect("another runs");
         assert_ne!(program(&lab), Some(steering), "the new controller's own program");
