@@ -4,6 +4,7 @@ pub mod admin;
 pub mod bpf;
 pub mod commands;
 pub mod config;
+pub mod health;
 pub mod layout;
 pub mod metrics;
 pub mod numbering;

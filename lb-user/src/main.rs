@@ -1,7 +1,7 @@
 //! The `weir` command.
 
 use clap::{Parser, Subcommand};
-use lb_user::commands::{check, decap, run, status};
+use lb_user::commands::{backend, check, decap, run, status};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -20,6 +20,8 @@ enum Command {
     Check(check::Args),
     /// Show what the running balancer does.
     Status(status::Args),
+    /// Show single backends, have one drain, or have it serve again.
+    Backend(backend::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
 }
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
+        Command::Backend(args) => backend::backend(&args),
         Command::Decap(args) => decap::decap(&args),
     }
 }

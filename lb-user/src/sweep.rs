@@ -6,7 +6,7 @@
 
 use crate::bpf::{Balancer, HashTable};
 use aya::maps::MapError;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Tick},
     recent::{Bucket, bucket_of},
@@ -55,7 +55,20 @@ pub struct Swept {
     /// Flows of these three kinds that ended.
     pub flows_ended: u64,
     /// The backends that a token or a flow's entry names.
-    pub backends: HashSet<BackendId>,
+    pub backends: HashMap<BackendId, Held>,
+}
+
+/// What the tables hold of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Tokens of its connections.
+    pub tokens: u64,
+    /// Joined subflows.
+    pub joined_flows: u64,
+    /// Moved flows.
+    pub moved_flows: u64,
+    /// Pinned flows.
+    pub pinned_flows: u64,
 }
 
 impl Sweeper {
@@ -72,10 +85,12 @@ impl Sweeper {
         let mut swept = Swept::default();
         self.sweep_tokens(balancer, now, exists, &mut swept)?;
         let Swept { flows_ended, backends, .. } = &mut swept;
-        let mut sweep = |table| sweep_flows(table, now, flows_ended, backends);
-        let joined_flows = sweep(&mut balancer.joined)?;
-        let moved_flows = sweep(&mut balancer.moved)?;
-        let pinned_flows = sweep(&mut balancer.pinned)?;
+        let mut sweep = |table, of: fn(&mut Held) -> &mut u64| {
+            sweep_flows(table, now, flows_ended, |backend| *of(backends.entry(backend).or_default()) += 1)
+        };
+        let joined_flows = sweep(&mut balancer.joined, |held| &mut held.joined_flows)?;
+        let moved_flows = sweep(&mut balancer.moved, |held| &mut held.moved_flows)?;
+        let pinned_flows = sweep(&mut balancer.pinned, |held| &mut held.pinned_flows)?;
         let moved_flows_evicted = evict_unproven(&mut balancer.moved, moved_flows, now)?;
         let moved_flows = moved_flows - moved_flows_evicted;
         Ok(Swept { joined_flows, moved_flows, pinned_flows, moved_flows_evicted, ..swept })
@@ -112,7 +127,9 @@ impl Sweeper {
             if entry != before {
                 balancer.tokens.write(key, entry)?;
             }
-            swept.backends.extend(entry.holders.iter().filter(|holder| holder.is_some()).map(|holder| holder.backend));
+            for holder in entry.holders.iter().filter(|holder| holder.is_some()) {
+                swept.backends.entry(holder.backend).or_default().tokens += 1;
+            }
             remaining.push((key, entry));
         }
         self.closed = closed;
@@ -194,7 +211,7 @@ fn sweep_flows(
     table: &mut HashTable<FlowHash, FlowEntry>,
     now: Tick,
     ended: &mut u64,
-    backends: &mut HashSet<BackendId>,
+    mut note: impl FnMut(BackendId),
 ) -> Result<u64, MapError> {
     let mut remaining = 0;
     for entry in table.entries().collect::<Vec<_>>() {
@@ -206,7 +223,7 @@ fn sweep_flows(
             table.remove(flow)?;
             *ended += 1;
         } else {
-            backends.insert(entry.backend);
+            note(entry.backend);
             remaining += 1;
         }
     }

@@ -38,7 +38,7 @@ impl Source for Counting {
                 bytes: 180,
                 ..BackendCount::of_leaving("web", "b1")
             }],
-            pools: vec![PoolGauges { pool: "web".to_owned(), slots_in_transition: 9, slots_extended: 4 }],
+            pools: vec![PoolGauges { pool: "web".to_owned(), slots_in_transition: 9, slots_extended: 4, failing_open: false }],
             reload: ReloadOutcome { last_succeeded: true, in_force_since_s: 1_700_000_000 },
             tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576, evicted: 6 }],
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],

@@ -1,7 +1,7 @@
 //! What the admin socket answers: one table of routes, from which the schema is made too. A handler says what it does, and
 //! never how it is asked for.
 
-use super::{fault::Fault, status::Status};
+use super::{backends, fault::Fault, status::Status};
 use crate::service::Service;
 use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -61,15 +61,21 @@ pub struct Parameter {
 }
 
 /// Everything that can be asked.
-pub static ROUTES: &[Route] = &[Route {
-    method: Method::GET,
-    path: "/v1/status",
-    about: "What the running balancer does.",
-    query: &[],
-    body: None,
-    answer: type_of::<Status>,
-    handler: |context, _| blocking(move || Ok(context.service.status()?)),
-}];
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: "/v1/status",
+        about: "What the running balancer does.",
+        query: &[],
+        body: None,
+        answer: type_of::<Status>,
+        handler: |context, _| blocking(move || Ok(context.service.status()?)),
+    },
+    backends::LIST,
+    backends::SHOW,
+    backends::DRAIN,
+    backends::ENABLE,
+];
 
 /// The schema of a type.
 pub fn type_of<T: JsonSchema>(types: &mut SchemaGenerator) -> Schema {

@@ -113,6 +113,10 @@ pub struct Balancer {
     pub quic_servers: HashTable<QuicKey, BackendId>,
     pub counters: PerCpuTable<Counter>,
     pub sent: PerCpuTable<Counter>,
+    /// What health checks know of the backends.
+    pub probes: ArrayTable<Backend>,
+    /// What the marks of health checks have in common, as the only element.
+    pub probe_mark: ArrayTable<u32>,
 }
 
 /// The balancer's hold on an interface; it ends with [`Balancer::detach`], or with the process.
@@ -174,6 +178,8 @@ impl Balancer {
             quic_servers: hash(&mut ebpf, "weir_quic")?,
             counters: per_cpu(&mut ebpf, "weir_counters")?,
             sent: per_cpu(&mut ebpf, "weir_sent")?,
+            probes: array(&mut ebpf, "weir_probes")?,
+            probe_mark: array(&mut ebpf, "weir_probe_mark")?,
             ebpf,
         })
     }

@@ -6,6 +6,7 @@ mod balancer;
 mod decap;
 mod error;
 mod pod;
+mod probe;
 mod table;
 
 pub use balancer::{Attached, Balancer, Sizes};

@@ -4,6 +4,7 @@ use super::finish;
 use crate::{
     admin::{self, AdminSocket, routes},
     config::{Config, Forward},
+    health::Checker,
     layout::BackendRow,
     metrics::{Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
@@ -12,6 +13,8 @@ use crate::{
 use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -21,13 +24,16 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 
 /// How often ended tokens and flows are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often a backend without a way is tried again, beside every change that the kernel reports.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Changes of health within this time are followed together: each costs the rings of its pool.
+const HEALTH_BATCH: Duration = Duration::from_millis(50);
 
 /// How often the transitions of the rings are moved on.
 const ADVANCE: Duration = Duration::from_secs(1);
@@ -86,6 +92,12 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         });
     }
     tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service) }));
+    let follower = Arc::clone(&service);
+    tasks.spawn(async move {
+        if let Err(error) = follow_health(follower).await {
+            eprintln!("weir: health checks are no longer followed: {error:#}");
+        }
+    });
     ready.send_replace(Readiness::Ready);
     steer(&service, &resolver, config_path).await?;
     eprintln!("weir: ending; no longer on {}", interfaces.join(", "));
@@ -98,6 +110,8 @@ async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) 
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
     let mut changes = resolver.watch();
+    let mut checker = Checker::new(Arc::clone(service));
+    check_backends(service, resolver, &mut checker).await?;
     let (mut sweep, mut retry, mut advance) = (every(SWEEP), every(RETRY), every(ADVANCE));
     eprintln!("weir: ready");
     loop {
@@ -108,10 +122,12 @@ async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) 
                 let reloaded = reload(service, resolver, config_path).await;
                 service.note_reload(reloaded.is_ok());
                 tell_of_reload(reloaded);
+                check_backends(service, resolver, &mut checker).await?;
             }
             change = changes.next() => {
                 change?;
                 resolve(service, resolver).await?;
+                check_backends(service, resolver, &mut checker).await?;
             }
             _ = retry.tick() => {
                 if service.lacks_a_way() {
@@ -123,6 +139,36 @@ async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) 
                 let service = Arc::clone(service);
                 spawn_blocking(move || service.sweep()).await??;
             }
+        }
+    }
+}
+
+/// Checks the backends that are to be checked, by the interfaces that this machine has for it now.
+async fn check_backends(service: &Service, resolver: &Resolver, checker: &mut Checker<Service>) -> Result<()> {
+    let plans = service.plans();
+    let vips: BTreeSet<IpAddr> = plans.iter().map(|plan| plan.health.target.ip()).collect();
+    for vip in vips {
+        let trouble = match resolver.way_to_vip(vip).await {
+            Ok(interface) => {
+                service.attach_probe(&interface)?;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        service.set_probe_trouble(vip, trouble);
+    }
+    checker.follow(plans);
+    Ok(())
+}
+
+/// Has the tables follow the health of the backends, and tells the operator.
+async fn follow_health(service: Arc<Service>) -> Result<()> {
+    loop {
+        service.health_changed().await;
+        sleep(HEALTH_BATCH).await;
+        let follower = Arc::clone(&service);
+        for news in spawn_blocking(move || follower.follow_health()).await?? {
+            eprintln!("weir: {news}");
         }
     }
 }

@@ -174,6 +174,20 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// What a health check asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CheckKind {
+    Tcp,
+    Http,
+    Https,
+    Mptcp,
+}
+
+impl Word for CheckKind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("tcp", Self::Tcp), ("http", Self::Http), ("https", Self::Https), ("mptcp", Self::Mptcp)];
+}
+
 /// A type of which each value is one word of the configuration.
 pub(super) trait Word: Sized + Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];

@@ -3,17 +3,22 @@
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
 mod duty;
+mod health;
 mod leaving;
+mod orders;
 mod quic;
 mod reload;
 mod report;
 mod rings;
 
+pub use health::News;
+pub use orders::OrderError;
 pub use reload::{Reloaded, Staged};
 
 use crate::{
     bpf::{Balancer, LoadError, Sizes},
     config::{self, Config, KeyError},
+    health::{Health, Verdict},
     layout::{BackendRow, Layout, TunnelSource},
     numbering::{Exhausted, Numbering},
     refilter,
@@ -31,7 +36,7 @@ use lb_common::{
 use leaving::Unmeant;
 use rings::Ring;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Mutex,
     time::{Duration, Instant, SystemTime},
@@ -41,6 +46,8 @@ use std::{
 pub struct Service {
     started: Instant,
     state: Mutex<State>,
+    /// Moves when the health of a backend has changed.
+    health_changed: tokio::sync::Notify,
 }
 
 struct State {
@@ -60,6 +67,14 @@ struct State {
     evicted: Evicted,
     unmeant: Unmeant,
     reloads: Reloads,
+    /// The pools that are served though all their backends have failed.
+    failing_open: BTreeSet<PoolId>,
+    /// What checks have found and nobody was told yet.
+    news: Vec<News>,
+    /// Where the packets of checks are sent on their way.
+    probed_interfaces: BTreeSet<String>,
+    /// Why no check of an address can leave this machine.
+    probe_troubles: BTreeMap<IpAddr, String>,
 }
 
 /// What has ended because its table was nearly full.
@@ -89,6 +104,14 @@ struct Known {
     sent_before: tables::Counter,
     /// What the operator was last told of it.
     trouble: String,
+    /// What checks know of it.
+    probed: tables::Backend,
+    /// Its checks, if it is checked.
+    health: Option<Health>,
+    /// Whether the operator has ordered it to drain.
+    drain_ordered: bool,
+    /// Whether it has come with the present configuration.
+    is_new: bool,
 }
 
 /// Why a balancer could not be brought up or changed.
@@ -126,6 +149,7 @@ impl Service {
         };
         let mut balancer = Balancer::load(&sizes)?;
         balancer.globals.write(0, sizes.globals(SipKey::from_bytes(*key.bytes())))?;
+        balancer.probe_mark.write(0, config.balancer.probe_mark)?;
         let mut state = State {
             rings: BTreeMap::new(),
             rings_at: Duration::ZERO,
@@ -140,12 +164,16 @@ impl Service {
             evicted: Evicted::default(),
             unmeant: Unmeant::default(),
             reloads: Reloads { last_succeeded: true, in_force_since: SystemTime::now() },
+            failing_open: BTreeSet::new(),
+            news: Vec::new(),
+            probed_interfaces: BTreeSet::new(),
+            probe_troubles: BTreeMap::new(),
         };
-        state.know_backends(Duration::ZERO)?;
+        state.know_backends(Duration::ZERO, Verdict::Believed)?;
         state.change_rings(Duration::ZERO)?;
         state.write_quic_servers()?;
         state.write_services()?;
-        Ok(Self { started: Instant::now(), state: Mutex::new(state) })
+        Ok(Self { started: Instant::now(), state: Mutex::new(state), health_changed: tokio::sync::Notify::new() })
     }
 
     /// Attaches the program to the configured interfaces, for as long as the process lives.
@@ -165,10 +193,10 @@ impl Service {
         Ok(())
     }
 
-    /// The backends that packets may be sent to, with those that are leaving.
+    /// The backends that packets may be sent to, checks among them, with those that are leaving.
     pub fn backends(&self) -> Vec<BackendRow> {
         let state = self.state();
-        let serving = state.backends.values().filter(|known| known.duty.serves());
+        let serving = state.backends.values().filter(|known| known.needs_a_way());
         serving.map(|known| known.row.clone()).collect()
     }
 
@@ -182,7 +210,7 @@ impl Service {
 
     /// Whether some backend that packets may be sent to has no way to it.
     pub fn lacks_a_way(&self) -> bool {
-        self.state().backends.values().any(|known| known.duty.serves() && known.hop.is_none())
+        self.state().backends.values().any(|known| known.needs_a_way() && known.hop.is_none())
     }
 
     /// Whether this is not what was last said of a backend, so that the operator hears it once.
@@ -230,34 +258,63 @@ impl Service {
 
 impl State {
     /// Takes in the backends of the layout, and what each is to do from `now` on.
-    fn know_backends(&mut self, now: Duration) -> Result<(), MapError> {
-        let Self { layout, backends, rings, balancer, .. } = self;
-        for known in backends.values_mut() {
-            if !layout.backends.iter().any(|row| row.id == known.row.id) {
-                known.duty = known.duty.leave();
-            }
+    fn know_backends(&mut self, now: Duration, of_the_newcomers: Verdict) -> Result<(), MapError> {
+        let Self { layout, backends, balancer, .. } = self;
+        let configured: BTreeSet<BackendId> = layout.backends.iter().map(|row| row.id).collect();
+        for known in backends.values_mut().filter(|known| !configured.contains(&known.row.id)) {
+            known.duty = known.duty.leave();
+            (known.health, known.drain_ordered) = (None, false);
         }
-        let pools: BTreeMap<PoolId, _> = layout.pools.iter().map(|pool| (pool.id, pool)).collect();
         for row in &layout.backends {
-            let alone = !rings.get(&row.pool).is_some_and(Ring::has_members);
-            let arrival = if alone { Arrival::AtOnce } else { Arrival::AsConfigured };
-            let before = backends.get(&row.id).map(|known| known.duty);
-            let duty = Duty::next(before, row.state, pools[&row.pool], now, arrival);
             if let Some(known) = backends.get_mut(&row.id) {
-                (known.row, known.duty) = (row.clone(), duty);
+                known.drain_ordered &= known.row.state == row.state;
+                known.row = row.clone();
                 continue;
             }
             let known = Known {
                 row: row.clone(),
-                duty,
+                duty: Duty::Down,
                 hop: None,
                 written: tables::Backend::GONE,
                 sent_before: report::sum(&balancer.sent.read(u32::from(row.id.0))?),
                 trouble: String::new(),
+                probed: tables::Backend::GONE,
+                health: None,
+                drain_ordered: false,
+                is_new: true,
             };
             backends.insert(row.id, known);
         }
+        self.begin_or_end_checks(of_the_newcomers);
+        self.assign_duties(now);
         Ok(())
+    }
+
+    /// Says what each backend is to do from `now` on, by its configuration, its order and its health.
+    fn assign_duties(&mut self, now: Duration) {
+        let open_before = std::mem::take(&mut self.failing_open);
+        self.failing_open = self.pools_failing_open();
+        self.tell_of_failing_open(&open_before);
+        let Self { layout, backends, rings, failing_open, .. } = self;
+        let pools: BTreeMap<PoolId, _> = layout.pools.iter().map(|pool| (pool.id, pool)).collect();
+        for row in &layout.backends {
+            let Some(known) = backends.get_mut(&row.id) else { continue };
+            let alone = !rings.get(&row.pool).is_some_and(Ring::has_members);
+            let opens = failing_open.contains(&row.pool) || open_before.contains(&row.pool);
+            let arrival = if alone || opens { Arrival::AtOnce } else { Arrival::AsConfigured };
+            let state = known.effective(failing_open.contains(&row.pool));
+            known.duty = Duty::next(Some(known.duty), state, pools[&row.pool], now, arrival);
+        }
+    }
+
+    /// Has the tables follow what the backends are to do now, in an order that never leaves a packet without one.
+    fn reconcile(&mut self, now: Duration) -> Result<(), MapError> {
+        self.assign_duties(now);
+        self.write_backends(|known| known.duty.serves())?;
+        self.change_rings(now)?;
+        self.write_quic_servers()?;
+        self.remove_quic_servers()?;
+        self.write_backends(|_| true)
     }
 
     /// Writes the port rules, and then the addresses that point to them. The rules that packets are being looked up in
@@ -296,6 +353,11 @@ impl State {
                 balancer.backends.write(u32::from(id.0), entry)?;
                 known.written = entry;
             }
+            let probed = if known.health.is_some() { known.way(&config.balancer) } else { tables::Backend::GONE };
+            if probed != known.probed {
+                balancer.probes.write(u32::from(id.0), probed)?;
+                known.probed = probed;
+            }
         }
         Ok(())
     }
@@ -310,7 +372,7 @@ impl State {
         let Self { backends, layout, swept, rings, .. } = &*self;
         let unmeant = backends.keys().copied().filter(|id| {
             !layout.backends.iter().any(|row| row.id == *id)
-                && !swept.backends.contains(id)
+                && !swept.backends.contains_key(id)
                 && !rings.values().any(|ring| ring.transitions.mentions(*id))
         });
         let unmeant: Vec<BackendId> = unmeant.collect();
@@ -321,6 +383,7 @@ impl State {
         }
         for id in gone {
             self.balancer.backends.write(u32::from(id.0), tables::Backend::GONE)?;
+            self.balancer.probes.write(u32::from(id.0), tables::Backend::GONE)?;
             self.numbers.release(id);
         }
         self.numbers.release_pools(|pool| self.rings.contains_key(&pool));
@@ -329,8 +392,18 @@ impl State {
 }
 
 impl Known {
+    /// Whether packets are sent to it, be they only those of checks.
+    const fn needs_a_way(&self) -> bool {
+        self.duty.serves() || self.health.is_some()
+    }
+
     /// What the data path is to know of it.
     fn entry(&self, balancer: &config::Balancer) -> tables::Backend {
+        if self.duty.serves() { self.way(balancer) } else { tables::Backend::GONE }
+    }
+
+    /// The way to it, whether it serves or not.
+    fn way(&self, balancer: &config::Balancer) -> tables::Backend {
         let source = |hop: &NextHop| {
             let configured = match hop.source {
                 IpAddr::V4(_) => balancer.source_v4,
@@ -338,8 +411,7 @@ impl Known {
             };
             TunnelSource { prefix: configured.unwrap_or_else(|| hop.source.into()), gue_port: balancer.gue_port }
         };
-        let hop = self.hop.as_ref().filter(|_| self.duty.serves());
-        hop.and_then(|hop| self.row.entry(hop, source(hop))).unwrap_or(tables::Backend::GONE)
+        self.hop.as_ref().and_then(|hop| self.row.entry(hop, source(hop))).unwrap_or(tables::Backend::GONE)
     }
 }
 

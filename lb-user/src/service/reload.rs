@@ -7,6 +7,7 @@ use crate::{
     config::{BackendState, Config},
     layout::{BackendRow, Layout},
     numbering::Numbering,
+    health::Verdict,
     resolve::NextHop,
 };
 use lb_common::ids::BackendId;
@@ -79,7 +80,7 @@ impl Service {
         let layout = Layout::of(&config, &numbers);
         let is_resolved = |row: &&BackendRow| {
             let known = state.backends.get(&row.id);
-            known.is_some_and(|known| known.duty.serves() && known.row.forward == row.forward)
+            known.is_some_and(|known| known.needs_a_way() && known.row.forward == row.forward)
         };
         let to_resolve = layout.backends.iter().filter(|row| !is_resolved(row) && row.state != BackendState::Down);
         Ok(Staged { to_resolve: to_resolve.cloned().collect(), config, numbers, layout })
@@ -98,7 +99,7 @@ impl Service {
         state.layout = layout;
         state.config = config;
         state.numbers = numbers;
-        state.know_backends(now)?;
+        state.know_backends(now, Verdict::Unproven)?;
         for (id, hop) in hops {
             state.set_hop(id, hop)?;
         }
@@ -109,6 +110,7 @@ impl Service {
         state.remove_quic_servers()?;
         state.write_backends(|_| true)?;
         state.reloads.in_force_since = SystemTime::now();
+        self.health_changed.notify_one();
         Ok(reloaded)
     }
 }
@@ -119,6 +121,7 @@ fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> 
         ("balancer.interface", old_balancer.interfaces == new_balancer.interfaces),
         ("balancer.xdp_mode", old_balancer.xdp_mode == new_balancer.xdp_mode),
         ("balancer.cluster_key_file's key", old_balancer.cluster_key == new_balancer.cluster_key),
+        ("balancer.probe_mark", old_balancer.probe_mark == new_balancer.probe_mark),
         ("[metrics]", old.metrics == new.metrics),
         ("[admin]", old.admin == new.admin),
         ("[limits]", old.limits == new.limits),

@@ -8,8 +8,9 @@ use lb_common::{
     encap::GUE_PORT,
     limits::{
         DATAGRAM_FLOWS, EMBRYONIC_FLOWS, ENTRIES_PER_NETWORK, FRAGMENTED_DATAGRAMS, ICMP_ERRORS_PER_CPU, JOINED_FLOWS,
-        Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, TOKENS, TRANSITION_S,
+        Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, PROBE_MARK, TOKENS, TRANSITION_S,
     },
+    probe,
 };
 use std::time::Duration;
 use toml::Spanned;
@@ -31,6 +32,7 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
             .map(Some)
             .ok(),
     };
+    let probe_mark = probe_mark(written.probe_mark.as_ref(), findings);
     Some(Balancer {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?.unwrap_or_default(),
@@ -39,7 +41,17 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
         gue_port: gue_port?,
         transition: Duration::from_secs(transition_s?.into()),
         cluster_key: cluster_key?,
+        probe_mark: probe_mark?,
     })
+}
+
+fn probe_mark(written: Option<&Spanned<i64>>, findings: &mut Findings<'_>) -> Option<u32> {
+    let Some(written) = written else { return Some(PROBE_MARK) };
+    let mark = u32::try_from(*written.get_ref()).ok().filter(|&mark| mark != 0 && mark & probe::ID_MASK == 0);
+    if mark.is_none() {
+        findings.problem(written.span(), Problem::ProbeMark(*written.get_ref()));
+    }
+    mark
 }
 
 fn interfaces(written: &Spanned<Words<Interfaces>>, findings: &mut Findings<'_>) -> Option<Vec<InterfaceName>> {
