@@ -12,8 +12,7 @@ use crate::{
     steer::Forward,
     tables::Backend,
     wire::{
-        WireError,
-        ethernet,
+        WireError, ethernet,
         ip::{Header, Ip},
         ipv4::Ipv4,
         ipv6::Ipv6,

@@ -2,8 +2,8 @@
 
 use crate::{
     config::{
-        Affinity, BackendState, Config, Forward, Health, Join, Pool, Prefix, Protocol, QuicServerId, TcpFragments, UnknownJoin,
-        Vip, Way,
+        Affinity, BackendState, Config, Forward, Health, Join, Pool, Prefix, Protocol, QuicServerId, TcpFragments,
+        UnknownJoin, Vip, Way,
     },
     numbering::{BackendName, Numbering},
     resolve::NextHop,

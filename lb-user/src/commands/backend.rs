@@ -170,7 +170,8 @@ mod tests {
              in the tables at the last sweep: 5 tokens, 1 joined, 2 moved, 3 pinned flows\n  \
              health: down by tcp checks of 192.0.2.1:443, 7 passed and 3 failed, the last in 2 ms: connection refused\n"
         );
-        let line = list(&[backend()]).lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        let line =
+            list(&[backend()]).lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(line, "web1 web 10.0.1.1 draining down 6 5 1742 s connection refused");
     }
 }

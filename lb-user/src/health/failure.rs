@@ -16,7 +16,9 @@ pub enum Failure {
     NoWay(String),
     #[error("this machine has no route to the VIP {0}, which checks need: `ip route add {0} via ROUTER`")]
     NoRoute(IpAddr),
-    #[error("no neighbour answers on this machine's route to the VIP {0}: `ip route get {0}` shows it; give it a router that answers")]
+    #[error(
+        "no neighbour answers on this machine's route to the VIP {0}: `ip route get {0}` shows it; give it a router that answers"
+    )]
     NoNeighbour(IpAddr),
     #[error("a check may not set the mark of its packets: give weir CAP_NET_ADMIN")]
     NotPermitted,

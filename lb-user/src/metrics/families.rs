@@ -22,6 +22,8 @@ pub struct Family {
 pub enum Kind {
     /// Grows until the program is loaded anew.
     Counter,
+    /// A time that only grows: its rows are in microseconds, its samples in seconds.
+    Time,
     /// Goes up and down.
     Gauge,
 }
@@ -43,7 +45,7 @@ pub const FAMILIES: [Family; 20] = [
     BACKEND_SLOTS,
     BACKEND_HEALTH,
     HEALTH_CHECKS,
-    HEALTH_CHECK_MICROSECONDS,
+    HEALTH_CHECK_TIME,
     SLOTS_IN_TRANSITION,
     SLOTS_EXTENDED,
     FAIL_OPEN,
@@ -110,10 +112,10 @@ const HEALTH_CHECKS: Family = Family {
     kind: Kind::Counter,
     labels: &["pool", "backend", "result"],
 };
-const HEALTH_CHECK_MICROSECONDS: Family = Family {
-    name: "weir_health_check_microseconds_total",
-    help: "How long all health checks of a backend took together, in microseconds.",
-    kind: Kind::Counter,
+const HEALTH_CHECK_TIME: Family = Family {
+    name: "weir_health_check_seconds_total",
+    help: "How long all health checks of a backend took together.",
+    kind: Kind::Time,
     labels: &["pool", "backend"],
 };
 const FAIL_OPEN: Family = Family {
@@ -205,7 +207,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 20] {
             HEALTH_CHECKS,
             health_rows(&snapshot.backends, |health| vec![("passed", health.passed), ("failed", health.failed)]),
         ),
-        (HEALTH_CHECK_MICROSECONDS, health_rows(&snapshot.backends, |health| vec![("", micros(health.took))])),
+        (HEALTH_CHECK_TIME, health_rows(&snapshot.backends, |health| vec![("", micros(health.took))])),
         (SLOTS_IN_TRANSITION, pools(|gauges| gauges.slots_in_transition)),
         (SLOTS_EXTENDED, pools(|gauges| gauges.slots_extended)),
         (FAIL_OPEN, pools(|gauges| u64::from(gauges.failing_open))),

@@ -107,8 +107,6 @@ pub struct HealthCount {
     pub failed: u64,
     /// How long all of them took together.
     pub took: std::time::Duration,
-    /// How long the last took.
-    pub last_took: std::time::Duration,
 }
 
 /// What is left of a pool's changes.

@@ -47,7 +47,9 @@ impl std::fmt::Display for News {
                 f,
                 "warning: every backend of pool {pool} fails its health checks; all of them are used nevertheless (fail_open)"
             ),
-            Self::FailOpenEnded(pool) => write!(f, "pool {pool} has a backend that is well; those that fail are out again"),
+            Self::FailOpenEnded(pool) => {
+                write!(f, "pool {pool} has a backend that is well; those that fail are out again")
+            }
         }
     }
 }

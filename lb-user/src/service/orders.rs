@@ -27,7 +27,9 @@ pub enum OrderError {
         known: String,
     },
     /// The configuration says otherwise.
-    #[error("backend {name:?} is in state {state:?} by the configuration, which no command overrules: change it there and reload")]
+    #[error(
+        "backend {name:?} is in state {state:?} by the configuration, which no command overrules: change it there and reload"
+    )]
     Configured {
         /// The backend.
         name: String,

@@ -5,9 +5,9 @@
 use super::{Service, ServiceError};
 use crate::{
     config::{BackendState, Config},
+    health::Verdict,
     layout::{BackendRow, Layout},
     numbering::Numbering,
-    health::Verdict,
     resolve::NextHop,
 };
 use lb_common::ids::BackendId;

@@ -240,7 +240,6 @@ impl State {
                     passed: health.passed,
                     failed: health.failed,
                     took: health.took,
-                    last_took: health.last_took,
                 });
             }
         }

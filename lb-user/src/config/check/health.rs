@@ -84,11 +84,7 @@ fn refuse_what_is_not_asked(kind: CheckKind, written: &file::Health, findings: &
     }
 }
 
-fn request(
-    written: &file::Health,
-    target: Option<SocketAddr>,
-    findings: &mut Findings<'_>,
-) -> Option<HttpRequest> {
+fn request(written: &file::Health, target: Option<SocketAddr>, findings: &mut Findings<'_>) -> Option<HttpRequest> {
     let host = findings.parse_optional(written.host.as_ref(), host_name);
     let path = findings.parse_optional(written.path.as_ref(), path);
     let statuses = statuses(written.status.as_ref(), findings);
