@@ -21,13 +21,18 @@ use crate::{LabError, command, namespace, owner::LabName, wait};
 
 /// Where each lab has a directory for configurations and logs.
 const FILES: &str = "/run";
-/// Where pins go, should a lab make any.
+/// Where pins go.
 const PINS: &str = "/sys/fs/bpf";
 const GRACE: Duration = Duration::from_secs(3);
 
 /// The directory for a lab's files.
 pub(crate) fn directory(lab: LabName) -> PathBuf {
     Path::new(FILES).join(lab.to_string())
+}
+
+/// The directory for the pins of a lab's Weir.
+pub(crate) fn pins(lab: LabName) -> PathBuf {
+    Path::new(PINS).join(lab.to_string())
 }
 
 /// Every lab on this machine that left something, sorted by name.

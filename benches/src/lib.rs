@@ -12,6 +12,7 @@ pub mod churn;
 mod command;
 pub mod datagrams;
 pub mod demo;
+pub mod drill;
 mod error;
 pub mod fuzz;
 pub mod interrupt;

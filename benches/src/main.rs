@@ -13,6 +13,7 @@ use weir_lab::{
     bench::{DESIGN_STUB_NS, Effort, Report},
     churn::{self, Churn},
     demo::{self, Demo, Screen},
+    drill,
     fuzz::{self, Difference},
     interrupt, leftovers,
     verifier::{Budget, comparison, verify},
@@ -69,6 +70,27 @@ enum Command {
         /// How long a slot stays in transition; every connection must show itself in the last eight ninths of it
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(10..=3600))]
         transition_s: u32,
+        /// Print one JSON object and nothing else on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Do to Weir what operators do to it, or what befalls it, while traffic runs
+    Drill {
+        /// What to do
+        #[arg(value_enum)]
+        kind: drill::Kind,
+        /// How many connections are held from the start
+        #[arg(long, default_value_t = 200)]
+        connections: usize,
+        /// How often; a backend is killed once
+        #[arg(long, default_value_t = 4)]
+        times: usize,
+        /// How many backends (2 to 64)
+        #[arg(long, default_value_t, value_parser = drill_backend_count)]
+        backends: BackendCount,
+        /// What becomes of the data path when the controller is told to end; `detach` shows what that costs
+        #[arg(long, value_enum, default_value_t = drill::OnStop::Keep)]
+        on_stop: drill::OnStop,
         /// Print one JSON object and nothing else on standard output
         #[arg(long)]
         json: bool,
@@ -162,6 +184,10 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
             let screen = if json { churn::Screen::Quiet } else { churn::Screen::Table };
             churn_pool(churn::Options { connections, changes, backends, seed, transition_s }, screen)
         }
+        Command::Drill { kind, connections, times, backends, on_stop, json } => {
+            let screen = if json { drill::Screen::Quiet } else { drill::Screen::Lines };
+            drill(drill::Options { kind, connections, times, backends, on_stop }, screen)
+        }
         Command::Up { backends, steering } => up(backends, steering),
         Command::Down => down(),
         Command::Verifier { update, ref budget } => hold_against_budget(budget, update),
@@ -199,6 +225,17 @@ fn churn_pool(options: churn::Options, screen: churn::Screen) -> anyhow::Result<
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn drill(options: drill::Options, screen: drill::Screen) -> anyhow::Result<ExitCode> {
+    let (report, failures) = drill::run(options, screen)?;
+    if screen == drill::Screen::Quiet {
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    for failure in &failures {
+        eprintln!("weir-lab: {failure}");
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn measure(effort: Effort, json: bool, svg: Option<&Path>) -> anyhow::Result<ExitCode> {
     let report = Report::measure(effort, |figure| {
         let point = figure.point;
@@ -212,9 +249,11 @@ fn measure(effort: Effort, json: bool, svg: Option<&Path>) -> anyhow::Result<Exi
         return Ok(ExitCode::SUCCESS);
     }
     println!(
-        "Nanoseconds a packet, without the wrapper and the stub (room for a tunnel, and taking it off again), and as\n\
-         multiples of the IPv4 stub, which takes {:.0} ns here and {DESIGN_STUB_NS} ns where the targets were set.\n{}\n\n\
+        "Nanoseconds a packet, {}, without the wrapper (the floor) and the stub\n\
+         (room for a tunnel, and taking it off again), and as multiples of the IPv4 stub, which takes {:.0} ns here\n\
+         and {DESIGN_STUB_NS} ns where the targets were set.\n{}\n\n\
          What the maps of a balancer of default sizes take\n{}",
+        report.method(),
         report.stub_ns,
         report.table(),
         report.memory_table(),
@@ -306,6 +345,14 @@ fn churn_backend_count(text: &str) -> Result<BackendCount, String> {
     match text.parse::<u8>() {
         Ok(5..) => backend_count(text),
         _ => Err("not a number from 5 to 64".to_owned()),
+    }
+}
+
+/// One is drained or killed, and another has to be there.
+fn drill_backend_count(text: &str) -> Result<BackendCount, String> {
+    match text.parse::<u8>() {
+        Ok(2..) => backend_count(text),
+        _ => Err("not a number from 2 to 64".to_owned()),
     }
 }
 

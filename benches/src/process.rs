@@ -21,6 +21,8 @@ use crate::{LabError, namespace::Namespace, wait};
 
 /// How long a process has to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long a process has to end where a test is about that.
+const END_LIMIT: Duration = Duration::from_secs(30);
 const LOG_TAIL_LINES: usize = 12;
 
 /// A running process.
@@ -111,6 +113,22 @@ impl Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+
+    /// Ends it by a signal; returns when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended before, or does not end in time.
+    pub fn end_by(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.signal(signal)?;
+        let what = format!("{} ends by {signal}", self.what);
+        wait::until(&what, END_LIMIT, || Ok(self.check_running().is_err().then_some(())))
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn pid(&self) -> Pid {

@@ -152,6 +152,11 @@ impl Lab {
         leftovers::directory(self.name())
     }
 
+    /// Where Weir's pins are, which go with it.
+    pub fn pins(&self) -> PathBuf {
+        leftovers::pins(self.name())
+    }
+
     /// Kills a backend, counted from 0, as a power cut does: its link is down, then its service and all its
     /// connections are gone, and no reset of them gets out.
     ///

@@ -31,6 +31,13 @@ pub struct Row {
 
 const _: () = assert!(size_of::<Row>() == 32);
 
+impl Row {
+    /// The rules of its address; none where the row is empty.
+    pub const fn services(&self) -> Services {
+        self.services
+    }
+}
+
 /// Which half is read, and how its rows are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]

@@ -41,6 +41,8 @@ pub struct Plan {
     pub flow: u32,
     /// Packets so far.
     pub packets: u32,
+    /// Flows that were given an entry, or had one.
+    pub tracked: u32,
     /// The last 32 bits of the first client's address.
     pub client: u32,
     /// The service's port.
@@ -57,7 +59,7 @@ pub struct Plan {
     pub segments: [[u8; SEGMENT]; 2],
 }
 
-const _: () = assert!(size_of::<Plan>() == 144);
+const _: () = assert!(size_of::<Plan>() == 148);
 
 /// The token with a number: scattered, and as unique as the number.
 #[inline(always)]

@@ -197,6 +197,24 @@ impl HostTables {
         (pool as u32 * RING_SLOTS + slot) as usize
     }
 
+    /// The flows that have an entry of a kind.
+    pub const fn flows(&self, kind: Exception) -> &HashMap<FlowHash, FlowEntry> {
+        match kind {
+            Exception::Joined => &self.joined,
+            Exception::Moved => &self.moved,
+            Exception::Pinned => &self.pinned,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn flows_mut(&mut self, kind: Exception) -> &mut HashMap<FlowHash, FlowEntry> {
+        match kind {
+            Exception::Joined => &mut self.joined,
+            Exception::Moved => &mut self.moved,
+            Exception::Pinned => &mut self.pinned,
+        }
+    }
+
     /// The rules of the longest prefix that an address lies in.
     fn services_of_prefix(&self, address: &Address) -> Option<Services> {
         (0..=128).rev().find_map(|len| self.prefixes.get(&(len, address.masked(len))).copied())
@@ -244,12 +262,8 @@ impl Tables for HostTables {
     }
 
     fn insert_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
-        let table = match kind {
-            Exception::Joined => &mut self.joined,
-            Exception::Moved => &mut self.moved,
-            Exception::Pinned => &mut self.pinned,
-        };
-        insert(table, self.entries_max, flow, entry)
+        let max = self.entries_max;
+        insert(self.flows_mut(kind), max, flow, entry)
     }
 
     fn remove_entry(&mut self, flow: FlowHash) {

@@ -38,6 +38,22 @@ struct Window {
     moves_datagrams_at: Duration,
 }
 
+/// What the slots of a ring do not say of their windows: times that none of them goes beyond. A ring that is resumed
+/// with these ends no window sooner than it would have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deadlines {
+    /// How long the longest window was to be.
+    pub length: Duration,
+    /// When the last of them begins to pin survivors.
+    pub pins_at: Duration,
+    /// When the last of them ends.
+    pub ends_at: Duration,
+    /// When the last datagrams of unknown flows begin to be the owner's.
+    pub moves_datagrams_at: Duration,
+    /// Whether one lasts longer than it was to.
+    pub is_extended: bool,
+}
+
 impl Window {
     fn opened(now: Duration, length: Duration) -> Self {
         let ends_at = now + length;
@@ -71,6 +87,27 @@ impl Transitions {
     pub fn settled(owners: &[u16]) -> Self {
         let slots = owners.iter().map(|&owner| Slot::settled(BackendId(owner))).collect();
         Self { slots, windows: vec![Window::default(); owners.len()], datagrams: Duration::ZERO, due_at: None }
+    }
+
+    /// A ring whose slots stand in a table, as somebody else has left it, with the deadlines that were written down.
+    pub fn resumed(slots: Vec<Slot>, deadlines: Deadlines) -> Self {
+        let Deadlines { length, pins_at, ends_at, moves_datagrams_at, is_extended } = deadlines;
+        let window = Window { pins_at, ends_at, length, is_extended, moves_datagrams_at };
+        let windows = vec![window; slots.len()];
+        let mut ring = Self { slots, windows, datagrams: Duration::ZERO, due_at: None };
+        ring.note_due();
+        ring
+    }
+
+    /// What is to be written down, so that somebody else can resume the ring; all zero where all slots are settled.
+    pub fn deadlines(&self) -> Deadlines {
+        self.open().fold(Deadlines::default(), |last, window| Deadlines {
+            length: last.length.max(window.length),
+            pins_at: last.pins_at.max(window.pins_at),
+            ends_at: last.ends_at.max(window.ends_at),
+            moves_datagrams_at: last.moves_datagrams_at.max(window.moves_datagrams_at),
+            is_extended: last.is_extended || window.is_extended,
+        })
     }
 
     /// Sets how long after a change the datagrams of unknown flows are the previous owner's: by default not at all.
@@ -299,6 +336,33 @@ mod tests {
         assert!(ring.slots()[0].keeps_datagrams());
         assert_eq!(ring.advance(at(30), None), [0, 1]);
         assert!(!ring.slots()[0].keeps_datagrams() && ring.slots()[0].pins());
+    }
+
+    #[test]
+    fn a_resumed_ring_goes_on_where_it_was() {
+        let mut ring = Transitions::settled(&[1, 2, 3]);
+        ring.keep_datagrams_for(at(2));
+        ring.change(&[4, 2, 3], at(0), at(9), ALL_SERVE);
+        let mut resumed = Transitions::resumed(ring.slots().to_vec(), ring.deadlines());
+        assert_eq!((resumed.ends_at(), resumed.in_transition()), (Some(at(9)), 1));
+        for hour in 0..10 {
+            assert_eq!(resumed.advance(at(hour), None), ring.advance(at(hour), None), "hour {hour}");
+            assert_eq!(resumed.slots(), ring.slots(), "hour {hour}");
+        }
+        assert_eq!((ring.deadlines(), resumed.ends_at()), (Deadlines::default(), None));
+    }
+
+    #[test]
+    fn a_resumed_window_ends_with_the_last_one_and_never_sooner() {
+        let mut ring = Transitions::settled(&[1, 1]);
+        ring.change(&[2, 1], at(0), at(9), ALL_SERVE);
+        ring.advance(at(1), None);
+        ring.change(&[2, 2], at(5), at(9), ALL_SERVE);
+        let mut resumed = Transitions::resumed(ring.slots().to_vec(), ring.deadlines());
+        assert!(resumed.slots()[0].pins() && !resumed.slots()[1].pins());
+        assert_eq!((ring.advance(at(9), None), resumed.advance(at(9), None)), (vec![0, 1], vec![1]));
+        assert_eq!((ring.advance(at(14), None), resumed.advance(at(14), None)), (vec![], vec![0]));
+        assert_eq!((ring.advance(at(17), None), resumed.advance(at(17), None)), (vec![1], vec![1]));
     }
 
     #[test]

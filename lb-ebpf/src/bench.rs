@@ -17,7 +17,7 @@ use lb_common::{
     ids::BackendId,
     packet::Frame as _,
     steer::Common,
-    tables::{Exception, FlowEntry, Tables as _},
+    tables::{Exception, FlowEntry, InsertError, Tables as _},
     wire::{
         ip::{self, Header as _},
         ipv4::Ipv4,
@@ -147,7 +147,9 @@ fn undo(frame: &mut XdpFrame) -> Option<()> {
 
 #[inline(always)]
 fn track(ctx: &XdpContext) -> u32 {
-    if make_entry(&XdpFrame::new(ctx.ctx)).is_some() { xdp_action::XDP_PASS } else { xdp_action::XDP_ABORTED }
+    let (Some(()), Some(plan)) = (make_entry(&XdpFrame::new(ctx.ctx)), plan()) else { return xdp_action::XDP_ABORTED };
+    plan.tracked = plan.tracked.wrapping_add(1);
+    xdp_action::XDP_PASS
 }
 
 #[inline(always)]
@@ -159,5 +161,8 @@ fn make_entry(frame: &XdpFrame) -> Option<()> {
     let ports = Ports { source: tcp.source_port, destination: tcp.destination_port };
     let flow = header.source().flow_hash(&tables.globals()?.cluster_key, header.destination(), ports, ip::TCP);
     let entry = FlowEntry { sequence: 0, seen: tables.now(), backend: BackendId(1), state: FlowEntry::OPEN };
-    tables.insert_entry(Exception::Joined, flow, entry).ok()
+    match tables.insert_entry(Exception::Joined, flow, entry) {
+        Ok(()) | Err(InsertError::Exists) => Some(()),
+        Err(InsertError::Full) => None,
+    }
 }

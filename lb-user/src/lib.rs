@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod bpf;
+mod clock;
 pub mod commands;
 pub mod config;
+pub mod explain;
 pub mod health;
 pub mod layout;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! The `weir` command.
 
 use clap::{Parser, Subcommand};
-use lb_user::commands::{backend, check, decap, run, status};
+use lb_user::commands::{backend, check, decap, detach, explain, flows, reload, run, status, tokens};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -14,7 +14,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Steer packets, in the foreground, until SIGTERM.
+    /// Steer packets, and keep the tables true in the foreground until SIGTERM.
     Run(run::Args),
     /// Read a configuration and say what is wrong with it.
     Check(check::Args),
@@ -22,6 +22,16 @@ enum Command {
     Status(status::Args),
     /// Show single backends, have one drain, or have it serve again.
     Backend(backend::Args),
+    /// Have the running balancer read its configuration again, or say what that would change.
+    Reload(reload::Args),
+    /// Take the data path down: off the interfaces, and out of the kernel.
+    Detach(detach::Args),
+    /// Say what becomes of packets, and why: those of a capture, or one.
+    Explain(explain::Args),
+    /// Show the flows that have an entry, by table and backend.
+    Flows(flows::Args),
+    /// Show the tokens of MPTCP connections that are known, by backend.
+    Tokens(tokens::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
 }
@@ -32,6 +42,11 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
         Command::Backend(args) => backend::backend(&args),
+        Command::Reload(args) => reload::reload(&args),
+        Command::Detach(args) => detach::detach(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Flows(args) => flows::flows(&args),
+        Command::Tokens(args) => tokens::tokens(&args),
         Command::Decap(args) => decap::decap(&args),
     }
 }

@@ -66,6 +66,25 @@ impl Numbering {
         Ok(next)
     }
 
+    /// The numbers that were in use before.
+    pub(crate) const fn resumed(
+        vips: BTreeMap<VipAddress, u16>,
+        pools: BTreeMap<String, u16>,
+        backends: BTreeMap<BackendName, u16>,
+    ) -> Self {
+        Self { vips, pools, backends }
+    }
+
+    /// The VIPs that have numbers.
+    pub fn vips(&self) -> impl Iterator<Item = (VipAddress, u16)> {
+        self.vips.iter().map(|(&address, &number)| (address, number))
+    }
+
+    /// The pools that have numbers.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.pools.iter().map(|(name, &number)| (name.as_str(), number))
+    }
+
     /// The number of a VIP.
     ///
     /// # Panics

@@ -47,7 +47,11 @@ impl Source for Counting {
                 slots_extended: 4,
                 failing_open: true,
             }],
-            reload: ReloadOutcome { last_succeeded: true, in_force_since_s: 1_700_000_000 },
+            reload: ReloadOutcome {
+                last_succeeded: true,
+                last_tried_s: 1_700_000_500,
+                in_force_since_s: 1_700_000_000,
+            },
             tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576, evicted: 6 }],
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
             xdp_mode: "native",

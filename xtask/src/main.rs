@@ -1,4 +1,4 @@
-//! Weir's chores: `cargo xtask setup | build | demo | churn | lab | bench | fuzz | verifier | test`.
+//! Weir's chores: `cargo xtask setup | build | demo | churn | drill | lab | bench | fuzz | verifier | test`.
 //!
 //! It installs what a fresh machine lacks, builds, and hands over to the `weir-lab` binary.
 //! It must build with a plain stable toolchain, before anything else is there, and must write
@@ -58,6 +58,9 @@ enum Chore {
     /// Set up, build, then hold connections open while a pool changes under them
     #[command(disable_help_flag = true)]
     Churn(ForLab),
+    /// Set up, build, then restart, reload, upgrade, drain or kill a backend under traffic
+    #[command(disable_help_flag = true)]
+    Drill(ForLab),
     /// Set up, build, then work with the lab itself: `up`, `down`, ...
     #[command(disable_help_flag = true)]
     Lab(ForLab),
@@ -98,6 +101,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         }
         Chore::Demo(ForLab { args }) => return become_lab(Some("demo"), &args),
         Chore::Churn(ForLab { args }) => return become_lab(Some("churn"), &args),
+        Chore::Drill(ForLab { args }) => return become_lab(Some("drill"), &args),
         Chore::Lab(ForLab { args }) => return become_lab(None, &args),
         Chore::Bench(ForLab { args }) => return become_lab(Some("bench"), &args),
         Chore::Fuzz(ForLab { args }) => return become_lab(Some("fuzz"), &args),

@@ -1,12 +1,16 @@
 //! The balancer that is measured: its tables filled as the controller fills them, for sixteen backends.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+};
 
 use lb_common::{
     bench,
     encap::{GUE_PORT, Link, Tunnel},
     hash::SipKey,
     ids::{BackendId, FlowHash, PoolId, Tick, VipId},
+    mptcp::{Version, token},
     ring::{self, Member},
     tables::{Backend, Holder, RING_SLOTS, Service, Services, Slot, TokenEntry, TokenKey, Ways},
     wire::ip,
@@ -87,9 +91,9 @@ pub(super) fn open(sizes: &Sizes, outer: Outer) -> Result<Balancer, BenchError> 
     Ok(balancer)
 }
 
-/// Enters connections in the token table, as if so many third packets had been seen.
-pub(super) fn learn(balancer: &mut Balancer, tokens: u32) -> Result<(), BenchError> {
-    for number in 0..tokens {
+/// Enters connections with these numbers in the token table, as if so many third packets had been seen.
+pub(super) fn learn(balancer: &mut Balancer, numbers: Range<u32>) -> Result<(), BenchError> {
+    for number in numbers {
         #[expect(clippy::cast_possible_truncation, reason = "at most as many as there are backends")]
         let backend = BackendId(1 + (number % u32::from(BACKENDS)) as u16);
         let flow = FlowHash(u64::from(number));
@@ -99,11 +103,11 @@ pub(super) fn learn(balancer: &mut Balancer, tokens: u32) -> Result<(), BenchErr
     Ok(())
 }
 
-/// Empties the token table.
-pub(super) fn forget(balancer: &mut Balancer) -> Result<(), BenchError> {
-    let keys: Vec<_> = balancer.tokens.entries().map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?;
-    for key in keys {
-        balancer.tokens.remove(key)?;
+/// Takes the tokens of the first so many third packets of a batch out of the table.
+pub(super) fn forget(balancer: &mut Balancer, third_packets: u32) -> Result<(), BenchError> {
+    for number in 0..third_packets {
+        let token = token::derive(Version::V1, bench::key(number));
+        balancer.tokens.remove(TokenKey::new(POOL, token))?;
     }
     Ok(())
 }

@@ -66,6 +66,7 @@ impl Load {
             stride: stride(flows),
             flow: 0,
             packets: 0,
+            tracked: 0,
             client: self.first_client(),
             port: PORT,
             ipv6: self.ipv6.into(),

@@ -43,6 +43,8 @@ pub(super) struct Cost {
     pub(super) net: f64,
     /// The stub, without the wrapper.
     pub(super) stub: f64,
+    /// The wrapper, around nothing.
+    pub(super) floor: f64,
 }
 
 /// A filled balancer, ready to be measured.
@@ -50,6 +52,10 @@ pub(super) struct Bench {
     balancer: Balancer,
     plan: Array<MapData, Pod<Plan>>,
     effort: Effort,
+    /// Tokens that are in the table.
+    learned: u32,
+    /// Flows that have an entry.
+    tracked: u32,
 }
 
 impl Bench {
@@ -59,20 +65,14 @@ impl Bench {
             program(&mut balancer, name)?.load().map_err(|error| LoadError::Program { program: name, error })?;
         }
         let plan = balancer.object().take_map("weir_bench_plan").ok_or(LoadError::Missing("weir_bench_plan"))?;
-        Ok(Self { balancer, plan: Array::try_from(plan)?, effort })
+        Ok(Self { balancer, plan: Array::try_from(plan)?, effort, learned: 0, tracked: 0 })
     }
 
-    /// Fills tables.
-    pub(super) fn fill(
-        &mut self,
-        fill: impl FnOnce(&mut Balancer) -> Result<(), BenchError>,
-    ) -> Result<(), BenchError> {
-        fill(&mut self.balancer)
-    }
-
-    /// Makes batches no longer than so many packets.
-    pub(super) fn limit_batch(&mut self, packets: u32) {
-        self.effort.packets = self.effort.packets.min(packets);
+    /// Has so many connections' tokens in the table, if there are fewer.
+    pub(super) fn learn(&mut self, tokens: u32) -> Result<(), BenchError> {
+        farm::learn(&mut self.balancer, self.learned..tokens)?;
+        self.learned = self.learned.max(tokens);
+        Ok(())
     }
 
     /// What a packet of `load` costs where so many flows and tokens take turns.
@@ -80,9 +80,10 @@ impl Bench {
         let mut plan = load.plan(flows, tokens);
         let mut net = Vec::new();
         let mut stub = Vec::new();
+        let mut floor = Vec::new();
         for batch in 0..=self.effort.batches {
             if load.varies == Varies::KEY {
-                farm::forget(&mut self.balancer)?;
+                farm::forget(&mut self.balancer, self.effort.packets / 2)?;
             }
             let empty = self.run(Baseline::Empty.program(), load, &mut plan.clone())?;
             let baseline = self.run(load.baseline.program(), load, &mut plan.clone())?;
@@ -91,20 +92,21 @@ impl Bench {
             if batch > 0 {
                 net.push(nanos(whole) - nanos(baseline));
                 stub.push(nanos(baseline) - nanos(empty));
+                floor.push(nanos(empty));
             }
         }
-        Ok(Cost { net: median(net), stub: median(stub) })
+        Ok(Cost { net: median(net), stub: median(stub), floor: median(floor) })
     }
 
-    /// Gives so many flows an entry in the table of joined flows, from the clients with this address on.
+    /// Has so many flows in the table of joined flows, if there are fewer, from the clients with this address on.
     pub(super) fn track(&mut self, load: &Load, client: u32, flows: u32) -> Result<(), BenchError> {
-        if flows == 0 {
+        if flows <= self.tracked {
             return Ok(());
         }
         let mut plan = Plan { client, ..load.plan(flows, 1) };
         self.run_program(TRACK, &load.frames[0], flows, &mut plan)?;
-        let found = self.balancer.joined.entries().count();
-        if found == flows as usize { Ok(()) } else { Err(BenchError::Untracked { flows, found }) }
+        self.tracked = flows;
+        if plan.tracked == flows { Ok(()) } else { Err(BenchError::Untracked { flows, found: plan.tracked }) }
     }
 
     /// A batch of the balancer: every packet must have an expected reason, each as often as the others.

@@ -70,7 +70,7 @@ pub enum BenchError {
         /// How many were to have one.
         flows: u32,
         /// How many have one.
-        found: usize,
+        found: u32,
     },
     /// The wrapper did not leave the packet as it was.
     #[error("the wrapper {program} failed: action {action}, {len} bytes left, {packets} packets made")]
@@ -96,9 +96,9 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// A minute or two.
-    pub const FULL: Self = Self { batches: 101, packets: 40_000 };
-    /// Some seconds, most of which go into loading: to see that it works.
+    /// A few minutes.
+    pub const FULL: Self = Self { batches: 101, packets: 20_000 };
+    /// Some seconds, most of which go into filling tables: to see that it works.
     pub const QUICK: Self = Self { batches: 5, packets: 4_000 };
 }
 
@@ -109,6 +109,10 @@ pub struct Figure {
     pub point: Point,
     /// Nanoseconds a packet, without the wrapper and the stub.
     pub ns: f64,
+    /// What the stub took in the same batches: room for the tunnel's header, and taking it off again.
+    pub stub_ns: f64,
+    /// What the wrapper took around nothing: to make a packet, and to leave it.
+    pub floor_ns: f64,
 }
 
 /// Everything that was measured in a run.
@@ -116,6 +120,8 @@ pub struct Figure {
 pub struct Report {
     /// Nanoseconds that the stub takes: room for an IPv4 header, and taking it off again.
     pub stub_ns: f64,
+    /// How much was run for each figure.
+    pub effort: Effort,
     /// The cases.
     pub figures: Vec<Figure>,
     /// Bytes that the kernel has locked for each map of a balancer of default sizes.
@@ -129,16 +135,15 @@ impl Report {
     /// The kernel refuses something, or packets did not take the path that was to be measured.
     pub fn measure(effort: Effort, mut progress: impl FnMut(&Figure)) -> Result<Self, BenchError> {
         let mut figures = Vec::new();
-        let mut stubs = Vec::new();
-        for point in Case::ALL.into_iter().flat_map(Case::points) {
-            let cost = point.measure(effort)?;
-            let figure = Figure { point, ns: cost.net };
-            progress(&figure);
-            figures.push(figure);
-            if point.case == Case::Ack {
-                stubs.push(cost.stub);
-            }
+        for case in Case::ALL {
+            case.measure(effort, |point, cost| {
+                let figure = Figure { point, ns: cost.net, stub_ns: cost.stub, floor_ns: cost.floor };
+                progress(&figure);
+                figures.push(figure);
+            })?;
         }
-        Ok(Self { stub_ns: measure::median(stubs), figures, memory: memory::of_defaults()? })
+        let acks = figures.iter().filter(|figure| figure.point.case == Case::Ack);
+        let stub_ns = measure::median(acks.map(|figure| figure.stub_ns).collect());
+        Ok(Self { stub_ns, effort, figures, memory: memory::of_defaults()? })
     }
 }

@@ -5,12 +5,15 @@ use serde::Serialize;
 
 use crate::screen::{table, thousands};
 
-use super::{DESIGN_STUB_NS, Figure, Report};
+use super::{DESIGN_STUB_NS, Effort, Figure, Report, case::LEFT_OUT};
 
 #[derive(Serialize)]
 struct Json {
     stub_ns: f64,
+    /// What each figure is.
+    method: String,
     cases: Vec<JsonCase>,
+    left_out: Vec<JsonLeftOut>,
     maps: Vec<JsonMap>,
 }
 
@@ -20,6 +23,14 @@ struct JsonCase {
     flows: u32,
     tracked: u32,
     ns: f64,
+    stub_ns: f64,
+    floor_ns: f64,
+}
+
+#[derive(Clone, Serialize)]
+struct JsonLeftOut {
+    name: &'static str,
+    why: &'static str,
 }
 
 #[derive(Serialize)]
@@ -40,20 +51,30 @@ impl Report {
             flows: figure.point.flows,
             tracked: figure.point.tracked,
             ns: tenths(figure.ns),
+            stub_ns: tenths(figure.stub_ns),
+            floor_ns: tenths(figure.floor_ns),
         };
         let maps =
             self.memory.iter().map(|map| JsonMap { name: map.name.clone(), entries: map.entries, bytes: map.bytes });
         serde_json::to_string(&Json {
             stub_ns: tenths(self.stub_ns),
+            method: self.method(),
             cases: self.figures.iter().map(case).collect(),
+            left_out: LEFT_OUT.map(|(name, why)| JsonLeftOut { name, why }).to_vec(),
             maps: maps.collect(),
         })
     }
 
-    /// The figures beside the design's targets.
+    /// What each figure is.
+    pub fn method(&self) -> String {
+        let Effort { batches, packets } = self.effort;
+        format!("the median of {batches} batches of {} packets", thousands(packets.into()))
+    }
+
+    /// The figures beside the design's targets, and what stub and wrapper took in the same batches.
     pub fn table(&self) -> Table {
-        let mut table = table(&["packet", "flows", "tracked", "ns", "target", "stubs", "target"]);
-        for Figure { point, ns } in &self.figures {
+        let mut table = table(&["packet", "flows", "tracked", "ns", "target", "stubs", "target", "stub", "floor"]);
+        for Figure { point, ns, stub_ns, floor_ns } in &self.figures {
             let target = point.case.target_ns();
             table.add_row([
                 point.case.name().to_owned(),
@@ -63,7 +84,12 @@ impl Report {
                 target.map_or_else(String::new, |target| target.to_string()),
                 format!("{:.1}", ns / self.stub_ns),
                 target.map_or_else(String::new, |target| format!("{:.1}", f64::from(target) / DESIGN_STUB_NS)),
+                format!("{stub_ns:.0}"),
+                format!("{floor_ns:.0}"),
             ]);
+        }
+        for (name, why) in LEFT_OUT {
+            table.add_row([name, why]);
         }
         table
     }

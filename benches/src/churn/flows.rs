@@ -10,18 +10,18 @@ use crate::{Lab, LabError, addresses::SERVICE_PORT, namespace::Namespace, traffi
 
 /// The flows seen so far, by the client's end, and the backend of each, counted from 0.
 #[derive(Debug, Default)]
-pub(super) struct Flows {
+pub(crate) struct Flows {
     backends: BTreeMap<SocketAddr, usize>,
 }
 
 impl Flows {
     /// How many there are, joined subflows included.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.backends.len()
     }
 
     /// Takes in every flow that a backend has and the client too.
-    pub(super) fn take_in(&mut self, lab: &Lab) -> Result<(), LabError> {
+    pub(crate) fn take_in(&mut self, lab: &Lab) -> Result<(), LabError> {
         let at_client = established(&lab.client.namespace, "dport", Column::Local)?;
         for (index, backend) in lab.backends.iter().enumerate() {
             for peer in established(&backend.namespace, "sport", Column::Peer)? {
@@ -34,14 +34,14 @@ impl Flows {
     }
 
     /// Forgets the flows of a backend that was killed; returns how many there were.
-    pub(super) fn bury(&mut self, backend: usize) -> usize {
+    pub(crate) fn bury(&mut self, backend: usize) -> usize {
         let before = self.backends.len();
         self.backends.retain(|_, at| *at != backend);
         before - self.backends.len()
     }
 
     /// Forgets the flows that the client or their backend no longer has, and returns them.
-    pub(super) fn lost(&mut self, lab: &Lab) -> Result<Vec<SocketAddr>, LabError> {
+    pub(crate) fn lost(&mut self, lab: &Lab) -> Result<Vec<SocketAddr>, LabError> {
         let at_client = established(&lab.client.namespace, "dport", Column::Local)?;
         let at_backends = lab.backends.iter().map(|backend| established(&backend.namespace, "sport", Column::Peer));
         let at_backends = at_backends.collect::<Result<Vec<_>, _>>()?;

@@ -26,15 +26,16 @@ const LINE_BYTES: usize = 9;
 struct Connection {
     client: SocketAddr,
     backend: String,
+    transport: Transport,
     stream: TcpStream,
 }
 
 /// Why a connection is no longer held.
 #[derive(Debug)]
-pub(super) struct Broken {
-    pub(super) client: SocketAddr,
-    pub(super) backend: String,
-    pub(super) error: io::Error,
+pub(crate) struct Broken {
+    pub(crate) client: SocketAddr,
+    pub(crate) backend: String,
+    pub(crate) error: io::Error,
 }
 
 /// What kind of connection the `index`th is: plain TCP and MPTCP in turn, IPv4 and IPv6.
@@ -48,27 +49,27 @@ const fn kind(index: usize) -> (Transport, Family) {
 }
 
 /// How many of `count` connections are MPTCP, each of which is joined once.
-pub(super) fn joins_of(count: usize) -> u64 {
+pub(crate) fn joins_of(count: usize) -> u64 {
     (0..count).map(|index| u64::from(matches!(kind(index).0, Transport::Mptcp))).sum()
 }
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     connections: Vec<Connection>,
     round: u32,
     /// The longest time that a round took.
-    pub(super) longest_round: Duration,
+    pub(crate) longest_round: Duration,
 }
 
 impl Held {
     /// How many are held.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.connections.len()
     }
 
     /// Opens more; returns how many went to each backend.
-    pub(super) fn open(&mut self, client: &Client, count: usize) -> Result<BTreeMap<String, usize>, LabError> {
+    pub(crate) fn open(&mut self, client: &Client, count: usize) -> Result<BTreeMap<String, usize>, LabError> {
         let mut opened = client.namespace.run(|| {
             let open = |index| Connection::open(kind(index)).map_err(LabError::system("open a connection"));
             (0..count).map(open).collect::<Result<Vec<_>, _>>()
@@ -81,8 +82,18 @@ impl Held {
         Ok(distribution)
     }
 
+    /// Holds what others have opened.
+    pub(crate) fn take(&mut self, mut others: Self) {
+        self.connections.append(&mut others.connections);
+    }
+
+    /// How many of them have subflows that can be joined by another of their family.
+    pub(crate) fn joinable(&self) -> u64 {
+        self.connections.iter().map(|connection| u64::from(connection.transport == Transport::Mptcp)).sum()
+    }
+
     /// Every connection sends a line of its own and waits for its echo. Those that do not get it are held no longer.
-    pub(super) fn exchange(&mut self) -> Vec<Broken> {
+    pub(crate) fn exchange(&mut self) -> Vec<Broken> {
         let begun = Instant::now();
         self.round += 1;
         let line = |index: usize| format!("{:08}\n", (index + self.round as usize * 7919) % 100_000_000);
@@ -107,7 +118,7 @@ impl Held {
 
     /// Lets go of the connections of a backend that was killed. None of them may still be answered: that would be by
     /// another backend. Returns how many there were.
-    pub(super) fn bury(&mut self, backend: &str) -> Result<usize, LabError> {
+    pub(crate) fn bury(&mut self, backend: &str) -> Result<usize, LabError> {
         let dead = self.let_go(|_, connection| {
             (connection.backend == backend).then(|| connection.last_word().err().unwrap_or_else(answered))
         });
@@ -140,7 +151,7 @@ impl Connection {
         let mut stream = sockets::connect_by(transport, VIP.service(family), CONNECT_LIMIT)?;
         sockets::keep_alive(&stream)?;
         let backend = read_greeting(&mut stream)?;
-        Ok(Self { client: canonical(stream.local_addr()?), backend, stream })
+        Ok(Self { client: canonical(stream.local_addr()?), backend, transport, stream })
     }
 
     fn expect(&mut self, line: &str, limit: Duration) -> io::Result<()> {

@@ -3,8 +3,8 @@
 //!
 //! The only connections that may break are those of a backend that was killed.
 
-mod flows;
-mod held;
+pub(crate) mod flows;
+pub(crate) mod held;
 mod screen;
 mod script;
 

@@ -4,7 +4,6 @@
 //!
 //! Nothing is sent: the kernel's side is `BPF_PROG_TEST_RUN`. It needs root.
 
-mod frames;
 mod generate;
 mod pair;
 mod random;

@@ -1,9 +1,9 @@
 //! What clients, strangers and routers say: short conversations with the wide farm, most of them as they should be.
 
 use super::{
-    frames::{self, datagram, icmp, packet, pieces, quic_long, quic_short},
     random::Random,
     worlds::{
+        frames::{self, datagram, icmp, packet, pieces, quic_long, quic_short},
         mptcp::{self, SYN_OPTIONS, TIMESTAMPS},
         oracle,
         packet::{ETHERNET, Flow, Segment},
@@ -51,8 +51,7 @@ impl Talker {
 
     /// The slot of the flow in any ring that goes by flows.
     pub(super) fn slot(self) -> u32 {
-        let hash = oracle::hash(self.flow, self.protocol);
-        u32::try_from(((hash.0 >> 32) * 65_537) >> 32).expect("a slot")
+        oracle::slot(oracle::hash(self.flow, self.protocol))
     }
 }
 

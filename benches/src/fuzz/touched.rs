@@ -1,6 +1,7 @@
 //! The host's tables, with a note of everything in them that a decision asked for: what to compare after a frame, and what
 //! to clear after a sequence.
 
+use super::worlds::Memory;
 use lb_common::{
     host::HostTables,
     ids::{BackendId, FlowHash, PoolId, Tick},
@@ -15,11 +16,7 @@ use lb_common::{
 /// A place in the tables that a decision may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Touched {
-    Pending(FlowHash),
-    Embryonic(FlowHash),
-    Closing(FlowHash),
-    Datagrams(FlowHash),
-    Fragments(FlowHash),
+    Recent(Memory, FlowHash),
     Entry(FlowHash),
     Token(TokenKey),
     Network(FlowHash),
@@ -89,23 +86,23 @@ impl Tables for Noting<'_> {
     }
 
     fn pending(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
-        self.note(Touched::Pending(flow)).pending(flow)
+        self.note(Touched::Recent(Memory::Pending, flow)).pending(flow)
     }
 
     fn embryonic(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
-        self.note(Touched::Embryonic(flow)).embryonic(flow)
+        self.note(Touched::Recent(Memory::Embryonic, flow)).embryonic(flow)
     }
 
     fn closing(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
-        self.note(Touched::Closing(flow)).closing(flow)
+        self.note(Touched::Recent(Memory::Closing, flow)).closing(flow)
     }
 
     fn datagrams(&mut self, flow: FlowHash) -> Option<&mut Bucket> {
-        self.note(Touched::Datagrams(flow)).datagrams(flow)
+        self.note(Touched::Recent(Memory::Datagrams, flow)).datagrams(flow)
     }
 
     fn fragments(&mut self, datagram: FlowHash) -> Option<&mut Bucket> {
-        self.note(Touched::Fragments(datagram)).fragments(datagram)
+        self.note(Touched::Recent(Memory::Fragments, datagram)).fragments(datagram)
     }
 
     fn quic_server(&self, key: &QuicKey) -> Option<BackendId> {

@@ -1,9 +1,11 @@
 //! The configuration that the lab gives Weir, written from types so that it is always well-formed.
 
+use std::{net::Ipv4Addr, path::PathBuf};
+
 use serde::Serialize;
 
 use crate::{
-    Backend, Lab,
+    Backend, Lab, LabError,
     addresses::{BALANCER, DualAddress, SERVICE_PORT, VIP},
     topology::INTERFACE,
 };
@@ -43,11 +45,40 @@ pub struct PoolBackend<'l> {
     pub state: &'static str,
 }
 
+/// A backend to Weir that is in truth another name of one of the lab's: as many as are wanted, and each is served.
+#[derive(Debug, Clone)]
+pub struct Alias {
+    name: String,
+    address: Ipv4Addr,
+}
+
+impl Alias {
+    /// So many of them, spread over the lab's backends. What is tunnelled to them comes there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the routes.
+    pub fn many(lab: &Lab, count: usize) -> Result<Vec<Self>, LabError> {
+        let mut aliases = Vec::with_capacity(count);
+        for (index, backend) in (0..count).zip(lab.backends.iter().cycle()) {
+            let [high, low] = u16::try_from(index / lab.backends.len() + 1).unwrap_or(u16::MAX).to_be_bytes();
+            let address = Ipv4Addr::new(10, 100 + backend.number, high, low);
+            aliases.push(Self { name: format!("x{}", index + 1), address });
+        }
+        for Backend { number, address, .. } in &lab.backends {
+            let (network, next_hop) = (format!("10.{}.0.0/16", 100 + number), address.v4.to_string());
+            lab.router.namespace.output("ip", &["route", "replace", &network, "via", &next_hop])?;
+        }
+        Ok(aliases)
+    }
+}
+
 /// A configuration file for `weir run`.
 #[derive(Debug, Serialize)]
 pub struct WeirConfig {
     balancer: BalancerTable,
     metrics: MetricsTable,
+    limits: Option<LimitsTable>,
     pool: [PoolTable; 1],
     vip: Vec<VipTable>,
 }
@@ -78,8 +109,11 @@ impl WeirConfig {
                 source_v4: BALANCER.v4.to_string(),
                 source_v6: BALANCER.v6.to_string(),
                 transition_s: None,
+                pins: lab.pins(),
+                on_stop: None,
             },
             metrics: MetricsTable { listen: METRICS_LISTEN },
+            limits: None,
             pool: [PoolTable {
                 name: POOL,
                 join,
@@ -137,6 +171,35 @@ impl WeirConfig {
     pub fn with_address(mut self, backend: usize, address: &str) -> Self {
         let [pool] = &mut self.pool;
         address.clone_into(&mut pool.backend[backend].address);
+        self
+    }
+
+    /// The same with something else to become of the data path when Weir is told to end: `keep` or `detach`.
+    #[must_use]
+    pub fn with_on_stop(mut self, on_stop: &'static str) -> Self {
+        self.balancer.on_stop = Some(on_stop);
+        self
+    }
+
+    /// The same with sizes of its tables.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: u32) -> Self {
+        self.limits = Some(LimitsTable { tokens });
+        self
+    }
+
+    /// The same with further backends that are names of the lab's.
+    #[must_use]
+    pub fn with_aliases(mut self, aliases: &[Alias]) -> Self {
+        let [pool] = &mut self.pool;
+        pool.backend.extend(aliases.iter().map(|Alias { name, address }| BackendTable {
+            name: name.clone(),
+            address: address.to_string(),
+            weight: WEIGHT,
+            state: "up",
+            quic_server_id: None,
+            number: 0,
+        }));
         self
     }
 
@@ -231,11 +294,18 @@ struct BalancerTable {
     source_v4: String,
     source_v6: String,
     transition_s: Option<u32>,
+    pins: PathBuf,
+    on_stop: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
 struct MetricsTable {
     listen: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitsTable {
+    tokens: u32,
 }
 
 #[derive(Debug, Serialize)]

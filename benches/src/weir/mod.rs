@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
-pub use config::{Join, PoolBackend, Vip, WeirConfig};
+pub use config::{Alias, Join, PoolBackend, Vip, WeirConfig};
 pub use metrics::Sample;
 pub use status::{BackendStatus, WeirStatus};
 
+use config::METRICS_LISTEN;
 use nix::sys::signal::Signal;
 
 use crate::{Backend, Balancer, Lab, LabError, namespace::Namespace, process::Process, topology::INTERFACE};
@@ -23,7 +24,9 @@ use crate::{Backend, Balancer, Lab, LabError, namespace::Namespace, process::Pro
 /// Loading and verifying the programs takes most of a start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
-/// The admin socket, in the lab's directory.
+/// The configuration, in the lab's directory.
+const CONFIG: &str = "weir.toml";
+/// The admin socket, likewise.
 const SOCKET: &str = "weir.sock";
 
 /// A running balancer with its decapsulating backends. Dropping it stops them.
@@ -34,7 +37,7 @@ pub struct Weir {
     namespace: Namespace,
     /// Where its configuration, log and admin socket are.
     directory: PathBuf,
-    _decapsulators: Vec<Process>,
+    decapsulators: Vec<Process>,
 }
 
 impl Weir {
@@ -51,11 +54,14 @@ impl Weir {
             process.wait_until("attaches XDP", START_LIMIT, |_| carries_xdp(&backend.namespace))?;
         }
         Ok(Self {
-            balancer: lab.balancer.run_weir(&program, config)?,
+            balancer: {
+                write_config(&lab.balancer.directory, config)?;
+                lab.balancer.run_weir(&program)?
+            },
             program,
             namespace: lab.balancer.namespace.clone(),
             directory: lab.balancer.directory.clone(),
-            _decapsulators: decapsulators,
+            decapsulators,
         })
     }
 
@@ -75,6 +81,146 @@ impl Weir {
             Ok(!told.is_empty())
         })?;
         slots_changed(&told).ok_or(LabError::Output { program: "weir", line: told })
+    }
+
+    /// Has it begin to reload another configuration, and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or Weir has ended.
+    pub fn begin_reload(&mut self, config: &WeirConfig) -> Result<(), LabError> {
+        write_config(&self.directory, config)?;
+        self.balancer.signal(Signal::SIGHUP)
+    }
+
+    /// The same as [`Self::reload`] with a text that it is to refuse. Returns why it did.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reload`]; or if it did not refuse.
+    pub fn reload_text(&mut self, text: &str) -> Result<String, LabError> {
+        let told_before = self.reloads().len();
+        let file = self.directory.join(CONFIG);
+        fs::write(&file, text).map_err(LabError::file("write", &file))?;
+        self.balancer.signal(Signal::SIGHUP)?;
+        let mut told = String::new();
+        self.balancer.wait_until("refuses to reload", RELOAD_LIMIT, |process| {
+            reloads(&process.log()).nth(told_before).unwrap_or_default().clone_into(&mut told);
+            Ok(!told.is_empty())
+        })?;
+        if told.contains("not reloaded") { Ok(told) } else { Err(LabError::Output { program: "weir", line: told }) }
+    }
+
+    /// How many slots another configuration would change, as `weir reload --dry-run` says. The file is as it was
+    /// afterwards.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or Weir refuses.
+    pub fn dry_run(&self, config: &WeirConfig) -> Result<usize, LabError> {
+        let file = self.directory.join(CONFIG);
+        let before = fs::read_to_string(&file).map_err(LabError::file("read", &file))?;
+        write_config(&self.directory, config)?;
+        let printed = self.command(&["reload", "--dry-run", "--output", "json"]);
+        fs::write(&file, before).map_err(LabError::file("write", &file))?;
+        let printed = printed?;
+        let answer: Result<serde_json::Value, _> = serde_json::from_str(&printed);
+        let slots = answer.ok().and_then(|answer| answer["slots_changed"].as_u64());
+        let slots = slots.and_then(|slots| usize::try_from(slots).ok());
+        slots.ok_or(LabError::Output { program: "weir reload", line: printed })
+    }
+
+    /// What a command of `weir` prints that asks the running balancer.
+    ///
+    /// # Errors
+    ///
+    /// If it fails.
+    pub fn command(&self, args: &[&str]) -> Result<String, LabError> {
+        let socket = self.directory.join(SOCKET);
+        let (program, socket) = (self.program.to_string_lossy(), socket.to_string_lossy());
+        self.namespace.output(&program, &[args, &["--socket", &socket]].concat())
+    }
+
+    /// Ends the controller by a signal; what steers goes on.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended before, or does not end.
+    pub fn end_by(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.balancer.end_by(signal)
+    }
+
+    /// Starts a controller in the place of the one that has ended, with the configuration as it is; returns when it is
+    /// ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_again(&mut self, lab: &Lab) -> Result<(), LabError> {
+        self.balancer = lab.balancer.run_weir(&self.program)?;
+        Ok(())
+    }
+
+    /// Writes another configuration, and tells nobody.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn configure(&self, config: &WeirConfig) -> Result<(), LabError> {
+        write_config(&self.directory, config)
+    }
+
+    /// Takes the data path down by `weir detach`; returns what that says.
+    ///
+    /// # Errors
+    ///
+    /// If it refuses.
+    pub fn detach(&self) -> Result<String, LabError> {
+        let file = self.directory.join(CONFIG);
+        self.namespace.output(&self.program.to_string_lossy(), &["detach", "--config", &file.to_string_lossy()])
+    }
+
+    /// Runs another controller on the same tables, at a socket and a metrics page of its own. Returns when it has ended.
+    ///
+    /// # Errors
+    ///
+    /// With what it says.
+    pub fn run_beside(&self) -> Result<String, LabError> {
+        let text = fs::read_to_string(self.directory.join(CONFIG)).map_err(LabError::file("read", CONFIG))?;
+        let file = self.directory.join("beside.toml");
+        let text = text.replace(METRICS_LISTEN, "127.0.0.1:9108");
+        fs::write(&file, text).map_err(LabError::file("write", &file))?;
+        let (file, socket) = (file.to_string_lossy(), self.directory.join("beside.sock"));
+        let args = ["run", "--config", &file, "--socket", &socket.to_string_lossy()];
+        self.namespace.output(&self.program.to_string_lossy(), &args)
+    }
+
+    /// Puts a program that is not the balancer's on its interface, for as long as this lives. Returns the number of the
+    /// process that has it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there in time.
+    pub fn occupy(&mut self, lab: &Lab) -> Result<u32, LabError> {
+        let log = self.directory.join("occupant.log");
+        let args = ["decap", "--interface", INTERFACE, "--from", "127.0.0.1"];
+        let mut process = Process::start(&lab.balancer.namespace, &self.program, &args, log)?;
+        process.wait_for_word("ready", START_LIMIT)?;
+        let id = process.id();
+        self.decapsulators.push(process);
+        Ok(id)
+    }
+
+    /// Has the next controller be another file: a copy under a name in the lab's directory.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be copied.
+    pub fn replace_binary(&mut self, name: &str) -> Result<(), LabError> {
+        let copy = self.directory.join(name);
+        fs::copy(&self.program, &copy).map_err(LabError::file("write", &copy))?;
+        self.program = copy;
+        Ok(())
     }
 
     fn reloads(&self) -> Vec<String> {
@@ -118,9 +264,9 @@ impl Weir {
 
 impl Balancer {
     /// Starts `weir run`; returns when it says that it is ready.
-    fn run_weir(&self, program: &Path, config: &WeirConfig) -> Result<Process, LabError> {
-        let file = write_config(&self.directory, config)?;
-        let (file, socket) = (file.to_string_lossy(), self.directory.join(SOCKET));
+    fn run_weir(&self, program: &Path) -> Result<Process, LabError> {
+        let (file, socket) = (self.directory.join(CONFIG), self.directory.join(SOCKET));
+        let file = file.to_string_lossy();
         let log = self.directory.join("weir.log");
         let args = ["run", "--config", &file, "--socket", &socket.to_string_lossy()];
         let mut process = Process::start(&self.namespace, program, &args, log)?;
@@ -139,10 +285,9 @@ impl Backend {
     }
 }
 
-fn write_config(directory: &Path, config: &WeirConfig) -> Result<PathBuf, LabError> {
-    let file = directory.join("weir.toml");
-    fs::write(&file, config.to_toml()).map_err(LabError::file("write", &file))?;
-    Ok(file)
+fn write_config(directory: &Path, config: &WeirConfig) -> Result<(), LabError> {
+    let file = directory.join(CONFIG);
+    fs::write(&file, config.to_toml()).map_err(LabError::file("write", &file))
 }
 
 /// What Weir has said of its reloads, one line each.

@@ -6,7 +6,7 @@ use super::{
     status::BackendStatus,
 };
 use crate::service::{OrderError, Service};
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use lb_common::ids::BackendId;
 
 /// All of them.
@@ -83,7 +83,7 @@ impl From<OrderError> for Fault {
             OrderError::Unknown { .. } => Self::not_found(error.to_string()),
             OrderError::Ambiguous { .. } => Self::bad_request(error.to_string()),
             OrderError::Configured { .. } => Self::conflict(error.to_string()),
-            OrderError::Table(error) => error.into(),
+            OrderError::Service(error) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }
 }

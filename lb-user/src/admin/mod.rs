@@ -3,7 +3,10 @@
 
 mod backends;
 mod client;
+pub mod entries;
+pub mod explain;
 mod fault;
+pub mod reload;
 pub mod routes;
 mod server;
 pub mod status;

@@ -1,7 +1,14 @@
 //! What the admin socket answers: one table of routes, from which the schema is made too. A handler says what it does, and
 //! never how it is asked for.
 
-use super::{backends, fault::Fault, status::Status};
+use super::{
+    backends,
+    entries::{self, Flows, Tokens},
+    explain::{self, ExplainAnswer, ExplainRequest},
+    fault::Fault,
+    reload::{self, Reload},
+    status::Status,
+};
 use crate::service::Service;
 use hyper::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -14,6 +21,8 @@ use tokio::task::spawn_blocking;
 pub struct Context {
     /// The running balancer.
     pub service: Arc<Service>,
+    /// The way to whoever reloads its configuration.
+    pub reloads: reload::Requests,
 }
 
 /// A request that a route was found for.
@@ -75,6 +84,46 @@ pub static ROUTES: &[Route] = &[
     backends::SHOW,
     backends::DRAIN,
     backends::ENABLE,
+    Route {
+        method: Method::POST,
+        path: "/v1/reload",
+        about: "Read the configuration again; one that does not hold changes nothing.",
+        query: &[Parameter {
+            name: "dry_run",
+            kind: "boolean",
+            about: "Change nothing, and say what would be changed.",
+        }],
+        body: None,
+        answer: type_of::<Reload>,
+        handler: reload::handle,
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/flows",
+        about: "The flows that have an entry: counts by table and backend, and samples.",
+        query: entries::SAMPLE,
+        body: None,
+        answer: type_of::<Flows>,
+        handler: entries::flows,
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/tokens",
+        about: "The tokens that are known: counts by backend, and samples.",
+        query: entries::SAMPLE,
+        body: None,
+        answer: type_of::<Tokens>,
+        handler: entries::tokens,
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/explain",
+        about: "What the running balancer would do with frames, and why. It changes nothing.",
+        query: &[],
+        body: Some(type_of::<ExplainRequest>),
+        answer: type_of::<ExplainAnswer>,
+        handler: explain::answer,
+    },
 ];
 
 /// The schema of a type.

@@ -1,11 +1,19 @@
 //! The XDP balancer: its programs, its maps by their types, and its link to an interface.
 
-use super::{ArrayTable, HashTable, LoadError, PerCpuTable, PrefixTable, RingTable, Value};
+use super::{
+    ArrayTable, HashTable, LedgerError, LedgerTable, LoadError, PerCpuTable, PrefixTable, RingTable, Value,
+    pins::{LEDGER, PinError, Pins, TABLES},
+    shape::Shape,
+};
 use crate::object::OBJECT;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapError, ProgramArray},
-    programs::{Xdp, XdpMode, xdp::XdpLinkId},
+    programs::{
+        Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        xdp::XdpLink,
+    },
 };
 use lb_common::{
     addresses::{self, Turn},
@@ -14,8 +22,15 @@ use lb_common::{
     limits,
     programs::{ENTRY, Program},
     recent::{Bucket, buckets_for, filter_words},
-    tables::{Backend, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, TokenEntry, TokenKey},
+    tables::{
+        Backend, Budget, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, TokenEntry, TokenKey,
+    },
     wire::ip::Address,
+};
+use nix::errno::Errno;
+use std::{
+    fs,
+    path::{Path, PathBuf},
 };
 
 /// How large the tables are that the operator may size.
@@ -69,6 +84,36 @@ impl Sizes {
         filter_words(self.joined_flows + self.moved_flows + self.pinned_flows)
     }
 
+    /// How many entries each of their tables has.
+    const fn entries(&self) -> [(&'static str, u32); 11] {
+        let pools = if self.pools == 0 { 1 } else { self.pools };
+        [
+            ("weir_owners", pools * RING_CHUNKS),
+            ("weir_previous", pools * RING_CHUNKS),
+            ("weir_datagrams", buckets_for(self.datagram_flows)),
+            ("weir_fragments", buckets_for(self.fragmented_datagrams)),
+            ("weir_tokens", self.tokens),
+            ("weir_joined", self.joined_flows),
+            ("weir_pending", buckets_for(self.pending_handshakes)),
+            ("weir_embryonic", buckets_for(self.embryonic_flows)),
+            ("weir_moved", self.moved_flows),
+            ("weir_pinned", self.pinned_flows),
+            ("weir_filter", 2 * self.filter_words()),
+        ]
+    }
+
+    /// The shapes of the tables that are pinned.
+    fn shapes(&self) -> Result<Vec<Shape>, LoadError> {
+        let object = aya_obj::Object::parse(OBJECT).map_err(|error| LoadError::object(error.into()))?;
+        let entries = self.entries();
+        let shape = |table: &'static str| {
+            let map = object.maps.get(table).ok_or(LoadError::Missing(table))?;
+            let entries = entries.iter().find(|(name, _)| *name == table).map(|&(_, entries)| entries);
+            Ok(Shape::of(table, map, entries))
+        };
+        TABLES.into_iter().map(shape).collect()
+    }
+
     /// What the data path must know of them, with the key of the flow hash, before there is any VIP.
     pub fn globals(&self, cluster_key: SipKey) -> Globals {
         Globals {
@@ -94,6 +139,8 @@ pub struct Balancer {
     ebpf: Ebpf,
     /// The programs go with it.
     programs: Option<ProgramArray<MapData>>,
+    /// Where their table is pinned, if it is.
+    programs_pin: Option<PathBuf>,
     pub globals: ArrayTable<Globals>,
     addresses: ArrayTable<addresses::Row>,
     prefixes: PrefixTable<Services>,
@@ -111,6 +158,10 @@ pub struct Balancer {
     pub datagrams: ArrayTable<Bucket>,
     pub fragments: ArrayTable<Bucket>,
     pub quic_servers: HashTable<QuicKey, BackendId>,
+    pub networks: ArrayTable<Budget>,
+    pub errors: PerCpuTable<Budget>,
+    /// Whether there has ever been an entry, and a handshake: until then nobody looks for one.
+    pub marks: ArrayTable<[u32; 2]>,
     pub counters: PerCpuTable<Counter>,
     pub sent: PerCpuTable<Counter>,
     /// What health checks know of the backends.
@@ -119,10 +170,6 @@ pub struct Balancer {
     pub probe_mark: ArrayTable<u32>,
 }
 
-/// The balancer's hold on an interface; it ends with [`Balancer::detach`], or with the process.
-#[derive(Debug)]
-pub struct Attached(XdpLinkId);
-
 impl Balancer {
     /// Loads the program and makes its maps, all empty.
     ///
@@ -130,8 +177,37 @@ impl Balancer {
     /// The kernel refuses, each reason with its own message.
     pub fn load(sizes: &Sizes) -> Result<Self, LoadError> {
         let mut balancer = Self::open(OBJECT, sizes)?;
-        load(&mut balancer.ebpf, ENTRY)?;
-        balancer.programs = Some(link_programs(&mut balancer.ebpf)?);
+        balancer.load_programs(|_| Ok(()))?;
+        Ok(balancer)
+    }
+
+    /// Loads the program over the pinned maps, with the ledger of whoever had them before; or makes them, all empty.
+    ///
+    /// # Errors
+    /// The kernel refuses, or a pinned map has another shape.
+    pub fn load_pinned(sizes: &Sizes, pins: &Pins) -> Result<(Self, LedgerTable), LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject);
+        }
+        let path = pins.table(LEDGER);
+        if pins.have_tables() {
+            pins.check_shapes(&sizes.shapes()?)?;
+            let ledger = LedgerTable::open(&path).map_err(|error| PinError::Map { table: LEDGER, error })?;
+            if ledger.read().map_err(LedgerError::from)?.is_some() {
+                return Ok((Self::load_over(sizes, pins)?, ledger));
+            }
+        }
+        // Whoever dies before the ledger has its first entry has attached nothing.
+        pins.clear_unused()?;
+        let balancer = Self::load_over(sizes, pins)?;
+        Ok((balancer, LedgerTable::make(LEDGER, &path)?))
+    }
+
+    fn load_over(sizes: &Sizes, pins: &Pins) -> Result<Self, LoadError> {
+        let mut balancer = Self::open_pinned(OBJECT, sizes, Some(pins))?;
+        let programs = pins.new_programs();
+        balancer.load_programs(|map| map.pin(&programs).map_err(|error| LoadError::pin(&programs, error)))?;
+        balancer.programs_pin = Some(programs);
         Ok(balancer)
     }
 
@@ -140,25 +216,24 @@ impl Balancer {
     /// # Errors
     /// The kernel refuses, each reason with its own message.
     pub fn open(object: &[u8], sizes: &Sizes) -> Result<Self, LoadError> {
+        Self::open_pinned(object, sizes, None)
+    }
+
+    fn open_pinned(object: &[u8], sizes: &Sizes, pins: Option<&Pins>) -> Result<Self, LoadError> {
         if object.is_empty() {
             return Err(LoadError::NoObject);
         }
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("weir_owners", sizes.pools.max(1) * RING_CHUNKS)
-            .map_max_entries("weir_previous", sizes.pools.max(1) * RING_CHUNKS)
-            .map_max_entries("weir_datagrams", buckets_for(sizes.datagram_flows))
-            .map_max_entries("weir_fragments", buckets_for(sizes.fragmented_datagrams))
-            .map_max_entries("weir_tokens", sizes.tokens)
-            .map_max_entries("weir_joined", sizes.joined_flows)
-            .map_max_entries("weir_pending", buckets_for(sizes.pending_handshakes))
-            .map_max_entries("weir_embryonic", buckets_for(sizes.embryonic_flows))
-            .map_max_entries("weir_moved", sizes.moved_flows)
-            .map_max_entries("weir_pinned", sizes.pinned_flows)
-            .map_max_entries("weir_filter", 2 * sizes.filter_words())
-            .load(object)
-            .map_err(LoadError::object)?;
+        let mut loader = EbpfLoader::new();
+        for (table, entries) in sizes.entries() {
+            loader.map_max_entries(table, entries);
+        }
+        for table in TABLES.iter().filter(|_| pins.is_some()) {
+            loader.map_pin_path(table, pins.map(|pins| pins.table(table)).unwrap_or_default());
+        }
+        let mut ebpf = loader.load(object).map_err(LoadError::object)?;
         Ok(Self {
             programs: None,
+            programs_pin: None,
             globals: array(&mut ebpf, "weir_globals")?,
             addresses: array(&mut ebpf, "weir_addresses")?,
             prefixes: prefix(&mut ebpf, "weir_prefixes")?,
@@ -176,6 +251,9 @@ impl Balancer {
             datagrams: array(&mut ebpf, "weir_datagrams")?,
             fragments: array(&mut ebpf, "weir_fragments")?,
             quic_servers: hash(&mut ebpf, "weir_quic")?,
+            networks: array(&mut ebpf, "weir_networks")?,
+            errors: per_cpu(&mut ebpf, "weir_errors")?,
+            marks: array(&mut ebpf, "weir_marks")?,
             counters: per_cpu(&mut ebpf, "weir_counters")?,
             sent: per_cpu(&mut ebpf, "weir_sent")?,
             probes: array(&mut ebpf, "weir_probes")?,
@@ -233,21 +311,78 @@ impl Balancer {
         &mut self.ebpf
     }
 
-    /// Attaches the program to an interface.
+    /// The port rules that some address or prefix points to at this moment.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn services_in_use(&self) -> Result<Vec<Services>, MapError> {
+        let half = self.globals.read(0)?.addresses.half.min(1);
+        let rows = (half * addresses::ROWS..(half + 1) * addresses::ROWS).map(|index| self.addresses.read(index));
+        let mut services = rows.map(|row| row.map(|row| row.services())).collect::<Result<Vec<_>, _>>()?;
+        services.extend(self.prefixes.values()?);
+        services.retain(|services| services.count > 0);
+        Ok(services)
+    }
+
+    /// Puts the program on these interfaces and takes it off all others that `pins` tell of. On an interface that has a
+    /// program of Weir's already this one takes its place from one packet to the next.
     ///
     /// # Errors
     /// Another program is there, the driver has no XDP of this mode, or the kernel refuses.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, LoadError> {
-        let link = self.program()?.attach(interface, mode).map_err(|error| LoadError::attach(interface, error))?;
-        Ok(Attached(link))
+    pub fn attach<'i>(
+        &mut self,
+        interfaces: impl Iterator<Item = &'i str>,
+        mode: XdpMode,
+        pins: &Pins,
+    ) -> Result<(), LoadError> {
+        let links: Vec<_> = interfaces.map(|interface| (interface, pins.link(interface, mode))).collect();
+        for (interface, path) in &links {
+            if !self.take_over(path)? {
+                // An interface has one mode at a time.
+                let kept: Vec<_> = links.iter().map(|(_, path)| path.clone()).collect();
+                pins.retire_links(&kept)?;
+                self.attach_anew(interface, mode, path)?;
+            }
+        }
+        let current: Vec<_> = links.into_iter().map(|(_, path)| path).collect();
+        pins.retire_links(&current)?;
+        if let Some(programs) = &self.programs_pin {
+            pins.retire_programs(programs)?;
+        }
+        Ok(())
     }
 
-    /// Takes the program off the interface.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn detach(&mut self, Attached(link): Attached) -> Result<(), LoadError> {
-        self.program()?.detach(link).map_err(|error| LoadError::program(ENTRY, error))
+    /// Has a pinned link lead to this program. False if there is none, or none any more to an interface.
+    fn take_over(&mut self, path: &Path) -> Result<bool, LoadError> {
+        if !path.exists() {
+            return Ok(false);
+        }
+        let link_error = |error| PinError::Link { path: path.to_owned(), error };
+        let link = PinnedLink::from_pin(path).map_err(link_error)?;
+        let link = XdpLink::try_from(FdLink::from(link)).map_err(link_error)?;
+        match self.program()?.attach_to_link(link) {
+            Ok(_) => Ok(true),
+            Err(error) if LoadError::errno(&error) == Some(Errno::ENOLINK) => {
+                fs::remove_file(path).map_err(|error| LoadError::pin(path, error))?;
+                Ok(false)
+            }
+            Err(error) => Err(LoadError::program(ENTRY, error)),
+        }
+    }
+
+    fn attach_anew(&mut self, interface: &str, mode: XdpMode, path: &Path) -> Result<(), LoadError> {
+        let program = self.program()?;
+        let id = program.attach(interface, mode).map_err(|error| LoadError::attach(interface, error))?;
+        let link = program.take_link(id).map_err(|error| LoadError::program(ENTRY, error))?;
+        let link = FdLink::try_from(link).map_err(|error| PinError::Link { path: path.to_owned(), error })?;
+        link.pin(path).map_err(|error| LoadError::pin(path, error))?;
+        Ok(())
+    }
+
+    fn load_programs(&mut self, pin: impl FnOnce(&Map) -> Result<(), LoadError>) -> Result<(), LoadError> {
+        load(&mut self.ebpf, ENTRY)?;
+        self.programs = Some(link_programs(&mut self.ebpf, pin)?);
+        Ok(())
     }
 }
 
@@ -261,10 +396,15 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
 }
 
 /// Loads the programs that the attached one goes on to, and tells it where they are.
-fn link_programs(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+fn link_programs(
+    ebpf: &mut Ebpf,
+    pin: impl FnOnce(&Map) -> Result<(), LoadError>,
+) -> Result<ProgramArray<MapData>, LoadError> {
     const MAP: &str = "weir_programs";
     let map_error = |error| LoadError::Map { map: MAP, error };
-    let mut programs = ProgramArray::try_from(take(ebpf, MAP)?).map_err(map_error)?;
+    let map = take(ebpf, MAP)?;
+    pin(&map)?;
+    let mut programs = ProgramArray::try_from(map).map_err(map_error)?;
     for next in Program::ALL {
         load(ebpf, next.name())?;
         let fd = program(ebpf, next.name())?.fd().map_err(|error| LoadError::program(next.name(), error))?;

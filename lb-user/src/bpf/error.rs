@@ -1,7 +1,12 @@
 //! Why the kernel did not take a program, in words of the operator's.
 
+use super::{LedgerError, PinError};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
-use std::io;
+use nix::errno::Errno;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Why a program could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,20 @@ pub enum LoadError {
     Busy {
         /// The interface.
         interface: String,
+    },
+    /// The pins are of no use.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// The ledger is of no use.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Something could not be pinned or unpinned.
+    #[error("the kernel refused the pin {}: {reason}", path.display())]
+    Pin {
+        /// Its file.
+        path: PathBuf,
+        /// What was said.
+        reason: String,
     },
     /// The driver has no XDP.
     #[error(
@@ -87,16 +106,28 @@ impl LoadError {
         }
     }
 
+    pub(super) fn pin(path: &Path, error: impl std::error::Error) -> Self {
+        let mut reason = error.to_string();
+        if let Some(cause) = error.source().map(ToString::to_string).filter(|cause| !reason.contains(cause)) {
+            reason = format!("{reason}: {cause}");
+        }
+        Self::Pin { path: path.to_owned(), reason }
+    }
+
+    /// The kernel's own number for an error of a program's, if it has one.
+    pub(super) fn errno(error: &ProgramError) -> Option<Errno> {
+        match error {
+            ProgramError::SyscallError(call) => call.io_error.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        }
+    }
+
     pub(super) fn attach(interface: &str, error: ProgramError) -> Self {
         let interface = interface.to_owned();
-        let errno = match &error {
-            ProgramError::SyscallError(call) => call.io_error.raw_os_error().map(nix::errno::Errno::from_raw),
-            _ => None,
-        };
-        match errno {
-            Some(nix::errno::Errno::EBUSY | nix::errno::Errno::EEXIST) => Self::Busy { interface },
-            Some(nix::errno::Errno::EOPNOTSUPP) => Self::NoNativeXdp { interface },
-            Some(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES) => Self::Privilege,
+        match Self::errno(&error) {
+            Some(Errno::EBUSY | Errno::EEXIST) => Self::Busy { interface },
+            Some(Errno::EOPNOTSUPP) => Self::NoNativeXdp { interface },
+            Some(Errno::EPERM | Errno::EACCES) => Self::Privilege,
             _ => Self::Attach { interface, error },
         }
     }

@@ -5,12 +5,19 @@
 mod balancer;
 mod decap;
 mod error;
+mod holder;
+mod ledger;
+mod pins;
 mod pod;
 mod probe;
+mod shape;
 mod table;
 
-pub use balancer::{Attached, Balancer, Sizes};
+pub use balancer::{Balancer, Sizes};
 pub use decap::Decapsulator;
 pub use error::LoadError;
+pub use holder::Holder;
+pub use ledger::{LedgerError, LedgerTable};
+pub use pins::{PinError, Pins, Removed, TABLES, detach};
 pub use pod::Pod;
 pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, RingTable, Value};

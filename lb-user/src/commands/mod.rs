@@ -3,8 +3,13 @@
 pub mod backend;
 pub mod check;
 pub mod decap;
+pub mod detach;
+pub mod explain;
+pub mod flows;
+pub mod reload;
 pub mod run;
 pub mod status;
+pub mod tokens;
 
 use anyhow::Result;
 use std::process::ExitCode;

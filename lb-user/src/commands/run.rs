@@ -2,16 +2,22 @@
 
 use super::finish;
 use crate::{
-    admin::{self, AdminSocket, routes},
-    config::{Config, Forward},
+    admin::{
+        self, AdminSocket, Fault,
+        reload::{Reload, Request, Requests},
+        routes,
+    },
+    bpf::{Holder, LoadError},
+    config::{Config, ConfigErrors, Forward},
     health::Checker,
     layout::BackendRow,
     metrics::{Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
-    service::{Reloaded, Service},
+    service::{Service, ServiceError},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures_util::future::join_all;
+use hyper::StatusCode;
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -22,7 +28,7 @@ use std::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinSet, spawn_blocking},
     time::{Interval, MissedTickBehavior, interval, sleep},
 };
@@ -77,10 +83,16 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     };
     let admin = AdminSocket::bind(socket, config.admin.group.as_ref()).await?;
     let interfaces: Vec<_> = config.balancer.interfaces.iter().map(ToString::to_string).collect();
+    let interfaces = interfaces.join(", ");
 
     let service = Arc::new(spawn_blocking(move || Service::load(config)).await??);
-    resolve(&service, &resolver).await?;
-    service.attach()?;
+    if service.is_resumed() {
+        eprintln!("weir: takes over the tables of the controller before it");
+    }
+    if let Err(error) = bring_up(&service, &resolver).await {
+        service.abandon();
+        return Err(error);
+    }
 
     let (ready, readiness) = watch::channel(Readiness::Starting);
     let mut tasks = JoinSet::new();
@@ -91,7 +103,8 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
             eprintln!("weir: metrics: {error}");
         });
     }
-    tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service) }));
+    let (reloads, mut requests) = Requests::channel();
+    tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service), reloads }));
     let follower = Arc::clone(&service);
     tasks.spawn(async move {
         if let Err(error) = follow_health(follower).await {
@@ -99,13 +112,42 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         }
     });
     ready.send_replace(Readiness::Ready);
-    steer(&service, &resolver, config_path).await?;
-    eprintln!("weir: ending; no longer on {}", interfaces.join(", "));
+    steer(&service, &resolver, config_path, &mut requests).await?;
+    match service.end()? {
+        Some(_) => eprintln!("weir: ending; no longer on {interfaces}"),
+        None => eprintln!("weir: ending; {interfaces} goes on steering, until `weir detach`"),
+    }
     Ok(())
 }
 
+/// Finds the ways to the backends, and begins to steer.
+async fn bring_up(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
+    resolve(service, resolver).await?;
+    attach(service, resolver).await
+}
+
+/// Puts the program on its interfaces. If another is there, says which.
+async fn attach(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
+    let attaching = Arc::clone(service);
+    match spawn_blocking(move || attaching.attach()).await? {
+        Err(ServiceError::Load(LoadError::Busy { interface })) => {
+            let Some(program) = resolver.xdp_program(&interface).await? else {
+                return Err(LoadError::Busy { interface }.into());
+            };
+            let holder = spawn_blocking(move || Holder::of(program)).await?;
+            bail!("{interface} already has an XDP program, {holder}; detach that first, or use another interface")
+        }
+        attached => Ok(attached?),
+    }
+}
+
 /// Keeps the tables true until a signal ends it.
-async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<()> {
+async fn steer(
+    service: &Arc<Service>,
+    resolver: &Resolver,
+    config_path: &Path,
+    requests: &mut mpsc::Receiver<Request>,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
@@ -119,9 +161,14 @@ async fn steer(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) 
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                let reloaded = reload(service, resolver, config_path).await;
-                service.note_reload(reloaded.is_ok());
-                tell_of_reload(reloaded);
+                let _ = reload(service, resolver, config_path).await;
+                check_backends(service, resolver, &mut checker).await?;
+            }
+            Some(Request { dry_run, answer }) = requests.recv() => {
+                let reloaded =
+                    if dry_run { plan(service, config_path).await } else { reload(service, resolver, config_path).await };
+                // Who has asked may have gone.
+                let _ = answer.send(reloaded.map_err(|error| fault(&error)));
                 check_backends(service, resolver, &mut checker).await?;
             }
             change = changes.next() => {
@@ -173,18 +220,39 @@ async fn follow_health(service: Arc<Service>) -> Result<()> {
     }
 }
 
-fn tell_of_reload(reloaded: Result<Reloaded>) {
-    match reloaded {
-        Ok(reloaded) => {
-            for vip in &reloaded.vips_moved {
-                eprintln!(
-                    "weir: warning: VIP {vip} is served by another pool now, which does not have its open connections"
-                );
+/// Reads the configuration again and puts it in force, if all of it holds; tells the operator what came of it.
+async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reload> {
+    let reloaded = put_in_force(service, resolver, config_path).await;
+    service.note_reload(reloaded.is_ok());
+    match &reloaded {
+        Ok(reload) => {
+            for warning in &reload.warnings {
+                eprintln!("weir: warning: {warning}");
             }
-            eprintln!("weir: reloaded: {reloaded}");
+            eprintln!("weir: reloaded: {}", reload.line());
         }
-        Err(error) => eprintln!("weir: not reloaded, nothing has changed: {error:#}"),
+        Err(error) if is_refused(error) => eprintln!("weir: not reloaded, nothing has changed: {error:#}"),
+        Err(error) => eprintln!("weir: not reloaded, or not wholly: {error:#}; reload again"),
     }
+    reloaded
+}
+
+/// Says what a reload would change.
+async fn plan(service: &Arc<Service>, config_path: &Path) -> Result<Reload> {
+    let staged = service.stage(Config::load(config_path)?)?;
+    let service = Arc::clone(service);
+    Ok(spawn_blocking(move || service.plan(&staged)).await??)
+}
+
+/// Whether a configuration has not even been tried.
+fn is_refused(error: &anyhow::Error) -> bool {
+    let by_service = error.downcast_ref::<ServiceError>();
+    error.is::<ConfigErrors>() || by_service.is_some_and(ServiceError::is_refusal)
+}
+
+fn fault(error: &anyhow::Error) -> Fault {
+    let status = if is_refused(error) { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::INTERNAL_SERVER_ERROR };
+    Fault::new(status, format!("{error:#}"))
 }
 
 fn every(period: Duration) -> Interval {
@@ -193,12 +261,8 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-/// Reads the configuration again and puts it in force, if all of it holds.
-async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reloaded> {
+async fn put_in_force(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reload> {
     let config = Config::load(config_path)?;
-    for warning in &config.warnings {
-        eprintln!("weir: warning: {warning}");
-    }
     let staged = service.stage(config)?;
     let mut hops = Vec::new();
     for (row, hop) in ways(resolver, staged.to_resolve()).await {

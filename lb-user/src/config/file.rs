@@ -34,6 +34,8 @@ pub(super) struct Balancer {
     pub(super) transition_s: Option<Spanned<i64>>,
     pub(super) cluster_key_file: Option<Spanned<PathBuf>>,
     pub(super) probe_mark: Option<Spanned<i64>>,
+    pub(super) pins: Option<Spanned<PathBuf>>,
+    pub(super) on_stop: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -23,12 +23,12 @@ pub use prefix::{Prefix, PrefixError};
 pub use problem::{Family, Oddity, Problem};
 pub use quic::QuicServerId;
 pub use words::{
-    Affinity, BackendState, Forward, InterfaceName, Name, Protocol, TcpFragments, UnknownJoin, Way, XdpMode,
+    Affinity, BackendState, Forward, InterfaceName, Name, OnStop, Protocol, TcpFragments, UnknownJoin, Way, XdpMode,
 };
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -71,6 +71,15 @@ pub struct Balancer {
     pub cluster_key: Option<ClusterKey>,
     /// What the marks of the packets of health checks have in common: the low 13 bits are zero, and not all others.
     pub probe_mark: u32,
+    /// The directory in bpffs for what outlives the controller.
+    pub pins: PathBuf,
+    /// What becomes of the data path when the controller is told to end.
+    pub on_stop: OnStop,
+}
+
+impl Balancer {
+    /// Where pins are unless the operator says otherwise.
+    pub const PINS: &str = "/sys/fs/bpf/weir";
 }
 
 /// The `[metrics]` table.

@@ -3,7 +3,7 @@
 //! The messages never contain a secret: a key file is named, its content never is.
 
 use super::{KeyError, Prefix, PrefixError, QuicServerId, TrustError};
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,9 @@ pub enum Problem {
     InterfaceTwice(String),
     #[error("`{0}` is not an address and port; write it like 127.0.0.1:9107 or [::1]:9107")]
     Listen(String),
+
+    #[error("{} is not an absolute path; name a directory below /sys/fs/bpf", .0.display())]
+    Pins(PathBuf),
 
     #[error(transparent)]
     ClusterKey(#[from] KeyError),

@@ -2,6 +2,7 @@
 
 use super::prefix::Prefix;
 use super::problem::{Family, Problem};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -82,6 +83,16 @@ pub enum XdpMode {
     Generic,
 }
 
+/// What becomes of the data path when the controller is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnStop {
+    /// It goes on steering by the tables as they are; the next controller takes over.
+    #[default]
+    Keep,
+    /// It goes, with everything that Weir has put into the kernel.
+    Detach,
+}
+
 /// A way to learn which backend owns an MPTCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
@@ -102,7 +113,8 @@ pub enum UnknownJoin {
 }
 
 /// How packets reach a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Forward {
     /// In an IP-in-IP tunnel.
     #[default]
@@ -134,7 +146,8 @@ pub enum TcpFragments {
 }
 
 /// What a backend does in its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BackendState {
     /// It takes connections.
     #[default]
@@ -188,6 +201,14 @@ impl Word for CheckKind {
         &[("tcp", Self::Tcp), ("http", Self::Http), ("https", Self::Https), ("mptcp", Self::Mptcp)];
 }
 
+impl FromStr for Protocol {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        <Self as Word>::parse(text)
+    }
+}
+
 /// A type of which each value is one word of the configuration.
 pub(super) trait Word: Sized + Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];
@@ -206,6 +227,10 @@ pub(super) trait Word: Sized + Copy + 'static {
         let known: Vec<_> = Self::WORDS.iter().map(|(word, _)| *word).collect();
         Err(Problem::UnknownWord { word: text.to_owned(), known: known.join(" or ") })
     }
+}
+
+impl Word for OnStop {
+    const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("detach", Self::Detach)];
 }
 
 impl Word for XdpMode {

@@ -1,6 +1,7 @@
 //! Whether a backend is well, by its checks: so many good ones in a row bring it back, so many failed ones take it out.
 //! Nothing here reads a clock or asks anybody.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How a check ended.
@@ -13,7 +14,7 @@ pub struct Outcome {
 }
 
 /// What the checks say of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// Nothing yet, and it is believed: weir has only just started.
     Believed,

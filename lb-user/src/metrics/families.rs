@@ -20,7 +20,7 @@ pub struct Family {
 /// The kind of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Grows until the program is loaded anew.
+    /// Grows until the tables are made anew.
     Counter,
     /// A time that only grows: its rows are in microseconds, its samples in seconds.
     Time,
@@ -35,7 +35,7 @@ pub(super) struct Row<'s> {
 }
 
 /// Every family that Weir has.
-pub const FAMILIES: [Family; 20] = [
+pub const FAMILIES: [Family; 21] = [
     PACKETS,
     BYTES,
     BACKEND_PACKETS,
@@ -54,6 +54,7 @@ pub const FAMILIES: [Family; 20] = [
     TABLE_EVICTED,
     RELOAD_SUCCEEDED,
     RELOAD_TIME,
+    RELOAD_TRIED,
     BUILD_INFO,
     XDP_MODE,
 ];
@@ -162,6 +163,12 @@ const RELOAD_TIME: Family = Family {
     kind: Kind::Gauge,
     labels: &[],
 };
+const RELOAD_TRIED: Family = Family {
+    name: "weir_config_last_reload_timestamp_seconds",
+    help: "When a configuration was last asked for, whether or not it is in force.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
 const BUILD_INFO: Family = Family {
     name: "weir_build_info",
     help: "The running version of Weir; always 1.",
@@ -176,7 +183,7 @@ const XDP_MODE: Family = Family {
 };
 
 /// The rows of every family.
-pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 20] {
+pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 21] {
     let packets = |value: fn(&super::PacketCount) -> u64| {
         rows_of(&snapshot.packets, move |count| Row {
             labels: vec![&count.vip, &count.pool, count.reason],
@@ -216,6 +223,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 20] {
         (TABLE_EVICTED, tables(|fill| fill.evicted)),
         (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
         (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
+        (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),
         (BUILD_INFO, constant(env!("CARGO_PKG_VERSION"))),
         (XDP_MODE, interface_rows(snapshot)),
     ]

@@ -44,7 +44,7 @@ pub struct PacketCount {
     pub pool: String,
     /// The reason for the fate.
     pub reason: &'static str,
-    /// Since the program was loaded.
+    /// Since the tables were made, which outlive the process.
     pub packets: u64,
     /// The bytes of their frames as they came, from the Ethernet header on: to the end of the IP packet where it was
     /// forwarded, else all.
@@ -127,6 +127,8 @@ pub struct PoolGauges {
 pub struct ReloadOutcome {
     /// Whether it was good; so is the start.
     pub last_succeeded: bool,
+    /// When it was, in seconds of Unix time.
+    pub last_tried_s: u64,
     /// Since when the present configuration is in force, in seconds of Unix time.
     pub in_force_since_s: u64,
 }

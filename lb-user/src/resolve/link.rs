@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use lb_common::{encap::Tag, limits::VLAN_TAGS_MAX, wire::ethernet};
 use rtnetlink::Handle;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, VlanProtocol,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
 };
 
 /// An Ethernet interface.
@@ -46,6 +46,22 @@ pub(super) async fn by_name(netlink: &Handle, name: &str) -> Result<Interface, R
             source => Err(ResolveError::Refused { asked: format!("interface {name}"), source }),
         },
     }
+}
+
+pub(super) async fn xdp_program(netlink: &Handle, name: &str) -> Result<Option<u32>, ResolveError> {
+    let request = netlink.link().get().match_name(name).execute();
+    let answer = std::pin::pin!(request).try_next().await;
+    let link = answer.map_err(|error| ResolveError::refused(format!("interface {name}"), error))?;
+    let attributes = link.into_iter().flat_map(|link| link.attributes);
+    let xdp = attributes.filter_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    });
+    let id = |xdp| match xdp {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(id),
+        _ => None,
+    };
+    Ok(xdp.flatten().find_map(id))
 }
 
 pub(super) async fn by_index(netlink: &Handle, index: u32) -> Result<Interface, ResolveError> {

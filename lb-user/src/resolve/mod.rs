@@ -112,6 +112,14 @@ impl Resolver {
         link::by_name(&self.netlink, name).await
     }
 
+    /// The kernel's number for the XDP program on an interface, if there is one.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel does not tell.
+    pub async fn xdp_program(&self, name: &str) -> Result<Option<u32>, ResolveError> {
+        link::xdp_program(&self.netlink, name).await
+    }
+
     /// The way to a backend. A neighbour that the kernel does not know yet is asked and waited for.
     ///
     /// # Errors

@@ -4,10 +4,12 @@
 
 use crate::{config::BackendState, layout::PoolRow};
 use lb_common::limits::SLOW_START_STEPS;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What a backend does. Times are those of the service's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a backend does. Times are those of the kernel's monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Duty {
     /// Takes its share of new connections.
     Up,

@@ -1,12 +1,13 @@
 //! What health checks and the operator's commands do to backends: which word holds for a backend now, by its
 //! configuration, its order and its checks.
 
-use super::{Known, Service, State};
+use super::{Known, Service, ServiceError, State};
 use crate::{
+    clock,
     config::BackendState,
-    health::{Listener, Outcome, Plan, Verdict},
+    health::{Health, Listener, Outcome, Plan, Verdict},
+    layout::{BackendRow, Layout},
 };
-use aya::maps::MapError;
 use lb_common::{
     ids::{BackendId, PoolId},
     probe,
@@ -54,71 +55,86 @@ impl std::fmt::Display for News {
     }
 }
 
-impl Known {
-    /// What the configuration and the operator's order make of it, without its health.
-    pub(super) const fn wanted(&self) -> BackendState {
-        match (self.row.state, self.drain_ordered) {
+/// What holds of a configured backend beside its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    drain_ordered: bool,
+    /// What its checks say, if it is checked.
+    verdict: Option<Verdict>,
+}
+
+impl Standing {
+    /// What a backend is to do: by its configuration, the operator's order, and its health, in this order. Only who would be
+    /// up can be down by its health: one that drains keeps its connections.
+    pub(super) fn state(self, configured: BackendState, fails_open: bool) -> BackendState {
+        match self.wanted(configured) {
+            BackendState::Up if self.has_failed() && !fails_open => BackendState::Down,
+            state => state,
+        }
+    }
+
+    const fn wanted(self, configured: BackendState) -> BackendState {
+        match (configured, self.drain_ordered) {
             (BackendState::Up, true) => BackendState::Drain,
             (state, _) => state,
         }
     }
 
-    /// The same, with its health: only who would be up can be down by it. A backend that drains keeps its connections.
-    pub(super) fn effective(&self, fails_open: bool) -> BackendState {
-        let is_well = self.health.as_ref().is_none_or(|health| health.verdict.is_up());
-        match self.wanted() {
-            BackendState::Up if !is_well && !fails_open => BackendState::Down,
-            state => state,
+    fn has_failed(self) -> bool {
+        self.verdict.is_some_and(|verdict| !verdict.is_up())
+    }
+}
+
+/// The pools of which every backend that should be up has failed, and that are to be served nevertheless.
+pub(super) fn pools_failing_open(layout: &Layout, standings: &BTreeMap<BackendId, Standing>) -> BTreeSet<PoolId> {
+    let mut all_failed: BTreeMap<PoolId, bool> = BTreeMap::new();
+    for row in layout.backends.iter().filter(|row| row.weight > 0) {
+        let standing = standings[&row.id];
+        if standing.wanted(row.state) == BackendState::Up {
+            *all_failed.entry(row.pool).or_insert(true) &= standing.has_failed();
         }
+    }
+    let opens = layout.pools.iter().filter(|pool| pool.health.as_ref().is_some_and(|health| health.fail_open));
+    opens.map(|pool| pool.id).filter(|pool| all_failed.get(pool) == Some(&true)).collect()
+}
+
+impl Known {
+    /// Takes in what holds of it from now on; checks that go on keep their counts.
+    pub(super) fn take_standing(&mut self, Standing { drain_ordered, verdict }: Standing) {
+        self.drain_ordered = drain_ordered;
+        let before = self.health.take();
+        self.health = verdict.map(|verdict| before.unwrap_or_else(|| Health::new(verdict)));
     }
 }
 
 impl State {
-    /// The pools of which every backend that should be up has failed, and that are to be served nevertheless.
-    pub(super) fn pools_failing_open(&self) -> BTreeSet<PoolId> {
-        let mut pools: BTreeMap<PoolId, bool> = BTreeMap::new();
-        for row in &self.layout.backends {
-            let Some(known) = self.backends.get(&row.id) else { continue };
-            if known.wanted() == BackendState::Up && row.weight > 0 {
-                let all_failed = pools.entry(row.pool).or_insert(true);
-                *all_failed &= known.health.as_ref().is_some_and(|health| !health.verdict.is_up());
-            }
-        }
-        let opens = |pool: &PoolId| {
-            let row = self.layout.pools.iter().find(|row| row.id == *pool);
-            row.and_then(|row| row.health.as_ref()).is_some_and(|health| health.fail_open)
-        };
-        pools.into_iter().filter(|(pool, all_failed)| *all_failed && opens(pool)).map(|(pool, _)| pool).collect()
-    }
-
-    /// Makes the health of a backend that is to be checked from now on, or forgets that of one that is not any more.
-    pub(super) fn begin_or_end_checks(&mut self, of_the_newcomers: Verdict) {
-        // Without anybody else there is nobody to take the connections meanwhile.
-        let is_alone = |pool| !self.rings.get(&pool).is_some_and(super::Ring::has_members);
+    /// What holds of each backend of a layout, be it in force or not. An order to drain ends when the configuration gives
+    /// the backend another state. A newcomer to a pool that serves has to show itself first; others are believed.
+    pub(super) fn standings_by(&self, layout: &Layout) -> BTreeMap<BackendId, Standing> {
         let checked: BTreeSet<PoolId> =
-            self.layout.pools.iter().filter(|pool| pool.health.is_some()).map(|pool| pool.id).collect();
-        for row in &self.layout.backends {
-            let Some(known) = self.backends.get_mut(&row.id) else { continue };
-            match (checked.contains(&row.pool), known.health.is_some()) {
-                (true, false) => {
-                    // Who serves already is believed until it is asked.
-                    let is_asked_first = known.is_new && !is_alone(row.pool);
-                    let verdict = if is_asked_first { of_the_newcomers } else { Verdict::Believed };
-                    known.health = Some(crate::health::Health::new(verdict));
-                }
-                (false, true) => known.health = None,
-                _ => {}
+            layout.pools.iter().filter(|pool| pool.health.is_some()).map(|pool| pool.id).collect();
+        let serving: BTreeSet<PoolId> =
+            self.rings.iter().filter(|(_, ring)| ring.has_members()).map(|(&pool, _)| pool).collect();
+        let standing = |row: &BackendRow| {
+            let known = self.backends.get(&row.id);
+            let first =
+                if known.is_none() && serving.contains(&row.pool) { Verdict::Unproven } else { Verdict::Believed };
+            let verdict = known.and_then(|known| known.health.as_ref()).map_or(first, |health| health.verdict);
+            Standing {
+                drain_ordered: known.is_some_and(|known| known.drain_ordered && known.row.state == row.state),
+                verdict: checked.contains(&row.pool).then_some(verdict),
             }
-            known.is_new = false;
-        }
+        };
+        layout.backends.iter().map(|row| (row.id, standing(row))).collect()
     }
 
-    /// Notes for the operator which pools have begun or ended to be served in spite of their health.
-    pub(super) fn tell_of_failing_open(&mut self, before: &BTreeSet<PoolId>) {
-        let opened = self.failing_open.difference(before).map(|&pool| News::FailOpen(self.pool_name(pool)));
-        let ended = before.difference(&self.failing_open).map(|&pool| News::FailOpenEnded(self.pool_name(pool)));
+    /// Notes which pools are served in spite of their health, and for the operator which have begun or ended to be.
+    pub(super) fn tell_of_failing_open(&mut self, now: BTreeSet<PoolId>) {
+        let opened = now.difference(&self.failing_open).map(|&pool| News::FailOpen(self.pool_name(pool)));
+        let ended = self.failing_open.difference(&now).map(|&pool| News::FailOpenEnded(self.pool_name(pool)));
         let news: Vec<_> = opened.chain(ended).collect();
         self.news.extend(news);
+        self.failing_open = now;
     }
 
     fn pool_name(&self, pool: PoolId) -> String {
@@ -131,7 +147,7 @@ impl Service {
     pub fn plans(&self) -> Vec<Plan> {
         let state = self.state();
         let base = state.config.balancer.probe_mark;
-        let plan = |row: &crate::layout::BackendRow| {
+        let plan = |row: &BackendRow| {
             let pool = state.layout.pools.iter().find(|pool| pool.id == row.pool)?;
             let health = pool.health.clone()?;
             Some(Plan { id: row.id, health, mark: probe::mark_of(base, row.id) })
@@ -162,9 +178,9 @@ impl Service {
     ///
     /// # Errors
     /// The kernel refuses an entry.
-    pub fn follow_health(&self) -> Result<Vec<News>, MapError> {
+    pub fn follow_health(&self) -> Result<Vec<News>, ServiceError> {
         let mut state = self.state();
-        state.reconcile(self.started.elapsed())?;
+        state.reconcile(clock::now())?;
         Ok(std::mem::take(&mut state.news))
     }
 
@@ -215,5 +231,31 @@ impl Listener for Service {
         if before.is_up() != health.verdict.is_up() || !state.news.is_empty() {
             self.health_changed.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: Standing = Standing { drain_ordered: false, verdict: Some(Verdict::Up) };
+    const FAILED: Standing = Standing { drain_ordered: false, verdict: Some(Verdict::Down) };
+    const UNCHECKED: Standing = Standing { drain_ordered: false, verdict: None };
+
+    #[test]
+    fn the_configuration_comes_first_then_the_order_then_the_health() {
+        use BackendState::{Down, Drain, Up};
+        let ordered = |standing| Standing { drain_ordered: true, ..standing };
+        for (standing, states) in [
+            (WELL, [Up, Drain, Down]),
+            (UNCHECKED, [Up, Drain, Down]),
+            (FAILED, [Down, Drain, Down]),
+            (ordered(WELL), [Drain, Drain, Down]),
+            (ordered(FAILED), [Drain, Drain, Down]),
+        ] {
+            assert_eq!([Up, Drain, Down].map(|configured| standing.state(configured, false)), states, "{standing:?}");
+        }
+        assert_eq!(FAILED.state(Up, true), Up);
+        assert_eq!(FAILED.state(Down, true), Down, "what the operator says holds");
     }
 }

@@ -3,22 +3,30 @@
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
 mod duty;
+mod entries;
+mod explain;
 mod health;
 mod leaving;
+mod ledger;
 mod orders;
+mod plan;
 mod quic;
 mod reload;
 mod report;
+mod resume;
 mod rings;
 
 pub use health::News;
+pub use ledger::Illegible;
 pub use orders::OrderError;
-pub use reload::{Reloaded, Staged};
+pub use reload::Staged;
+pub(crate) use resume::sizes;
 
 use crate::{
-    bpf::{Balancer, LoadError, Sizes},
-    config::{self, Config, KeyError},
-    health::{Health, Verdict},
+    bpf::{Balancer, LedgerError, LedgerTable, LoadError, PinError, Pins, Removed},
+    clock,
+    config::{self, Config, KeyError, OnStop},
+    health::Health,
     layout::{BackendRow, Layout, TunnelSource},
     numbering::{Exhausted, Numbering},
     refilter,
@@ -27,10 +35,10 @@ use crate::{
 };
 use aya::{maps::MapError, programs::XdpMode};
 use duty::{Arrival, Duty};
+use health::pools_failing_open;
 use lb_common::{
-    hash::SipKey,
-    ids::{BackendId, PoolId, Tick},
-    limits::SERVICES_MAX,
+    ids::{BackendId, PoolId},
+    limits::{SERVICES_MAX, VIPS_MAX},
     tables::{self, Services},
 };
 use leaving::Unmeant;
@@ -41,6 +49,12 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant, SystemTime},
 };
+
+/// The port rules of a configuration lie in one part of their table. Those in force are in another, and while a change
+/// is under way, or was when a controller died, in two.
+const SERVICE_PARTS: u32 = 4;
+
+const _: () = assert!(SERVICES_MAX / SERVICE_PARTS >= VIPS_MAX);
 
 /// A running balancer.
 pub struct Service {
@@ -54,9 +68,13 @@ struct State {
     config: Config,
     numbers: Numbering,
     layout: Layout,
-    /// Where the port rules in force begin in their table: it has two halves.
-    services_from: u32,
+    pins: Pins,
     balancer: Balancer,
+    ledger: LedgerTable,
+    /// Whether the tables were there before this process.
+    is_resumed: bool,
+    /// Whether they are those of the configuration.
+    is_in_force: bool,
     /// The backends of the configuration, and those that left it while flows may still be theirs.
     backends: BTreeMap<BackendId, Known>,
     rings: BTreeMap<PoolId, Ring>,
@@ -64,6 +82,8 @@ struct State {
     rings_at: Duration,
     sweeper: Sweeper,
     swept: Swept,
+    /// When.
+    swept_at: Instant,
     evicted: Evicted,
     unmeant: Unmeant,
     reloads: Reloads,
@@ -89,6 +109,8 @@ struct Evicted {
 struct Reloads {
     /// Whether the configuration in force is the last that was asked for.
     last_succeeded: bool,
+    /// When it was asked for.
+    last_tried: SystemTime,
     /// Since when it is in force.
     in_force_since: SystemTime,
 }
@@ -100,6 +122,8 @@ struct Known {
     hop: Option<NextHop>,
     /// What the data path knows of it.
     written: tables::Backend,
+    /// A controller before this one has written that; it holds until this one has looked for a way.
+    is_inherited: bool,
     /// What an earlier bearer of its number was sent.
     sent_before: tables::Counter,
     /// What the operator was last told of it.
@@ -110,8 +134,6 @@ struct Known {
     health: Option<Health>,
     /// Whether the operator has ordered it to drain.
     drain_ordered: bool,
-    /// Whether it has come with the present configuration.
-    is_new: bool,
 }
 
 /// Why a balancer could not be brought up or changed.
@@ -123,6 +145,21 @@ pub enum ServiceError {
     /// A table could not be read or written.
     #[error("the kernel refused an entry of Weir's tables: {0}")]
     Table(#[from] MapError),
+    /// The pins cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// Nothing can be written down for the next controller.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// What the controller before this one has written down says nothing.
+    #[error(transparent)]
+    Illegible(#[from] Illegible),
+    /// The tables are keyed otherwise.
+    #[error(
+        "the pinned tables were made under another cluster key: every entry would be another flow's; put the key back, \
+         or give the tables up with `weir detach`, tokens and entries included, and start again"
+    )]
+    OtherKey,
     /// There is no key for the flow hash.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -134,63 +171,67 @@ pub enum ServiceError {
     Fixed(&'static str),
 }
 
+impl ServiceError {
+    /// Whether a configuration was refused before anything was changed.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Exhausted(_) | Self::Fixed(_))
+    }
+}
+
 impl Service {
-    /// Loads the program and fills its tables. No backend is reachable yet, and no interface is touched.
+    /// Loads the program over the pinned tables as they are, or over empty ones. What steers until now goes on: nothing
+    /// that packets are looked up in is touched, and no interface.
     ///
     /// # Errors
-    /// The kernel refuses the program, a map or an entry, or has no random bytes for a key.
+    /// The kernel refuses the program or a map, the tables are not this configuration's, or another controller has them.
     pub fn load(config: Config) -> Result<Self, ServiceError> {
-        let numbers = Numbering::default().next(&config)?;
-        let layout = Layout::of(&config, &numbers);
-        let sizes = sizes(&config);
-        let key = match &config.balancer.cluster_key {
-            Some(key) => key.clone(),
-            None => config::ClusterKey::random()?,
-        };
-        let mut balancer = Balancer::load(&sizes)?;
-        balancer.globals.write(0, sizes.globals(SipKey::from_bytes(*key.bytes())))?;
-        balancer.probe_mark.write(0, config.balancer.probe_mark)?;
-        let mut state = State {
-            rings: BTreeMap::new(),
-            rings_at: Duration::ZERO,
-            backends: BTreeMap::new(),
-            config,
-            numbers,
-            layout,
-            services_from: SERVICES_MAX / 2,
-            balancer,
-            sweeper: Sweeper::default(),
-            swept: Swept::default(),
-            evicted: Evicted::default(),
-            unmeant: Unmeant::default(),
-            reloads: Reloads { last_succeeded: true, in_force_since: SystemTime::now() },
-            failing_open: BTreeSet::new(),
-            news: Vec::new(),
-            probed_interfaces: BTreeSet::new(),
-            probe_troubles: BTreeMap::new(),
-        };
-        state.know_backends(Duration::ZERO, Verdict::Believed)?;
-        state.change_rings(Duration::ZERO)?;
-        state.write_quic_servers()?;
-        state.write_services()?;
+        let now = clock::now();
+        let mut state = State::open(config, now)?;
+        state.know_backends(now)?;
+        state.save()?;
         Ok(Self { started: Instant::now(), state: Mutex::new(state), health_changed: tokio::sync::Notify::new() })
     }
 
-    /// Attaches the program to the configured interfaces, for as long as the process lives.
+    /// Makes the tables those of the configuration, and puts the program on the interfaces: to stay there, whatever
+    /// becomes of this process.
     ///
     /// # Errors
     /// Another program is there, the driver has no XDP of the mode, or the kernel refuses.
-    pub fn attach(&self) -> Result<(), LoadError> {
+    pub fn attach(&self) -> Result<(), ServiceError> {
         let mut state = self.state();
+        state.put_in_force(clock::now())?;
         let mode = match state.config.balancer.xdp_mode {
             config::XdpMode::Native => XdpMode::Driver,
             config::XdpMode::Generic => XdpMode::Skb,
         };
-        let State { config, balancer, .. } = &mut *state;
-        for interface in &config.balancer.interfaces {
-            balancer.attach(interface.as_str(), mode)?;
+        let State { config, balancer, pins, .. } = &mut *state;
+        Ok(balancer.attach(config.balancer.interfaces.iter().map(config::InterfaceName::as_str), mode, pins)?)
+    }
+
+    /// Whether the tables were there before this process.
+    pub fn is_resumed(&self) -> bool {
+        self.state().is_resumed
+    }
+
+    /// Removes what was made for nothing, after an error; tables that were there before stay.
+    pub fn abandon(&self) {
+        let state = self.state();
+        if !state.is_resumed {
+            // What goes wrong here is no news to who reads of the error.
+            let _ = state.pins.remove();
         }
-        Ok(())
+    }
+
+    /// Ends as the configuration says: what steers goes on without this process, or it is removed.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    pub fn end(&self) -> Result<Option<Removed>, PinError> {
+        let state = self.state();
+        match state.config.balancer.on_stop {
+            OnStop::Keep => Ok(None),
+            OnStop::Detach => state.pins.remove().map(Some),
+        }
     }
 
     /// The backends that packets may be sent to, checks among them, with those that are leaving.
@@ -228,11 +269,12 @@ impl Service {
     ///
     /// # Errors
     /// The kernel refuses a map operation.
-    pub fn sweep(&self) -> Result<(), MapError> {
+    pub fn sweep(&self) -> Result<(), ServiceError> {
         let mut guard = self.state();
         let state = &mut *guard;
         let rings = &state.rings;
-        state.swept = state.sweeper.sweep(&mut state.balancer, now(), |pool| rings.contains_key(&pool))?;
+        state.swept = state.sweeper.sweep(&mut state.balancer, clock::tick(), |pool| rings.contains_key(&pool))?;
+        state.swept_at = Instant::now();
         state.evicted.tokens += state.swept.tokens_evicted;
         state.evicted.moved_flows += state.swept.moved_flows_evicted;
         let entries = state.swept.joined_flows + state.swept.moved_flows + state.swept.pinned_flows;
@@ -244,9 +286,9 @@ impl Service {
     ///
     /// # Errors
     /// The kernel refuses an entry.
-    pub fn advance(&self) -> Result<(), MapError> {
+    pub fn advance(&self) -> Result<(), ServiceError> {
         let mut state = self.state();
-        let now = self.started.elapsed();
+        let now = clock::now();
         state.advance_backends(now)?;
         state.advance_rings(now)
     }
@@ -258,70 +300,83 @@ impl Service {
 
 impl State {
     /// Takes in the backends of the layout, and what each is to do from `now` on.
-    fn know_backends(&mut self, now: Duration, of_the_newcomers: Verdict) -> Result<(), MapError> {
+    fn know_backends(&mut self, now: Duration) -> Result<(), MapError> {
+        let duties = self.duties_by(&self.layout, now);
+        let standings = self.standings_by(&self.layout);
+        let failing_open = pools_failing_open(&self.layout, &standings);
         let Self { layout, backends, balancer, .. } = self;
         let configured: BTreeSet<BackendId> = layout.backends.iter().map(|row| row.id).collect();
-        for known in backends.values_mut().filter(|known| !configured.contains(&known.row.id)) {
-            known.duty = known.duty.leave();
-            (known.health, known.drain_ordered) = (None, false);
+        for (id, known) in backends.iter_mut() {
+            known.duty = duties[id];
+            if !configured.contains(id) {
+                (known.health, known.drain_ordered) = (None, false);
+            }
         }
         for row in &layout.backends {
-            if let Some(known) = backends.get_mut(&row.id) {
-                known.drain_ordered &= known.row.state == row.state;
-                known.row = row.clone();
-                continue;
+            let standing = standings[&row.id];
+            if !backends.contains_key(&row.id) {
+                let sent_before = report::sum(&balancer.sent.read(u32::from(row.id.0))?);
+                backends.insert(row.id, Known { sent_before, ..Known::new(row.clone(), duties[&row.id]) });
             }
-            let known = Known {
-                row: row.clone(),
-                duty: Duty::Down,
-                hop: None,
-                written: tables::Backend::GONE,
-                sent_before: report::sum(&balancer.sent.read(u32::from(row.id.0))?),
-                trouble: String::new(),
-                probed: tables::Backend::GONE,
-                health: None,
-                drain_ordered: false,
-                is_new: true,
-            };
-            backends.insert(row.id, known);
+            if let Some(known) = backends.get_mut(&row.id) {
+                known.row = row.clone();
+                known.take_standing(standing);
+            }
         }
-        self.begin_or_end_checks(of_the_newcomers);
-        self.assign_duties(now);
+        self.tell_of_failing_open(failing_open);
         Ok(())
     }
 
-    /// Says what each backend is to do from `now` on, by its configuration, its order and its health.
-    fn assign_duties(&mut self, now: Duration) {
-        let open_before = std::mem::take(&mut self.failing_open);
-        self.failing_open = self.pools_failing_open();
-        self.tell_of_failing_open(&open_before);
-        let Self { layout, backends, rings, failing_open, .. } = self;
+    /// What each backend would do from `now` on by another layout: those that are known, and those that are new.
+    fn duties_by(&self, layout: &Layout, now: Duration) -> BTreeMap<BackendId, Duty> {
+        let mut duties: BTreeMap<_, _> = self.backends.iter().map(|(&id, known)| (id, known.duty.leave())).collect();
         let pools: BTreeMap<PoolId, _> = layout.pools.iter().map(|pool| (pool.id, pool)).collect();
+        let standings = self.standings_by(layout);
+        let failing_open = pools_failing_open(layout, &standings);
         for row in &layout.backends {
-            let Some(known) = backends.get_mut(&row.id) else { continue };
-            let alone = !rings.get(&row.pool).is_some_and(Ring::has_members);
-            let opens = failing_open.contains(&row.pool) || open_before.contains(&row.pool);
-            let arrival = if alone || opens { Arrival::AtOnce } else { Arrival::AsConfigured };
-            let state = known.effective(failing_open.contains(&row.pool));
-            known.duty = Duty::next(Some(known.duty), state, pools[&row.pool], now, arrival);
+            let alone = !self.rings.get(&row.pool).is_some_and(Ring::has_members);
+            let opens = failing_open.contains(&row.pool);
+            let opened = self.failing_open.contains(&row.pool);
+            let arrival = if alone || opens || opened { Arrival::AtOnce } else { Arrival::AsConfigured };
+            let before = self.backends.get(&row.id).map(|known| known.duty);
+            let state = standings[&row.id].state(row.state, opens);
+            duties.insert(row.id, Duty::next(before, state, pools[&row.pool], now, arrival));
         }
+        duties
     }
 
-    /// Has the tables follow what the backends are to do now, in an order that never leaves a packet without one.
-    fn reconcile(&mut self, now: Duration) -> Result<(), MapError> {
-        self.assign_duties(now);
+    /// Has the tables follow the orders and the health of the backends, in the order of [`Self::put_in_force`].
+    fn reconcile(&mut self, now: Duration) -> Result<(), ServiceError> {
+        self.know_backends(now)?;
+        self.save()?;
         self.write_backends(|known| known.duty.serves())?;
         self.change_rings(now)?;
         self.write_quic_servers()?;
         self.remove_quic_servers()?;
-        self.write_backends(|_| true)
+        Ok(self.write_backends(|_| true)?)
+    }
+
+    /// Makes the tables those of the layout and the backends, in an order that never leaves a packet without a backend.
+    /// Returns how many slots have changed.
+    fn put_in_force(&mut self, now: Duration) -> Result<usize, ServiceError> {
+        self.save()?;
+        self.is_in_force = true;
+        self.write_backends(|known| known.duty.serves())?;
+        let slots_changed = self.change_rings(now)?;
+        self.write_quic_servers()?;
+        self.write_services()?;
+        self.remove_quic_servers()?;
+        self.write_backends(|_| true)?;
+        Ok(slots_changed)
     }
 
     /// Writes the port rules, and then the addresses that point to them. The rules that packets are being looked up in
-    /// stay as they are meanwhile: the new ones stand in the other half of their table.
+    /// stay as they are meanwhile: the new ones stand in another part of their table.
     fn write_services(&mut self) -> Result<(), MapError> {
-        self.services_from = if self.services_from == 0 { SERVICES_MAX / 2 } else { 0 };
-        let first = self.services_from;
+        let in_use = self.balancer.services_in_use()?;
+        let length = SERVICES_MAX / SERVICE_PARTS;
+        let is_free = |part: &u32| !in_use.iter().any(|services| services.first / length == *part);
+        let first = (0..SERVICE_PARTS).find(is_free).map_or(0, |part| part * length);
         for (index, &service) in (first..).zip(&self.layout.services) {
             self.balancer.services.write(index, service)?;
         }
@@ -335,7 +390,11 @@ impl State {
 
     fn set_hop(&mut self, id: BackendId, hop: Option<NextHop>) -> Result<bool, MapError> {
         let Some(known) = self.backends.get_mut(&id) else { return Ok(false) };
-        if known.hop == hop {
+        if hop.is_none() && known.is_inherited && !self.is_in_force {
+            return Ok(false);
+        }
+        let was_inherited = std::mem::take(&mut known.is_inherited);
+        if known.hop == hop && !was_inherited {
             return Ok(false);
         }
         known.hop = hop;
@@ -368,7 +427,7 @@ impl State {
     }
 
     /// Frees the numbers that nothing has meant for a while.
-    fn release_the_gone(&mut self) -> Result<(), MapError> {
+    fn release_the_gone(&mut self) -> Result<(), ServiceError> {
         let Self { backends, layout, swept, rings, .. } = &*self;
         let unmeant = backends.keys().copied().filter(|id| {
             !layout.backends.iter().any(|row| row.id == *id)
@@ -376,7 +435,7 @@ impl State {
                 && !rings.values().any(|ring| ring.transitions.mentions(*id))
         });
         let unmeant: Vec<BackendId> = unmeant.collect();
-        let gone = self.unmeant.gone(unmeant.into_iter(), now());
+        let gone = self.unmeant.gone(unmeant.into_iter(), clock::tick());
         let names: Vec<_> = gone.iter().filter_map(|id| self.backends.remove(id)).collect();
         if names.iter().any(|known| !known.row.quic_servers.is_empty()) {
             self.remove_quic_servers()?;
@@ -387,11 +446,27 @@ impl State {
             self.numbers.release(id);
         }
         self.numbers.release_pools(|pool| self.rings.contains_key(&pool));
-        Ok(())
+        Ok(self.save()?)
     }
 }
 
 impl Known {
+    /// One that no packet has been sent to.
+    const fn new(row: BackendRow, duty: Duty) -> Self {
+        Self {
+            row,
+            duty,
+            hop: None,
+            written: tables::Backend::GONE,
+            is_inherited: false,
+            sent_before: tables::Counter { packets: 0, bytes: 0 },
+            trouble: String::new(),
+            probed: tables::Backend::GONE,
+            health: None,
+            drain_ordered: false,
+        }
+    }
+
     /// Whether packets are sent to it, be they only those of checks.
     const fn needs_a_way(&self) -> bool {
         self.duty.serves() || self.health.is_some()
@@ -399,6 +474,9 @@ impl Known {
 
     /// What the data path is to know of it.
     fn entry(&self, balancer: &config::Balancer) -> tables::Backend {
+        if self.is_inherited && self.duty.serves() {
+            return self.written;
+        }
         if self.duty.serves() { self.way(balancer) } else { tables::Backend::GONE }
     }
 
@@ -413,29 +491,4 @@ impl Known {
         };
         self.hop.as_ref().and_then(|hop| self.row.entry(hop, source(hop))).unwrap_or(tables::Backend::GONE)
     }
-}
-
-fn sizes(config: &Config) -> Sizes {
-    Sizes {
-        pools: lb_common::limits::POOLS_MAX,
-        tokens: config.limits.tokens,
-        joined_flows: config.limits.joined_flows,
-        moved_flows: config.limits.moved_flows,
-        pinned_flows: config.limits.pinned_flows,
-        pending_handshakes: config.limits.pending_handshakes,
-        embryonic_flows: config.limits.embryonic_flows,
-        datagram_flows: config.limits.datagram_flows,
-        fragmented_datagrams: config.limits.fragmented_datagrams,
-        entries_per_network: config.limits.entries_per_network,
-        icmp_errors_per_cpu: config.limits.icmp_errors_per_cpu,
-    }
-}
-
-/// The clock that the data path reads.
-fn now() -> Tick {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
-        let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
-        seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
-    });
-    Tick::from_nanos(time)
 }

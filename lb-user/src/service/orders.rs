@@ -4,7 +4,7 @@
 //! leaves it out: what was written last wins. It never makes a backend do more than its configuration says.
 
 use super::{Service, State};
-use crate::config::BackendState;
+use crate::{clock, config::BackendState};
 use lb_common::ids::BackendId;
 
 /// Why an order is not followed.
@@ -36,9 +36,9 @@ pub enum OrderError {
         /// Its state.
         state: &'static str,
     },
-    /// The kernel refuses a table.
-    #[error("the kernel refused an entry of Weir's tables: {0}")]
-    Table(#[from] aya::maps::MapError),
+    /// It could not be followed.
+    #[error(transparent)]
+    Service(#[from] super::ServiceError),
 }
 
 impl Service {
@@ -80,7 +80,7 @@ impl Service {
                 return Err(OrderError::Configured { name: name.to_owned(), state: configured.as_str() });
             }
         }
-        state.reconcile(self.started.elapsed())?;
+        state.reconcile(clock::now())?;
         self.health_changed.notify_one();
         Ok(id)
     }

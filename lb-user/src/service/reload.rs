@@ -4,56 +4,22 @@
 
 use super::{Service, ServiceError};
 use crate::{
+    admin::reload::Reload,
+    clock,
     config::{BackendState, Config},
-    health::Verdict,
-    layout::{BackendRow, Layout},
+    layout::{BackendRow, Layout, VipRow},
     numbering::Numbering,
     resolve::NextHop,
 };
 use lb_common::ids::BackendId;
-use std::{fmt, time::SystemTime};
+use std::time::SystemTime;
 
 /// A configuration that could be committed.
 pub struct Staged {
-    config: Config,
+    pub(super) config: Config,
     numbers: Numbering,
-    layout: Layout,
+    pub(super) layout: Layout,
     to_resolve: Vec<BackendRow>,
-}
-
-/// What a reload did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// Backends that are new.
-    pub joined: usize,
-    /// Backends that are no longer in the configuration; their flows stay with them.
-    pub left: usize,
-    /// Slots of all rings that have another owner.
-    pub slots_changed: usize,
-    /// VIPs that another pool serves now: it does not have their open connections.
-    pub vips_moved: Vec<String>,
-}
-
-impl fmt::Display for Reloaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { joined, left, slots_changed, .. } = self;
-        write!(f, "{joined} backends joined, {left} left, {slots_changed} slots changed")
-    }
-}
-
-impl Reloaded {
-    fn between(old: &Layout, new: &Layout) -> Self {
-        let lacking = |these: &Layout, those: &Layout| {
-            these.backends.iter().filter(|row| !those.backends.iter().any(|other| other.id == row.id)).count()
-        };
-        let moved = new.vips.iter().filter(|vip| old.vips.iter().any(|was| was.id == vip.id && was.pool != vip.pool));
-        Self {
-            joined: lacking(new, old),
-            left: lacking(old, new),
-            slots_changed: 0,
-            vips_moved: moved.map(|vip| vip.name.clone()).collect(),
-        }
-    }
 }
 
 impl Staged {
@@ -61,12 +27,24 @@ impl Staged {
     pub fn to_resolve(&self) -> &[BackendRow] {
         &self.to_resolve
     }
+
+    /// What the operator should think over, coming from a layout.
+    pub(super) fn warnings(&self, before: &Layout) -> Vec<String> {
+        let oddities = self.config.warnings.iter().map(ToString::to_string);
+        let is_moved = |vip: &&VipRow| before.vips.iter().any(|was| was.id == vip.id && was.pool != vip.pool);
+        let moved = self.layout.vips.iter().filter(is_moved).map(|vip| {
+            let name = &vip.name;
+            format!("VIP {name} is served by another pool, which does not have its open connections")
+        });
+        oddities.chain(moved).collect()
+    }
 }
 
 impl Service {
     /// Notes how an attempt to reload has ended, for the metrics.
     pub fn note_reload(&self, succeeded: bool) {
-        self.state().reloads.last_succeeded = succeeded;
+        let reloads = &mut self.state().reloads;
+        (reloads.last_succeeded, reloads.last_tried) = (succeeded, SystemTime::now());
     }
 
     /// Checks whether a configuration can take the place of the present one.
@@ -90,28 +68,23 @@ impl Service {
     ///
     /// # Errors
     /// The kernel refuses an entry.
-    pub fn commit(&self, staged: Staged, hops: Vec<(BackendId, Option<NextHop>)>) -> Result<Reloaded, ServiceError> {
+    pub fn commit(&self, staged: Staged, hops: Vec<(BackendId, Option<NextHop>)>) -> Result<Reload, ServiceError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let now = self.started.elapsed();
+        let now = clock::now();
+        let mut reload = state.difference(&staged);
         let Staged { config, numbers, layout, .. } = staged;
-        let mut reloaded = Reloaded::between(&state.layout, &layout);
         state.layout = layout;
         state.config = config;
         state.numbers = numbers;
-        state.know_backends(now, Verdict::Unproven)?;
+        state.know_backends(now)?;
         for (id, hop) in hops {
             state.set_hop(id, hop)?;
         }
-        state.write_backends(|known| known.duty.serves())?;
-        reloaded.slots_changed = state.change_rings(now)?;
-        state.write_quic_servers()?;
-        state.write_services()?;
-        state.remove_quic_servers()?;
-        state.write_backends(|_| true)?;
+        reload.slots_changed = state.put_in_force(now)?;
         state.reloads.in_force_since = SystemTime::now();
         self.health_changed.notify_one();
-        Ok(reloaded)
+        Ok(reload)
     }
 }
 
@@ -122,6 +95,7 @@ fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> 
         ("balancer.xdp_mode", old_balancer.xdp_mode == new_balancer.xdp_mode),
         ("balancer.cluster_key_file's key", old_balancer.cluster_key == new_balancer.cluster_key),
         ("balancer.probe_mark", old_balancer.probe_mark == new_balancer.probe_mark),
+        ("balancer.pins", old_balancer.pins == new_balancer.pins),
         ("[metrics]", old.metrics == new.metrics),
         ("[admin]", old.admin == new.admin),
         ("[limits]", old.limits == new.limits),

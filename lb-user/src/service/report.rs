@@ -3,7 +3,7 @@
 use super::{Known, Service, State, rings::SlotCount};
 use crate::{
     admin::status::{BackendStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
-    config,
+    clock, config,
     metrics::{BackendCount, HealthCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill},
 };
 use aya::maps::MapError;
@@ -16,7 +16,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 impl Service {
@@ -51,7 +51,7 @@ impl Service {
             }
             Ok(status)
         });
-        let now = self.started.elapsed();
+        let now = clock::now();
         let backends = state.backend_numbers()?.into_iter().map(|numbers| state.backend_status(&numbers, now));
         let pools = state.pool_rings().map(|(name, ring)| PoolStatus {
             name: name.to_owned(),
@@ -81,7 +81,7 @@ impl Service {
     /// The kernel refuses to tell a counter.
     pub fn backend_status(&self, id: BackendId) -> Result<Option<BackendStatus>, MapError> {
         let state = self.state();
-        let now = self.started.elapsed();
+        let now = clock::now();
         let numbers = state.backend_numbers()?;
         let found = numbers.iter().find(|numbers| numbers.known.row.id == id);
         Ok(found.map(|numbers| state.backend_status(numbers, now)))
@@ -247,14 +247,15 @@ impl State {
     }
 
     fn reload_outcome(&self) -> ReloadOutcome {
-        let since = self.reloads.in_force_since.duration_since(UNIX_EPOCH);
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         ReloadOutcome {
             last_succeeded: self.reloads.last_succeeded,
-            in_force_since_s: since.map_or(0, |since| since.as_secs()),
+            last_tried_s: seconds(self.reloads.last_tried),
+            in_force_since_s: seconds(self.reloads.in_force_since),
         }
     }
 
-    fn tables(&self) -> impl Iterator<Item = TableFill> + use<> {
+    pub(super) fn tables(&self) -> impl Iterator<Item = TableFill> + use<> {
         let (swept, evicted, limits) = (&self.swept, &self.evicted, &self.config.limits);
         [
             ("tokens", swept.tokens, limits.tokens, evicted.tokens),

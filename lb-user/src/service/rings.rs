@@ -1,22 +1,23 @@
 //! The rings of the pools: built from the backends that take connections, changed slot by slot, and moved on by time.
 
-use super::{Duty, State};
-use crate::{bpf::Balancer, layout::Layout};
+use super::{Duty, ServiceError, State, ledger::RingEntry};
+use crate::layout::Layout;
 use aya::maps::MapError;
 use lb_common::{
-    ids::PoolId,
+    ids::{BackendId, PoolId},
     limits::{BACKENDS_MAX, SLOW_START_STEPS},
     reason::Reason,
     ring::{self, Member},
-    tables::counter_index,
+    tables::{Slot, counter_index},
     transition::Transitions,
 };
 use std::{collections::BTreeMap, time::Duration};
 
 /// A pool's ring.
+#[derive(Clone)]
 pub(super) struct Ring {
-    /// What it was built from.
-    members: Vec<Member>,
+    /// What it was built from; nothing while only its slots are known.
+    members: Option<Vec<Member>>,
     pub(super) transitions: Transitions,
     /// How many packets of survivors have found no room for an entry, and when the last of them was noticed.
     full_packets: u64,
@@ -35,12 +36,40 @@ impl Ring {
     fn new(members: Vec<Member>, udp_transition: Duration) -> Self {
         let mut transitions = Transitions::settled(&ring::build(&members));
         transitions.keep_datagrams_for(udp_transition);
-        Self { members, transitions, full_packets: 0, full_at: None }
+        Self { members: Some(members), transitions, full_packets: 0, full_at: None }
+    }
+
+    /// A ring as the controller before this one has left it.
+    pub(super) fn resumed(slots: Vec<Slot>, entry: &RingEntry) -> Self {
+        let RingEntry { times, full_packets, full_at } = *entry;
+        Self { members: None, transitions: Transitions::resumed(slots, times.into()), full_packets, full_at }
     }
 
     /// Whether any backend takes connections.
     pub(super) fn has_members(&self) -> bool {
-        self.members.iter().any(|member| member.weight > 0)
+        self.transitions.slots().iter().any(|slot| slot.owner().is_some())
+    }
+
+    /// What the controller after this one has to know of it.
+    pub(super) fn to_entry(&self) -> RingEntry {
+        let Self { transitions, full_packets, full_at, .. } = self;
+        RingEntry { times: transitions.deadlines().into(), full_packets: *full_packets, full_at: *full_at }
+    }
+
+    /// Brings the slots in line with these members. Returns those that have changed.
+    pub(super) fn change(
+        &mut self,
+        members: Vec<Member>,
+        now: Duration,
+        length: Duration,
+        serves: impl Fn(BackendId) -> bool,
+    ) -> Vec<u32> {
+        if self.members.as_ref() == Some(&members) {
+            return Vec::new();
+        }
+        let changed = self.transitions.change(&ring::build(&members), now, length, serves);
+        self.members = Some(members);
+        changed
     }
 
     /// The slots of each backend, by its number.
@@ -56,84 +85,78 @@ impl Ring {
 
 impl State {
     /// Brings every ring in line with the backends. Returns how many slots have changed.
-    pub(super) fn change_rings(&mut self, now: Duration) -> Result<usize, MapError> {
+    pub(super) fn change_rings(&mut self, now: Duration) -> Result<usize, ServiceError> {
         self.rings_at = now;
-        let length = self.config.balancer.transition;
-        let mut count = 0;
+        let mut to_write = Vec::new();
         for (pool, udp_transition) in self.layout.pools.iter().map(|pool| (pool.id, pool.udp_transition)) {
-            let members = self.members(pool, now);
-            if let Some(ring) = self.rings.get_mut(&pool) {
+            let members = members(&self.layout, &self.duties(), pool, now);
+            let serves = |id| self.backends.get(&id).is_some_and(|known| known.duty.serves());
+            let length = self.config.balancer.transition;
+            let changed = if let Some(ring) = self.rings.get_mut(&pool) {
                 ring.transitions.keep_datagrams_for(udp_transition);
-            }
-            let changed = match self.rings.get_mut(&pool) {
-                Some(ring) if ring.members == members => continue,
-                Some(ring) => {
-                    let serves = |id| self.backends.get(&id).is_some_and(|known| known.duty.serves());
-                    let changed = ring.transitions.change(&ring::build(&members), now, length, serves);
-                    ring.members = members;
-                    changed
-                }
+                ring.change(members, now, length, serves)
+            } else {
                 // Whatever slots an older pool of this number has left are overwritten.
-                None => {
-                    self.rings.insert(pool, Ring::new(members, udp_transition));
-                    (0..lb_common::tables::RING_SLOTS).collect()
-                }
+                self.rings.insert(pool, Ring::new(members, udp_transition));
+                (0..lb_common::tables::RING_SLOTS).collect()
             };
-            write_slots(&mut self.balancer, pool, &self.rings[&pool], &changed)?;
-            count += changed.len();
+            to_write.push((pool, changed));
         }
         self.rings.retain(|pool, _| self.layout.pools.iter().any(|row| row.id == *pool));
-        count += self.forget_the_ended()?;
-        Ok(count)
+        Ok(self.write_slots(to_write)? + self.forget_the_ended()?)
     }
 
     /// Ends the windows of the backends that no longer serve. Returns how many slots have changed.
-    pub(super) fn forget_the_ended(&mut self) -> Result<usize, MapError> {
-        let mut count = 0;
-        let ended = self.backends.iter().filter(|(_, known)| !known.duty.serves());
-        for (&id, known) in ended {
+    pub(super) fn forget_the_ended(&mut self) -> Result<usize, ServiceError> {
+        let mut to_write = Vec::new();
+        for (&id, known) in self.backends.iter().filter(|(_, known)| !known.duty.serves()) {
             let Some(ring) = self.rings.get_mut(&known.row.pool) else { continue };
-            let changed = ring.transitions.forget(id);
-            write_slots(&mut self.balancer, known.row.pool, ring, &changed)?;
-            count += changed.len();
+            to_write.push((known.row.pool, ring.transitions.forget(id)));
+        }
+        self.write_slots(to_write)
+    }
+
+    /// Moves the windows of all rings on.
+    pub(super) fn advance_rings(&mut self, now: Duration) -> Result<(), ServiceError> {
+        let (mut to_write, mut is_full) = (Vec::new(), false);
+        for pool in self.rings.keys().copied().collect::<Vec<_>>() {
+            let pins = self.rings[&pool].transitions.pins();
+            let packets = if pins { self.pinned_full(pool)? } else { 0 };
+            let Some(ring) = self.rings.get_mut(&pool) else { continue };
+            if packets > ring.full_packets {
+                ring.full_at = Some(now);
+                ring.full_packets = packets;
+                is_full = true;
+            }
+            to_write.push((pool, ring.transitions.advance(now, ring.full_at)));
+        }
+        if is_full {
+            self.save()?;
+        }
+        self.write_slots(to_write)?;
+        Ok(())
+    }
+
+    /// Writes slots that have changed, their deadlines first. Returns how many they are.
+    fn write_slots(&mut self, to_write: Vec<(PoolId, Vec<u32>)>) -> Result<usize, ServiceError> {
+        let count = to_write.iter().map(|(_, changed)| changed.len()).sum();
+        if count > 0 {
+            self.save()?;
+        }
+        for (pool, changed) in to_write {
+            let Some(ring) = self.rings.get(&pool) else { continue };
+            self.balancer.rings.write(pool, ring.transitions.slots(), &changed)?;
         }
         Ok(count)
     }
 
-    /// Moves the windows of all rings on.
-    pub(super) fn advance_rings(&mut self, now: Duration) -> Result<(), MapError> {
-        let Self { rings, balancer, layout, .. } = self;
-        for (&pool, ring) in rings {
-            if ring.transitions.pins() {
-                let packets = pinned_full(balancer, layout, pool)?;
-                if packets > ring.full_packets {
-                    ring.full_at = Some(now);
-                    ring.full_packets = packets;
-                }
-            }
-            let changed = ring.transitions.advance(now, ring.full_at);
-            write_slots(balancer, pool, ring, &changed)?;
-        }
-        Ok(())
-    }
-
-    /// The backends of a pool with what each may take. Weights are multiplied only while a backend rises, so that
-    /// the ring at rest is the same on a balancer that saw nobody rise.
-    fn members(&self, pool: PoolId, now: Duration) -> Vec<Member> {
-        let slow_start = self.slow_start(pool);
-        let rows = self.layout.backends.iter().filter(|row| row.pool == pool);
-        let parts: Vec<_> = rows.map(|row| (row, self.backends[&row.id].duty.part(now, slow_start))).collect();
-        let at_rest = parts.iter().all(|(_, part)| part % SLOW_START_STEPS == 0);
-        let unit = if at_rest { SLOW_START_STEPS } else { 1 };
-        parts.into_iter().map(|(row, part)| row.member(part / unit)).collect()
-    }
-
-    fn slow_start(&self, pool: PoolId) -> Duration {
-        self.layout.pools.iter().find(|row| row.id == pool).map_or(Duration::ZERO, |row| row.slow_start)
+    /// What each backend does.
+    fn duties(&self) -> BTreeMap<BackendId, Duty> {
+        self.backends.iter().map(|(&id, known)| (id, known.duty)).collect()
     }
 
     /// Ends drains whose time is up and gives rising backends more of their share.
-    pub(super) fn advance_backends(&mut self, now: Duration) -> Result<(), MapError> {
+    pub(super) fn advance_backends(&mut self, now: Duration) -> Result<(), ServiceError> {
         let pools: BTreeMap<PoolId, Duration> = self.layout.pools.iter().map(|row| (row.id, row.slow_start)).collect();
         let (mut rises, mut ends) = (false, false);
         for known in self.backends.values_mut() {
@@ -152,20 +175,27 @@ impl State {
         }
         Ok(())
     }
-}
 
-/// Packets of a pool's survivors that found no room for an entry.
-fn pinned_full(balancer: &Balancer, layout: &Layout, pool: PoolId) -> Result<u64, MapError> {
-    let name = layout.pools.iter().find(|row| row.id == pool).map(|row| &row.name);
-    let vips = layout.vips.iter().filter(|vip| Some(&vip.pool) == name);
-    let mut packets = 0;
-    for vip in vips {
-        let counters = balancer.counters.read(counter_index(vip.id, Reason::PinnedFull))?;
-        packets += counters.iter().map(|counter| counter.packets).sum::<u64>();
+    /// Packets of a pool's survivors that found no room for an entry.
+    fn pinned_full(&self, pool: PoolId) -> Result<u64, MapError> {
+        let name = self.layout.pools.iter().find(|row| row.id == pool).map(|row| &row.name);
+        let vips = self.layout.vips.iter().filter(|vip| Some(&vip.pool) == name);
+        let mut packets = 0;
+        for vip in vips {
+            let counters = self.balancer.counters.read(counter_index(vip.id, Reason::PinnedFull))?;
+            packets += counters.iter().map(|counter| counter.packets).sum::<u64>();
+        }
+        Ok(packets)
     }
-    Ok(packets)
 }
 
-fn write_slots(balancer: &mut Balancer, pool: PoolId, ring: &Ring, changed: &[u32]) -> Result<(), MapError> {
-    balancer.rings.write(pool, ring.transitions.slots(), changed)
+/// The backends of a pool with what each may take. Weights are multiplied only while a backend rises, so that
+/// the ring at rest is the same on a balancer that saw nobody rise.
+pub(super) fn members(layout: &Layout, duties: &BTreeMap<BackendId, Duty>, pool: PoolId, now: Duration) -> Vec<Member> {
+    let slow_start = layout.pools.iter().find(|row| row.id == pool).map_or(Duration::ZERO, |row| row.slow_start);
+    let rows = layout.backends.iter().filter(|row| row.pool == pool);
+    let parts: Vec<_> = rows.map(|row| (row, duties[&row.id].part(now, slow_start))).collect();
+    let at_rest = parts.iter().all(|(_, part)| part % SLOW_START_STEPS == 0);
+    let unit = if at_rest { SLOW_START_STEPS } else { 1 };
+    parts.into_iter().map(|(row, part)| row.member(part / unit)).collect()
 }

@@ -4,9 +4,16 @@
 //! Needs root and a kernel that takes the programs. Nothing is sent: a test run ends with the program's verdict.
 
 mod conformance;
+mod datagrams;
 mod decap;
+mod floods;
+mod fragments;
+mod icmp;
 mod mangled;
 mod pcaps;
 mod test_run;
+mod too_big;
+mod tunnels;
+mod vips;
 #[expect(dead_code, reason = "the fuzzer uses the rest")]
 mod worlds;

@@ -2,7 +2,9 @@
 
 use super::super::either::{Interfaces, Words};
 use super::super::words::{Word as _, listen_address, source};
-use super::super::{Admin, Balancer, ClusterKey, Family, InterfaceName, Limits, Metrics, Problem, XdpMode, file};
+use super::super::{
+    Admin, Balancer, ClusterKey, Family, InterfaceName, Limits, Metrics, OnStop, Problem, XdpMode, file,
+};
 use super::Findings;
 use lb_common::{
     encap::GUE_PORT,
@@ -12,7 +14,7 @@ use lb_common::{
     },
     probe,
 };
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 use toml::Spanned;
 
 pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) -> Option<Balancer> {
@@ -32,6 +34,8 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
             .map(Some)
             .ok(),
     };
+    let pins = pins(written.pins.as_ref(), findings);
+    let on_stop = findings.parse_optional(written.on_stop.as_ref(), OnStop::parse);
     let probe_mark = probe_mark(written.probe_mark.as_ref(), findings);
     Some(Balancer {
         interfaces: interfaces?,
@@ -41,8 +45,20 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
         gue_port: gue_port?,
         transition: Duration::from_secs(transition_s?.into()),
         cluster_key: cluster_key?,
+        pins: pins?,
+        on_stop: on_stop?.unwrap_or_default(),
         probe_mark: probe_mark?,
     })
+}
+
+fn pins(written: Option<&Spanned<PathBuf>>, findings: &mut Findings<'_>) -> Option<PathBuf> {
+    let Some(written) = written else { return Some(Balancer::PINS.into()) };
+    let path = written.get_ref();
+    if path.is_absolute() && path.parent().is_some() {
+        return Some(path.clone());
+    }
+    findings.problem(written.span(), Problem::Pins(path.clone()));
+    None
 }
 
 fn probe_mark(written: Option<&Spanned<i64>>, findings: &mut Findings<'_>) -> Option<u32> {

@@ -74,6 +74,14 @@ impl Worlds {
         outcome
     }
 
+    /// Sends a frame, which goes to this backend, or to none, for this reason.
+    #[track_caller]
+    pub(crate) fn gets(&mut self, frame: &[u8], reason: Reason, backend: impl Into<Option<BackendId>>) -> Outcome {
+        let outcome = self.send(frame);
+        assert_eq!((outcome.reason, outcome.backend), (reason, backend.into()), "{frame:02x?}");
+        outcome
+    }
+
     /// Opens an MPTCP connection, whose token is learned.
     #[track_caller]
     pub(crate) fn connect(&mut self, flow: Flow, server: Key) {

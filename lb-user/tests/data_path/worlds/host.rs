@@ -9,10 +9,10 @@ use lb_common::{
     encap,
     hash::SipKey,
     host::{HostFrame, HostTables},
-    ids::{BackendId, FlowHash, PoolId},
-    reason::Action,
+    ids::{BackendId, FlowHash, PoolId, Tick},
+    reason::{Action, Reason},
     recent::{Bucket, bucket_of},
-    steer::{Forward, Refusal, steer},
+    steer::{Decision, Forward, Refusal, steer},
     tables::{Backend, Exception, FlowEntry, RING_SLOTS, Slot, Tables as _, TokenEntry, TokenKey},
 };
 
@@ -50,27 +50,60 @@ impl Host {
             Memory::Fragments => &self.tables.fragments,
         }
     }
+
+    fn buckets_mut(&mut self, memory: Memory) -> &mut [Bucket] {
+        match memory {
+            Memory::Pending => &mut self.tables.pending,
+            Memory::Embryonic => &mut self.tables.embryonic,
+            Memory::Closing => &mut self.tables.closing,
+            Memory::Datagrams => &mut self.tables.datagrams,
+            Memory::Fragments => &mut self.tables.fragments,
+        }
+    }
+}
+
+/// What a balancer does by a decision.
+pub(crate) fn outcome(frame: &[u8], decision: &Decision) -> Outcome {
+    let vip = decision.vip;
+    match decision.verdict {
+        Ok(forward) => Outcome {
+            vip,
+            reason: forward.reason,
+            backend: Some(forward.id),
+            verdict: if forward.backend.interface == LOOPBACK { Verdict::Transmit } else { Verdict::Redirect },
+            counted_bytes: forward.ip.end() as u64,
+            bytes: sent(frame, &forward),
+        },
+        Err(refusal) => {
+            let (reason, verdict, bytes) = unsent(frame, refusal);
+            Outcome { vip, reason, backend: None, verdict, counted_bytes: frame.len() as u64, bytes }
+        }
+    }
+}
+
+fn sent(frame: &[u8], forward: &Forward) -> Vec<u8> {
+    let mut sent = HostFrame::new(frame);
+    encap::encapsulate(&mut sent, forward).expect("there is headroom");
+    sent.bytes().to_vec()
+}
+
+fn unsent(frame: &[u8], Refusal { reason, path_mtu }: Refusal) -> (Reason, Verdict, Vec<u8>) {
+    match reason.action() {
+        Action::Pass => (reason, Verdict::Pass, frame.to_vec()),
+        Action::Drop | Action::Forward => (reason, Verdict::Drop, frame.to_vec()),
+        Action::Reply => {
+            let mut reply = HostFrame::new(frame);
+            match answer(&mut reply, reason, path_mtu) {
+                Some(()) => (reason, Verdict::Transmit, reply.bytes().to_vec()),
+                None => (Reason::NoRoomForAnswer, Verdict::Drop, frame.to_vec()),
+            }
+        }
+    }
 }
 
 impl World for Host {
     fn send(&mut self, frame: &[u8]) -> Outcome {
-        let decision = steer(&frame, &mut self.tables);
-        let vip = decision.vip;
-        match decision.verdict {
-            Ok(forward) => Outcome {
-                vip,
-                reason: forward.reason,
-                backend: Some(forward.id),
-                verdict: if forward.backend.interface == LOOPBACK { Verdict::Transmit } else { Verdict::Redirect },
-                counted_bytes: forward.ip.end() as u64,
-                bytes: sent(frame, &forward),
-            },
-            Err(refusal) => {
-                let (verdict, bytes) = unsent(frame, refusal);
-                let counted_bytes = frame.len() as u64;
-                Outcome { vip, reason: refusal.reason, backend: None, verdict, counted_bytes, bytes }
-            }
-        }
+        outcome(frame, &steer(&frame, &mut self.tables))
     }
 
     fn tokens(&self) -> Vec<(TokenKey, TokenEntry)> {
@@ -78,12 +111,7 @@ impl World for Host {
     }
 
     fn entries(&self, kind: Exception) -> Vec<(FlowHash, FlowEntry)> {
-        let table = match kind {
-            Exception::Joined => &self.tables.joined,
-            Exception::Moved => &self.tables.moved,
-            Exception::Pinned => &self.tables.pinned,
-        };
-        table.iter().map(|(&flow, &entry)| (flow, entry)).collect()
+        self.tables.flows(kind).iter().map(|(&flow, &entry)| (flow, entry)).collect()
     }
 
     fn memory(&self, memory: Memory) -> Vec<Bucket> {
@@ -92,7 +120,12 @@ impl World for Host {
 
     fn bucket(&self, memory: Memory, flow: FlowHash) -> Bucket {
         let buckets = self.buckets(memory);
-        buckets[bucket_of(flow, u32::try_from(buckets.len()).expect("a small table")) as usize]
+        buckets[place(flow, buckets)]
+    }
+
+    fn write_bucket(&mut self, memory: Memory, flow: FlowHash, bucket: Bucket) {
+        let buckets = self.buckets_mut(memory);
+        buckets[place(flow, buckets)] = bucket;
     }
 
     fn write_backend(&mut self, id: BackendId, backend: Backend) {
@@ -116,25 +149,16 @@ impl World for Host {
         self.tables.tokens.remove(&key);
     }
 
+    fn age_entry(&mut self, kind: Exception, flow: FlowHash, ticks: u32) {
+        let entry = self.tables.flows_mut(kind).get_mut(&flow).expect("an entry");
+        entry.seen = Tick(entry.seen.0.wrapping_sub(ticks));
+    }
+
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {
         self.tables.insert_entry(kind, flow, entry).expect("room for a flow");
     }
 }
 
-pub(crate) fn sent(frame: &[u8], forward: &Forward) -> Vec<u8> {
-    let mut sent = HostFrame::new(frame);
-    encap::encapsulate(&mut sent, forward).expect("there is headroom");
-    sent.bytes().to_vec()
-}
-
-fn unsent(frame: &[u8], refusal: Refusal) -> (Verdict, Vec<u8>) {
-    match refusal.reason.action() {
-        Action::Pass => (Verdict::Pass, frame.to_vec()),
-        Action::Reply => {
-            let mut reply = HostFrame::new(frame);
-            answer(&mut reply, refusal.reason, refusal.path_mtu).expect("there is room for an answer");
-            (Verdict::Transmit, reply.bytes().to_vec())
-        }
-        Action::Drop | Action::Forward => (Verdict::Drop, frame.to_vec()),
-    }
+fn place(flow: FlowHash, buckets: &[Bucket]) -> usize {
+    bucket_of(flow, u32::try_from(buckets.len()).expect("a small table")) as usize
 }

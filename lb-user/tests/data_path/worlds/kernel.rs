@@ -129,8 +129,8 @@ impl Kernel {
         for (key, _) in servers {
             self.balancer.quic_servers.remove(key).expect("it is there");
         }
-        let Balancer { pending, embryonic, datagrams, fragments, .. } = &mut self.balancer;
-        for buckets in [pending, embryonic, datagrams, fragments] {
+        for memory in [Memory::Pending, Memory::Embryonic, Memory::Datagrams, Memory::Fragments] {
+            let buckets = self.buckets_mut(memory);
             for index in 0..buckets.len() {
                 buckets.write(index, Bucket::default()).expect("within the table");
             }
@@ -191,7 +191,7 @@ impl Kernel {
         }
     }
 
-    const fn flows(&mut self, kind: Exception) -> &mut HashTable<FlowHash, FlowEntry> {
+    pub(crate) const fn flows(&mut self, kind: Exception) -> &mut HashTable<FlowHash, FlowEntry> {
         match kind {
             Exception::Joined => &mut self.balancer.joined,
             Exception::Moved => &mut self.balancer.moved,
@@ -199,13 +199,23 @@ impl Kernel {
         }
     }
 
-    const fn buckets(&self, memory: Memory) -> &ArrayTable<Bucket> {
+    pub(crate) const fn buckets(&self, memory: Memory) -> &ArrayTable<Bucket> {
         match memory {
             Memory::Pending => &self.balancer.pending,
             Memory::Embryonic => &self.balancer.embryonic,
             Memory::Closing => &self.balancer.closing,
             Memory::Datagrams => &self.balancer.datagrams,
             Memory::Fragments => &self.balancer.fragments,
+        }
+    }
+
+    pub(crate) const fn buckets_mut(&mut self, memory: Memory) -> &mut ArrayTable<Bucket> {
+        match memory {
+            Memory::Pending => &mut self.balancer.pending,
+            Memory::Embryonic => &mut self.balancer.embryonic,
+            Memory::Closing => &mut self.balancer.closing,
+            Memory::Datagrams => &mut self.balancer.datagrams,
+            Memory::Fragments => &mut self.balancer.fragments,
         }
     }
 }
@@ -302,6 +312,11 @@ impl World for Kernel {
         buckets.read(bucket_of(flow, buckets.len())).expect("within the table")
     }
 
+    fn write_bucket(&mut self, memory: Memory, flow: FlowHash, bucket: Bucket) {
+        let buckets = self.buckets_mut(memory);
+        buckets.write(bucket_of(flow, buckets.len()), bucket).expect("within the table");
+    }
+
     fn write_backend(&mut self, id: BackendId, backend: Backend) {
         self.balancer.backends.write(u32::from(id.0), backend).expect("room for a backend");
     }
@@ -320,6 +335,12 @@ impl World for Kernel {
 
     fn remove_token(&mut self, key: TokenKey) {
         self.balancer.tokens.remove(key).expect("the kernel takes it out");
+    }
+
+    fn age_entry(&mut self, kind: Exception, flow: FlowHash, ticks: u32) {
+        let entry = self.flows(kind).read(flow).expect("the kernel answers").expect("an entry");
+        let aged = FlowEntry { seen: Tick(entry.seen.0.wrapping_sub(ticks)), ..entry };
+        self.write_entry(kind, flow, aged);
     }
 
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {

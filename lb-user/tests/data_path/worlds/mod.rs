@@ -5,6 +5,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod mptcp;
@@ -49,7 +50,7 @@ pub(crate) struct Outcome {
 }
 
 /// The tables that strangers can fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Memory {
     Pending,
     Embryonic,
@@ -58,8 +59,12 @@ pub(crate) enum Memory {
     Fragments,
 }
 
+impl Memory {
+    pub(crate) const ALL: [Self; 5] = [Self::Pending, Self::Embryonic, Self::Closing, Self::Datagrams, Self::Fragments];
+}
+
 /// The kinds of a flow's entry.
-const KINDS: [Exception; 3] = [Exception::Joined, Exception::Moved, Exception::Pinned];
+pub(crate) const KINDS: [Exception; 3] = [Exception::Joined, Exception::Moved, Exception::Pinned];
 
 /// A balancer with all of its tables open to view.
 pub(crate) trait World {
@@ -69,11 +74,14 @@ pub(crate) trait World {
     fn entries(&self, kind: Exception) -> Vec<(FlowHash, FlowEntry)>;
     fn memory(&self, memory: Memory) -> Vec<Bucket>;
     fn bucket(&self, memory: Memory, flow: FlowHash) -> Bucket;
+    fn write_bucket(&mut self, memory: Memory, flow: FlowHash, bucket: Bucket);
 
     fn write_backend(&mut self, id: BackendId, backend: Backend);
     fn write_ring(&mut self, pool: PoolId, ring: &[Slot]);
     fn write_token(&mut self, key: TokenKey, entry: TokenEntry);
     fn remove_token(&mut self, key: TokenKey);
+    /// Has the last packet of a flow with an entry come so many ticks earlier.
+    fn age_entry(&mut self, kind: Exception, flow: FlowHash, ticks: u32);
     /// The kernel's filter learns nothing of it: it fills the table, and steers no packet.
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry);
 }

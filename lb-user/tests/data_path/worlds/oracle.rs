@@ -39,10 +39,24 @@ pub(crate) fn hash(flow: Flow, protocol: u8) -> FlowHash {
     FlowHash(hasher.finish())
 }
 
-/// The farm gives its slots out in turn; a slot is the high half of the hash, scaled to the 65,537 of them.
+/// SipHash-1-3 of the wire bytes of an address.
+pub(crate) fn source_hash(address: IpAddr) -> FlowHash {
+    let mut hasher = SipHasher13::new_with_key(&setup::CLUSTER_KEY);
+    match address {
+        IpAddr::V4(address) => hasher.write(&address.octets()),
+        IpAddr::V6(address) => hasher.write(&address.octets()),
+    }
+    FlowHash(hasher.finish())
+}
+
+/// The high half of a hash, scaled to the 65,537 slots.
+pub(crate) fn slot(hash: FlowHash) -> u32 {
+    u32::try_from(((hash.0 >> 32) * 65_537) >> 32).expect("below 65,537")
+}
+
+/// The farm gives its slots out in turn.
 pub(crate) fn farm_owner(hash: FlowHash) -> BackendId {
-    let slot = ((hash.0 >> 32) * 65_537) >> 32;
-    [setup::B1, setup::B2, setup::B3][usize::try_from(slot % 3).expect("below 3")]
+    [setup::B1, setup::B2, setup::B3][slot(hash) as usize % 3]
 }
 
 /// The flow of a frame, if etherparse can read it as a TCP segment.
@@ -116,6 +130,25 @@ pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
         frame.drain(12..16);
     }
     frame
+}
+
+/// The frame without the extension headers of IPv6 (RFC 8200, 4): etherparse takes no hop-by-hop header but the first.
+pub(crate) fn without_extensions(frame: &[u8]) -> Vec<u8> {
+    let (link, packet) = frame.split_at(ETHERNET);
+    if packet[0] >> 4 != 6 {
+        return frame.to_vec();
+    }
+    let (mut next, mut at) = (packet[6], Ipv6Header::LEN);
+    while matches!(next, 0 | 43 | 44 | 60) {
+        let words = if next == 44 { 0 } else { usize::from(packet[at + 1]) };
+        next = packet[at];
+        at += 8 * (1 + words);
+    }
+    let (mut header, _) = Ipv6Header::from_slice(packet).expect("an IPv6 header");
+    let len = usize::from(header.payload_length) - (at - Ipv6Header::LEN);
+    header.next_header = IpNumber(next);
+    header.set_payload_length(len).expect("shorter than before");
+    [link, &header.to_bytes(), &packet[at..]].concat()
 }
 
 /// Judges the outer header, and returns what follows it.

@@ -52,6 +52,17 @@ impl Flow {
         self
     }
 
+    /// The same to another address of its family.
+    pub(crate) const fn to_address(mut self, address: IpAddr) -> Self {
+        self.vip.set_ip(address);
+        self
+    }
+
+    /// The other way: what a server sends.
+    pub(crate) const fn back(self) -> Self {
+        Self { client: self.vip, vip: self.client }
+    }
+
     /// The same from the next client port for which the farm's ring names `backend`.
     pub(crate) fn owned_by(self, backend: BackendId) -> Self {
         let ports = self.client.port()..=u16::MAX;

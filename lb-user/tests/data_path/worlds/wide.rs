@@ -1,9 +1,12 @@
 //! A farm that has all of it: TCP and UDP, exact addresses, prefixes, one port, ranges and any port, QUIC, affinity, every
 //! way to a backend, paths too narrow, and slots in every state.
 
-use super::setup::{Backend, ELSEWHERE, LOOPBACK, Limits, Path, Pool, Setup, Vip, vip_address};
+use super::{
+    oracle,
+    setup::{Backend, ELSEWHERE, LOOPBACK, Limits, Path, Pool, Setup, Vip, vip_address},
+};
 use lb_common::{
-    ids::{BackendId, PoolId},
+    ids::{BackendId, FlowHash, PoolId},
     tables::{QuicKey, RING_SLOTS, Slot, Traits, UnknownJoin, Ways},
     wire::ip::{self, Family},
 };
@@ -21,6 +24,17 @@ pub(crate) const QUIC: PoolId = PoolId(3);
 pub(crate) const AFFINE: PoolId = PoolId(4);
 /// Has no backend for a third of its slots, and a path that takes next to nothing.
 pub(crate) const POOR: PoolId = PoolId(5);
+
+/// The backends that the slots of each pool's ring go to in turn.
+const RINGS: [&[u16]; 6] =
+    [&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5], &[6, 7, 8], &[1, 2, 3, 4, 5, 6, 7], &[2, 4, 6], &[8, 9, 4]];
+
+/// Whom a pool's ring names while every slot is settled.
+pub(crate) fn owner(pool: PoolId, hash: FlowHash) -> Option<BackendId> {
+    let (slot, backends) = (oracle::slot(hash) as usize, RINGS[usize::from(pool.0)]);
+    let is_gap = pool == POOR && slot % 3 == 2;
+    if is_gap { None } else { Some(BackendId(backends[slot % backends.len()])) }
+}
 
 /// The backends' numbers.
 pub(crate) const BACKENDS: std::ops::RangeInclusive<u16> = 1..=9;
@@ -90,31 +104,22 @@ impl Setup {
     /// `slot` says what the slot of a number is, for its owner and another backend; where it says nothing, the poor pool
     /// has no backend and the others have a settled one.
     fn wide_with(slot: impl Fn(u32, BackendId, BackendId) -> Option<Slot>) -> Self {
-        let ring = |backends: &[u16], gap: Slot| -> Vec<Slot> {
+        let ring = |pool: PoolId| -> Vec<Slot> {
+            let backends = RINGS[usize::from(pool.0)];
             let of = |place: u32| BackendId(backends[place as usize % backends.len()]);
-            let gap = |owner| if gap == Slot::default() { gap } else { Slot::settled(owner) };
+            let gap = |owner| if pool == POOR { Slot::default() } else { Slot::settled(owner) };
             (0..RING_SLOTS).map(|i| slot(i, of(i), of(i + 1)).unwrap_or_else(|| gap(of(i)))).collect()
         };
-        let some = Slot::settled(BackendId(1));
         let unseen = Ways::LEARN.and(Ways::LEARN_UNSEEN);
         Self {
             backends: backends(),
             pools: vec![
-                Pool::new(Ways::LEARN, UnknownJoin::DROP, ring(&[1, 2, 3, 4, 5], some)),
-                Pool {
-                    traits: Traits::TCP_FRAGMENTS,
-                    ..Pool::new(unseen, UnknownJoin::HASH, ring(&[1, 2, 3, 4, 5], some))
-                },
-                Pool::new(Ways::LEARN, UnknownJoin::RESET, ring(&[6, 7, 8], some)),
-                Pool {
-                    quic_id_len: QUIC_ID_LEN,
-                    ..Pool::new(Ways::OFF, UnknownJoin::DROP, ring(&[1, 2, 3, 4, 5, 6, 7], some))
-                },
-                Pool {
-                    traits: Traits::SOURCE_AFFINITY,
-                    ..Pool::new(Ways::OFF, UnknownJoin::DROP, ring(&[2, 4, 6], some))
-                },
-                Pool::new(Ways::LEARN, UnknownJoin::HASH, ring(&[8, 9, 4], Slot::default())),
+                Pool::new(Ways::LEARN, UnknownJoin::DROP, ring(LEARNING)),
+                Pool { traits: Traits::TCP_FRAGMENTS, ..Pool::new(unseen, UnknownJoin::HASH, ring(HASHING)) },
+                Pool::new(Ways::LEARN, UnknownJoin::RESET, ring(RESETTING)),
+                Pool { quic_id_len: QUIC_ID_LEN, ..Pool::new(Ways::OFF, UnknownJoin::DROP, ring(QUIC)) },
+                Pool { traits: Traits::SOURCE_AFFINITY, ..Pool::new(Ways::OFF, UnknownJoin::DROP, ring(AFFINE)) },
+                Pool::new(Ways::LEARN, UnknownJoin::HASH, ring(POOR)),
             ],
             vips: [Family::V4, Family::V6].into_iter().flat_map(vips).collect(),
             quic_servers: [0, 1]

@@ -1,16 +1,16 @@
 //! Frames other than a client's TCP segments: datagrams, QUIC, ICMP, and pieces of any of them.
 
-use super::worlds::packet::{BALANCER_MAC, ETHERNET, Flow, ROUTER_MAC};
+use super::packet::{BALANCER_MAC, ETHERNET, Flow, ROUTER_MAC};
 use etherparse::{Icmpv6Slice, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep, UdpHeader};
 use std::net::IpAddr;
 
-pub(super) const ICMP: u8 = 1;
-pub(super) const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
-pub(super) const ICMPV6: u8 = 58;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// A packet of any protocol between two addresses of one family.
-pub(super) fn packet(from: IpAddr, to: IpAddr, protocol: u8, content: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(from: IpAddr, to: IpAddr, protocol: u8, content: &[u8]) -> Vec<u8> {
     let link: PacketBuilderStep<etherparse::Ethernet2Header> = PacketBuilder::ethernet2(ROUTER_MAC, BALANCER_MAC);
     let mut frame = Vec::new();
     let packet = match (from, to) {
@@ -23,7 +23,7 @@ pub(super) fn packet(from: IpAddr, to: IpAddr, protocol: u8, content: &[u8]) -> 
 }
 
 /// A datagram of a flow.
-pub(super) fn datagram(flow: Flow, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(flow: Flow, payload: &[u8]) -> Vec<u8> {
     let header = udp(flow, payload);
     packet(flow.client.ip(), flow.vip.ip(), UDP, &[&header.to_bytes()[..], payload].concat())
 }
@@ -48,18 +48,18 @@ fn ipv4(from: [u8; 4], to: [u8; 4]) -> Ipv4Header {
 }
 
 /// A QUIC packet with a long header (RFC 9000, 17.2) of this kind, version and connection id.
-pub(super) fn quic_long(kind: u8, version: u32, id: &[u8]) -> Vec<u8> {
+pub(crate) fn quic_long(kind: u8, version: u32, id: &[u8]) -> Vec<u8> {
     let len = u8::try_from(id.len()).expect("20 bytes at most");
     [&[0xc0 | kind << 4][..], &version.to_be_bytes(), &[len], id, &[8], &[0x51; 48]].concat()
 }
 
 /// A QUIC packet with a short header (RFC 9000, 17.3) and this connection id.
-pub(super) fn quic_short(id: &[u8]) -> Vec<u8> {
+pub(crate) fn quic_short(id: &[u8]) -> Vec<u8> {
     [&[0x40][..], id, &[0x51; 40]].concat()
 }
 
 /// An ICMP message to an address, its checksum right.
-pub(super) fn icmp(from: IpAddr, to: IpAddr, kind: u8, code: u8, rest: [u8; 4], content: &[u8]) -> Vec<u8> {
+pub(crate) fn icmp(from: IpAddr, to: IpAddr, kind: u8, code: u8, rest: [u8; 4], content: &[u8]) -> Vec<u8> {
     let mut message = [&[kind, code, 0, 0][..], &rest, content].concat();
     let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&message);
     let (protocol, sum) = match (from, to) {
@@ -76,7 +76,7 @@ pub(super) fn icmp(from: IpAddr, to: IpAddr, kind: u8, code: u8, rest: [u8; 4], 
 }
 
 /// The pieces of a packet, each with `len` bytes at most, a multiple of eight, and all with one number.
-pub(super) fn pieces(frame: &[u8], number: u32, len: usize) -> Vec<Vec<u8>> {
+pub(crate) fn pieces(frame: &[u8], number: u32, len: usize) -> Vec<Vec<u8>> {
     let packet = &frame[ETHERNET..];
     if packet[0] >> 4 == 4 {
         let (header, content) = Ipv4Header::from_slice(packet).expect("an IPv4 packet");

@@ -1,0 +1,85 @@
+//! What a person sees of a drill. Figures are shown here, never made here.
+
+use anstream::println;
+use anstyle::{AnsiColor, Style};
+
+use super::{Kind, Options, Report};
+
+const BOLD: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+/// More failures than these say nothing new.
+const FAILURES_SHOWN: usize = 12;
+
+/// Where a drill shows its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Screen {
+    /// On standard output.
+    Lines,
+    /// On standard error: standard output is for JSON.
+    Quiet,
+}
+
+impl Screen {
+    pub(super) fn introduce(self, options: Options) {
+        let Options { kind, connections, times, backends, .. } = options;
+        if self == Self::Quiet {
+            eprintln!("drill: {connections} connections, {backends} backends, {times} times");
+            return;
+        }
+        let what = match kind {
+            Kind::Restart => "the controller is killed, or told to end, and started again",
+            Kind::Reload => "a thousand backends come and go, and a bad file is refused",
+            Kind::Upgrade => "another binary of the controller takes over",
+            Kind::Drain => "a backend is drained, and comes back",
+            Kind::KillBackend => "a backend dies",
+        };
+        println!(
+            "{BOLD}Drill: {what}{BOLD:#}\n\n\
+             {connections} connections (TCP and MPTCP with two subflows, IPv4 and IPv6) are held and used all the time,\n\
+             numbered datagrams flow, and more connections are opened at each step. {times} times."
+        );
+    }
+
+    /// Something that has happened.
+    pub(super) fn step(self, what: &str) {
+        match self {
+            Self::Lines => println!("  {what}"),
+            Self::Quiet => eprintln!("drill: {what}"),
+        }
+    }
+
+    pub(super) fn conclude(self, report: &Report, failures: &[String]) {
+        if self == Self::Quiet {
+            return;
+        }
+        println!(
+            "\n{} datagrams sent, {} lost. {} connections, {} broken. Joins: {} attempted, {} established, {} misrouted.\n\
+             {} controllers and {} programs, one after the other. The longest round of data took {} ms.",
+            report.packets_sent,
+            report.packets_lost,
+            report.connections,
+            report.connections_broken,
+            report.joins_attempted,
+            report.joins_established,
+            report.joins_misrouted,
+            report.controllers,
+            report.programs,
+            report.longest_round_ms,
+        );
+        if report.drill == Kind::KillBackend {
+            println!(
+                "The killed backend took {} connections and {} datagrams with it.",
+                report.broken_of_killed, report.packets_lost_of_killed
+            );
+        }
+        if failures.is_empty() {
+            println!("{GOOD}Nothing else was lost, and nothing broke.{GOOD:#}");
+            return;
+        }
+        println!("{BAD}What should not have been:{BAD:#}");
+        for failure in failures.iter().take(FAILURES_SHOWN) {
+            println!("  {failure}");
+        }
+    }
+}

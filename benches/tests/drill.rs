@@ -1,0 +1,73 @@
+//! What operators do to Weir, and what befalls it, loses nothing: each of `weir-lab drill` on a small scale. Needs root and
+//! the `weir` command (`cargo test --workspace` builds it).
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const CONNECTIONS: u64 = 20;
+
+fn drill(kind: &str, options: &[&str]) -> (Output, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_weir-lab"))
+        .args(["drill", kind, "--json", "--connections", &CONNECTIONS.to_string()])
+        .args(options)
+        .output()
+        .expect("weir-lab starts");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("one JSON object: {output:?}"));
+    (output, report)
+}
+
+fn figure(report: &Value, name: &str) -> u64 {
+    report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"))
+}
+
+/// Nothing is lost; returns the figures.
+fn unharmed(kind: &str, times: u64) -> Value {
+    let (output, report) = drill(kind, &["--times", &times.to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["drill"], kind);
+    for name in ["packets_lost", "connections_broken", "flows_lost", "joins_misrouted", "joins_lost"] {
+        assert_eq!(figure(&report, name), 0, "{name} in {report}");
+    }
+    let [sent, opened] = ["packets_sent", "connections"].map(|name| figure(&report, name));
+    assert!(sent > 0 && opened > CONNECTIONS, "{report}");
+    assert_eq!(figure(&report, "joins_attempted"), figure(&report, "joins_established"), "{report}");
+    report
+}
+
+#[test]
+fn a_restart_loses_nothing() {
+    let report = unharmed("restart", 3);
+    assert_eq!(["controllers", "programs"].map(|name| figure(&report, name)), [4, 4]);
+    // Each of the connections is MPTCP or not in turn; the MPTCP ones were joined when they were opened, and again at the end.
+    assert_eq!(figure(&report, "joins_established"), figure(&report, "connections"));
+}
+
+#[test]
+fn an_upgrade_loses_nothing() {
+    let report = unharmed("upgrade", 2);
+    assert_eq!(["controllers", "programs"].map(|name| figure(&report, name)), [3, 3]);
+}
+
+#[test]
+fn a_thousand_backends_come_and_go_and_nothing_is_lost() {
+    unharmed("reload", 1);
+}
+
+#[test]
+fn a_drained_backend_loses_nothing() {
+    unharmed("drain", 1);
+}
+
+#[test]
+fn only_what_a_killed_backend_held_is_lost() {
+    let report = unharmed("kill-backend", 1);
+    assert!(figure(&report, "broken_of_killed") > 0, "{report}");
+}
+
+#[test]
+fn what_is_lost_is_noticed() {
+    let (output, report) = drill("restart", &["--times", "2", "--on-stop", "detach"]);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(figure(&report, "packets_lost") > 0 && figure(&report, "connections_broken") > 0, "{report}");
+}

@@ -1,0 +1,373 @@
+//! The files in bpffs by which tables, programs and links outlive the controller: `DIRECTORY/vABI/...`.
+//!
+//! One controller at a time has them. Nothing here removes a file that is not Weir's, and no table is used whose shape is
+//! not the expected one.
+
+use super::shape;
+use aya::{
+    maps::MapError,
+    programs::{XdpMode, links::LinkError},
+};
+use lb_common::tables::ABI;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// Maps of the object that a controller leaves to the next. The others hold nothing from one packet to the next, or go
+/// with the programs.
+pub const TABLES: [&str; 23] = [
+    "weir_globals",
+    "weir_addresses",
+    "weir_prefixes",
+    "weir_services",
+    "weir_owners",
+    "weir_previous",
+    "weir_backends",
+    "weir_joined",
+    "weir_moved",
+    "weir_pinned",
+    "weir_tokens",
+    "weir_pending",
+    "weir_embryonic",
+    "weir_closing",
+    "weir_datagrams",
+    "weir_fragments",
+    "weir_quic",
+    "weir_networks",
+    "weir_errors",
+    "weir_counters",
+    "weir_sent",
+    "weir_filter",
+    "weir_marks",
+];
+/// What only controllers read.
+pub(super) const LEDGER: &str = "weir_ledger";
+/// What the tables of programs are called, each with a time of its own: a program of each set may be running at once.
+const PROGRAMS: &str = "weir_programs-";
+const LINK: &str = "link-";
+/// What all else that is Weir's begins with.
+const OWN: &str = "weir_";
+
+/// Why pins cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The directory is on a disk, or nowhere.
+    #[error(
+        "{} is not on a BPF file system, where Weir's tables outlive it: `mount -t bpf bpf /sys/fs/bpf`, or name a \
+         directory below one as `pins` in [balancer]", .0.display()
+    )]
+    NoBpffs(PathBuf),
+    /// Another controller runs.
+    #[error(
+        "another weir has the tables under {}: stop it first, or give this one a directory of its own as `pins` in \
+         [balancer]", .0.display()
+    )]
+    InUse(PathBuf),
+    /// Tables of another version.
+    #[error(
+        "the tables under {} are of another version of Weir (layout {found}, this one has {ABI}): run the version that \
+         made them, or give them up with `weir detach`, tokens and entries included, and start again", .root.display()
+    )]
+    OtherAbi {
+        /// The directory.
+        root: PathBuf,
+        /// Their version.
+        found: String,
+    },
+    /// A table of another size.
+    #[error(
+        "the pinned table {table} has {what}: put [limits] back as they were, or give the tables up with `weir detach`, \
+         tokens and entries included, and start again"
+    )]
+    Shape {
+        /// The table.
+        table: &'static str,
+        /// How it differs.
+        what: String,
+    },
+    /// A program steers, and nobody knows what its tables mean.
+    #[error(
+        "the tables under {} are in use, but what they mean is lost: give them up with `weir detach`, tokens and entries \
+         included, and start again", .0.display()
+    )]
+    NoLedger(PathBuf),
+    /// The file system refuses.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A pinned table cannot be opened.
+    #[error("the pinned table {table} cannot be used: {error}; `weir detach` gives all of them up")]
+    Map {
+        /// The table.
+        table: &'static str,
+        /// What the kernel said.
+        error: MapError,
+    },
+    /// A pinned link cannot be opened.
+    #[error("the pinned link {} cannot be used: {error}; `weir detach` gives it up", path.display())]
+    Link {
+        /// Its file.
+        path: PathBuf,
+        /// What the kernel said.
+        error: LinkError,
+    },
+}
+
+impl PinError {
+    fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
+}
+
+/// The pins, while this controller has them.
+#[derive(Debug)]
+pub struct Pins {
+    root: PathBuf,
+    directory: PathBuf,
+    /// The kernel lets go of the lock with the process, however that ends.
+    _lock: File,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Interfaces that the program was on.
+    pub interfaces: Vec<String>,
+    /// Pinned tables, programs and links.
+    pub pins: usize,
+    /// Files that are not Weir's, and stay.
+    pub foreign: Vec<PathBuf>,
+}
+
+impl Pins {
+    /// Takes the directory `root`, making it if need be.
+    ///
+    /// # Errors
+    /// It is not in bpffs, another controller has it, or what is there is of another version.
+    pub fn open(root: &Path) -> Result<Self, PinError> {
+        make(root)?;
+        let lock = lock(root)?;
+        let own = format!("v{ABI}");
+        let is_version = |name: &String| name.strip_prefix('v').is_some_and(|abi| abi.parse::<u32>().is_ok());
+        if let Some(mut found) = names(root)?.into_iter().find(|name| is_version(name) && *name != own) {
+            return Err(PinError::OtherAbi { root: root.to_owned(), found: found.split_off(1) });
+        }
+        let directory = root.join(own);
+        make(&directory)?;
+        Ok(Self { root: root.to_owned(), directory, _lock: lock })
+    }
+
+    /// Where it all is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a table is, or is to be.
+    pub(super) fn table(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Whether there are tables of an earlier controller.
+    pub fn have_tables(&self) -> bool {
+        self.table(LEDGER).exists()
+    }
+
+    /// Checks that all tables are there, each of the shape that `object` and `sizes` ask for.
+    ///
+    /// # Errors
+    /// One is not.
+    pub(super) fn check_shapes(&self, expected: &[shape::Shape]) -> Result<(), PinError> {
+        expected.iter().try_for_each(|shape| shape.check(&self.table(shape.table)))
+    }
+
+    /// A file for a new table of programs; see [`Self::retire_programs`].
+    pub(super) fn new_programs(&self) -> PathBuf {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.directory.join(format!("{PROGRAMS}{}", now.as_nanos()))
+    }
+
+    /// Removes every table of programs but this one: no link leads to theirs any more.
+    pub(super) fn retire_programs(&self, current: &Path) -> Result<(), PinError> {
+        for name in names(&self.directory)?.iter().filter(|name| name.starts_with(PROGRAMS)) {
+            let path = self.directory.join(name);
+            if path != current {
+                remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the link to an interface is. A bpffs name has no dot, and an interface's no colon.
+    pub(super) fn link(&self, interface: &str, mode: XdpMode) -> PathBuf {
+        self.directory.join(format!("{LINK}{}-{}", mode_word(mode), interface.replace('.', ":")))
+    }
+
+    /// Removes the links to other interfaces than these, or in another mode: the program is no longer on them.
+    pub(super) fn retire_links(&self, current: &[PathBuf]) -> Result<(), PinError> {
+        for name in names(&self.directory)?.iter().filter(|name| name.starts_with(LINK)) {
+            let path = self.directory.join(name);
+            if !current.contains(&path) {
+                remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier controller has left before it had brought anything up.
+    ///
+    /// # Errors
+    /// A program is on an interface all the same.
+    pub(super) fn clear_unused(&self) -> Result<(), PinError> {
+        if names(&self.directory)?.iter().any(|name| name.starts_with(LINK)) {
+            return Err(PinError::NoLedger(self.directory.clone()));
+        }
+        remove_own(&self.directory, &mut Removed::default())
+    }
+
+    /// Takes the program off every interface and removes all that is Weir's, of every version; what is not, stays.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove(&self) -> Result<Removed, PinError> {
+        remove_all(&self.root)
+    }
+}
+
+/// What [`Pins::remove`] does, where there need not be anything.
+///
+/// # Errors
+/// Another controller has the pins, or the file system refuses.
+pub fn detach(root: &Path) -> Result<Removed, PinError> {
+    if !root.exists() {
+        return Ok(Removed::default());
+    }
+    let _lock = lock(root)?;
+    remove_all(root)
+}
+
+fn remove_all(root: &Path) -> Result<Removed, PinError> {
+    let mut removed = Removed::default();
+    for name in names(root)? {
+        let directory = root.join(&name);
+        let is_version = name.strip_prefix('v').is_some_and(|abi| abi.parse::<u32>().is_ok());
+        if !is_version || !directory.is_dir() {
+            removed.foreign.push(directory);
+            continue;
+        }
+        remove_own(&directory, &mut removed)?;
+        remove_if_empty(&directory)?;
+    }
+    remove_if_empty(root)?;
+    Ok(removed)
+}
+
+/// Removes Weir's files of a directory, links first: without its tables no program may go on.
+fn remove_own(directory: &Path, removed: &mut Removed) -> Result<(), PinError> {
+    let (links, others): (Vec<_>, Vec<_>) = names(directory)?.into_iter().partition(|name| name.starts_with(LINK));
+    for name in links.iter().chain(&others) {
+        let path = directory.join(name);
+        if let Some(link) = name.strip_prefix(LINK) {
+            let interface = link.split_once('-').map_or(link, |(_, interface)| interface);
+            removed.interfaces.push(interface.replace(':', "."));
+        } else if !name.starts_with(OWN) {
+            removed.foreign.push(path);
+            continue;
+        }
+        remove_file(&path)?;
+        removed.pins += 1;
+    }
+    Ok(())
+}
+
+/// The word for a mode in the names of links.
+const fn mode_word(mode: XdpMode) -> &'static str {
+    match mode {
+        XdpMode::Skb => "generic",
+        _ => "native",
+    }
+}
+
+fn make(directory: &Path) -> Result<(), PinError> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::NoBpffs(directory.to_owned())),
+        Err(error) => return Err(PinError::file("make", directory)(error)),
+    }
+    match statfs(directory) {
+        Ok(status) if status.filesystem_type() == BPF_FS_MAGIC => Ok(()),
+        _ => {
+            // What has just been made on a disk is empty.
+            let _ = fs::remove_dir(directory);
+            Err(PinError::NoBpffs(directory.to_owned()))
+        }
+    }
+}
+
+fn lock(root: &Path) -> Result<File, PinError> {
+    let file = File::open(root).map_err(PinError::file("open", root))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(PinError::InUse(root.to_owned())),
+        Err(TryLockError::Error(error)) => Err(PinError::file("lock", root)(error)),
+    }
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, PinError> {
+    let listing = fs::read_dir(directory).map_err(PinError::file("list", directory))?;
+    let mut names: Vec<_> = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn remove_file(path: &Path) -> Result<(), PinError> {
+    fs::remove_file(path).map_err(PinError::file("remove", path))
+}
+
+fn remove_if_empty(directory: &Path) -> Result<(), PinError> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        result => result.map_err(PinError::file("remove", directory)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::OBJECT;
+
+    /// Maps that say nothing from one packet to the next, or go with the programs, or are the decapsulator's.
+    const OTHERS: [&str; 6] =
+        ["weir_programs", "weir_due", "weir_arrival", "weir_schedule", "weir_balancers", "weir_decaps"];
+
+    #[test]
+    fn every_map_of_the_object_is_pinned_or_known_to_need_no_pin() {
+        let object = aya_obj::Object::parse(OBJECT).expect("an object");
+        let mut maps: Vec<_> = object.maps.keys().filter(|name| name.starts_with(OWN)).collect();
+        let mut known: Vec<_> = TABLES.into_iter().chain(OTHERS).collect();
+        maps.sort();
+        known.sort_unstable();
+        assert_eq!(maps, known);
+    }
+
+    #[test]
+    fn an_interface_is_found_again_in_the_name_of_its_link() {
+        let directory = PathBuf::from("/sys/fs/bpf/weir/v0");
+        let lock = File::open("/").expect("a directory");
+        let pins = Pins { root: directory.clone(), directory: directory.clone(), _lock: lock };
+        let link = pins.link("bond0.100", XdpMode::Skb);
+        assert_eq!(link, directory.join("link-generic-bond0:100"));
+    }
+}
