@@ -136,10 +136,6 @@ impl State {
         self.news.extend(news);
         self.failing_open = now;
     }
-
-    fn pool_name(&self, pool: PoolId) -> String {
-        self.layout.pools.iter().find(|row| row.id == pool).map_or_else(String::new, |row| row.name.clone())
-    }
 }
 
 impl Service {
