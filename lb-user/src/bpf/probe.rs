@@ -21,8 +21,10 @@ impl Balancer {
             Err(error) => return Err(failed(error)),
         }
         let attached = program.attach(interface, TcAttachType::Egress).or_else(|_| {
-            // Before Linux 6.6 there has to be a place for it first; that there is one already is no mistake.
+            // Before Linux 6.6 there has to be a place for it first, which may be there already, and a filter of a
+            // controller that was killed stays until somebody takes it off.
             let _ = tc::qdisc_add_clsact(interface);
+            let _ = tc::qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM);
             program.attach(interface, TcAttachType::Egress)
         });
         let failed = |error| LoadError::AttachProbe { interface: interface.to_owned(), reason: reason(&error) };

@@ -86,7 +86,7 @@ pub enum Problem {
     #[error("{0} is named twice; name each once")]
     RotationTwice(i64),
     #[error(
-        "{0:#x} is no mark for health checks: its low 13 bits name a backend and must be zero, others must not; such as 0x57450000"
+        "{0:#x} is no mark for health checks: its low 13 bits name a backend and must be zero, the rest must not; such as 0x57450000"
     )]
     ProbeMark(i64),
     #[error("no VIP of this pool is one single address; name the address to check, such as address = \"192.0.2.1\"")]

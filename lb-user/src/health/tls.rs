@@ -90,7 +90,75 @@ impl ServerCertVerifier for Anyone {
 
 #[cfg(test)]
 mod tests {
-    use super::name;
+    use super::*;
+    use crate::{config::HttpRequest, health::http};
+    use std::{net::SocketAddr, path::Path};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        task::JoinHandle,
+    };
+    use tokio_rustls::{
+        TlsAcceptor,
+        rustls::{
+            ServerConfig,
+            pki_types::{PrivateKeyDer, pem::PemObject as _},
+        },
+    };
+
+    fn file(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+    }
+
+    /// A server with the certificate of `www.example.com`, that answers everything alike.
+    async fn server() -> (SocketAddr, JoinHandle<()>) {
+        let Trust::SignedBy(certificate) = Trust::load(&file("cert.pem")).expect("a certificate") else {
+            panic!("a certificate")
+        };
+        let key = PrivateKeyDer::from_pem_file(file("key.pem")).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("TLS")
+            .with_no_client_auth()
+            .with_single_cert(certificate, key)
+            .expect("they belong together");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 1024];
+                if stream.read(&mut request).await.is_ok() {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nwelcome").await;
+                    let _ = stream.shutdown().await;
+                }
+            }
+        });
+        (address, serving)
+    }
+
+    async fn ask(address: SocketAddr, host: &str, trust: &Trust) -> Result<(), Failure> {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let body = Some("come".to_owned());
+        let request = HttpRequest { host: host.to_owned(), path: "/".to_owned(), statuses: vec![200], body };
+        http::ask(wrap(stream, host, trust).await?, &request).await
+    }
+
+    #[tokio::test]
+    async fn a_certificate_matters_only_with_an_authority() {
+        let (address, serving) = server().await;
+        let own = Trust::load(&file("cert.pem")).expect("a certificate");
+        let other = Trust::load(&file("other.pem")).expect("a certificate");
+        for (host, trust) in [("www.example.com", &own), ("www.example.com", &Trust::Any), ("192.0.2.1", &Trust::Any)] {
+            ask(address, host, trust).await.unwrap_or_else(|error| panic!("{host} {trust:?}: {error}"));
+        }
+        for (host, trust) in [("www.example.com", &other), ("www.example.org", &own)] {
+            let error = ask(address, host, trust).await.expect_err("it is not who it should be").to_string();
+            assert!(error.starts_with("no TLS: invalid peer certificate"), "{error}");
+        }
+        serving.abort();
+    }
 
     #[test]
     fn a_host_is_a_name_without_its_port() {
