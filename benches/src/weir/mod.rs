@@ -243,7 +243,8 @@ impl Weir {
     /// If it fails; with what it said.
     pub fn ask(&self, command: &[&str]) -> Result<String, LabError> {
         let socket = self.directory.join(SOCKET);
-        let args = [command, &["--socket", &socket.to_string_lossy()]].concat();
+        let socket = socket.to_string_lossy();
+        let args = [command, &["--socket", &socket]].concat();
         self.namespace.output(&self.program.to_string_lossy(), &args)
     }
 
