@@ -33,7 +33,6 @@ pub const fn mark_of(base: u32, id: BackendId) -> u32 {
 
 /// The backend that a packet with this mark checks; none, if it is no check's.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "thirteen bits")]
 pub const fn backend_of(base: u32, mark: u32) -> Option<BackendId> {
     let id = mark & ID_MASK;
     if base != 0 && mark & !ID_MASK == base && id != 0 { Some(BackendId(id as u16)) } else { None }

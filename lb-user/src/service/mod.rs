@@ -44,7 +44,7 @@ use lb_common::{
 use leaving::Unmeant;
 use rings::Ring;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     sync::Mutex,
     time::{Duration, Instant, SystemTime},
@@ -314,14 +314,15 @@ impl State {
         }
         for row in &layout.backends {
             let standing = standings[&row.id];
-            if !backends.contains_key(&row.id) {
-                let sent_before = report::sum(&balancer.sent.read(u32::from(row.id.0))?);
-                backends.insert(row.id, Known { sent_before, ..Known::new(row.clone(), duties[&row.id]) });
-            }
-            if let Some(known) = backends.get_mut(&row.id) {
-                known.row = row.clone();
-                known.take_standing(standing);
-            }
+            let known = match backends.entry(row.id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let sent_before = report::sum(&balancer.sent.read(u32::from(row.id.0))?);
+                    place.insert(Known { sent_before, ..Known::new(row.clone(), duties[&row.id]) })
+                }
+            };
+            known.row = row.clone();
+            known.take_standing(standing);
         }
         self.tell_of_failing_open(failing_open);
         Ok(())

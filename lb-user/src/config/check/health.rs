@@ -141,22 +141,19 @@ fn target(
         Some(port) => Some(findings.port(*port.get_ref(), port.span())?),
         None => None,
     };
-    let address = match &written.address {
-        Some(address) => {
-            let parsed = findings.parse(address, host_address)?;
-            if !own.iter().any(|(prefix, _)| prefix.contains(parsed)) {
-                findings.problem(address.span(), Problem::CheckElsewhere(parsed));
-                return None;
-            }
-            parsed
+    let address = if let Some(address) = &written.address {
+        let parsed = findings.parse(address, host_address)?;
+        if !own.iter().any(|(prefix, _)| prefix.contains(parsed)) {
+            findings.problem(address.span(), Problem::CheckElsewhere(parsed));
+            return None;
         }
-        None => match only_address(&own, port.is_some()) {
-            Some(address) => address,
-            None => {
-                findings.problem(at.span(), Problem::NoCheckAddress);
-                return None;
-            }
-        },
+        parsed
+    } else {
+        let address = only_address(&own, port.is_some());
+        if address.is_none() {
+            findings.problem(at.span(), Problem::NoCheckAddress);
+        }
+        address?
     };
     let port = port.or_else(|| only_port(&own, address));
     if port.is_none() {
