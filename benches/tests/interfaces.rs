@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use weir_lab::{
     Lab,
     addresses::VIP,
     namespace::Namespace,
     oracle::JoinTally,
     traffic::{Connection, Mix},
+    wait,
     weir::{Join, Weir, WeirConfig},
 };
 
@@ -57,4 +59,33 @@ fn packets_go_out_by_the_interface_of_their_backend() {
         assert_eq!((tally.established(), tally.misrouted(), tally.lost()), (joins, 0, 0));
         connection.exchange().expect("it works");
     }
+}
+
+/// Whether each of the two interfaces has an XDP program.
+fn steered(lab: &Lab) -> [bool; 2] {
+    let has_program =
+        |interface| run(&lab.balancer.namespace, &format!("ip -json link show dev {interface}")).contains("\"xdp\"");
+    ["eth0", "eth1"].map(has_program)
+}
+
+#[test]
+fn a_controller_takes_the_interfaces_as_they_are_now() {
+    let lab = Lab::builder().build().expect("a lab");
+    add_link(&lab);
+    let both = || WeirConfig::for_lab(&lab, Join::Learn).with_interface("eth1");
+    let mut weir = Weir::start(&lab, &both()).expect("weir runs");
+
+    weir.end_by(Signal::SIGKILL).expect("it ends");
+    run(&lab.router.namespace, "ip link delete weir2");
+    add_link(&lab);
+    assert_eq!(steered(&lab), [true, false], "another interface has the name");
+    weir.start_again(&lab).expect("another runs");
+    assert_eq!(steered(&lab), [true, true]);
+    Connection::open(&lab.client, Mix::V4).expect("a connection by the new interface");
+
+    weir.end_by(Signal::SIGKILL).expect("it ends");
+    weir.configure(&WeirConfig::for_lab(&lab, Join::Learn)).expect("another file");
+    weir.start_again(&lab).expect("another runs");
+    wait::until("the program leaves the other interface", LIMIT, || Ok((steered(&lab) == [true, false]).then_some(())))
+        .expect("it is configured no more");
 }

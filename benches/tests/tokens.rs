@@ -1,6 +1,6 @@
-//! The tokens that Weir learns are those that the backends' kernels gave out, each at its backend. Weir tells nobody a
-//! token; `bpftool` reads its table from outside, and `ss` and `ip mptcp monitor` say what is right. Needs root and the
-//! `weir` command (`cargo test --workspace` builds it).
+//! The tokens that Weir learns are those that the backends' kernels gave out, each at its backend. `bpftool` reads its
+//! table from outside, and `ss` and `ip mptcp monitor` say what is right. Needs root and the `weir` command
+//! (`cargo test --workspace` builds it).
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The `weir` command.
 
 use clap::{Parser, Subcommand};
-use lb_user::commands::{backend, check, decap, detach, explain, flows, reload, run, status, tokens};
+use lb_user::commands::{backend, check, decap, detach, doctor, explain, flows, reload, run, status, tokens, top};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -22,6 +22,8 @@ enum Command {
     Status(status::Args),
     /// Show single backends, have one drain, or have it serve again.
     Backend(backend::Args),
+    /// Show what the running balancer does at present, once a second.
+    Top(top::Args),
     /// Have the running balancer read its configuration again, or say what that would change.
     Reload(reload::Args),
     /// Take the data path down: off the interfaces, and out of the kernel.
@@ -32,6 +34,8 @@ enum Command {
     Flows(flows::Args),
     /// Show the tokens of MPTCP connections that are known, by backend.
     Tokens(tokens::Args),
+    /// Find what keeps packets from their backends, and say what to type. Exits with 1 where something is wrong.
+    Doctor(doctor::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
 }
@@ -42,11 +46,13 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
         Command::Backend(args) => backend::backend(&args),
+        Command::Top(args) => top::top(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Flows(args) => flows::flows(&args),
         Command::Tokens(args) => tokens::tokens(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Decap(args) => decap::decap(&args),
     }
 }

@@ -8,6 +8,7 @@ pub mod explain;
 mod fault;
 pub mod reload;
 pub mod routes;
+pub mod schema;
 mod server;
 pub mod status;
 

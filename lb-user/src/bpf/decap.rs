@@ -12,7 +12,8 @@ use aya::{
 };
 use lb_common::decap::Decap;
 
-const PROGRAM: &str = "weir_decap";
+/// Its name, as the kernel tells it.
+pub const PROGRAM: &str = "weir_decap";
 
 /// The decapsulation program, loaded into the kernel; its links end with it.
 pub struct Decapsulator {

@@ -1,6 +1,7 @@
 //! Why the kernel did not take a program, in words of the operator's.
 
 use super::{LedgerError, PinError};
+use crate::privilege;
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use nix::errno::Errno;
 use std::{
@@ -12,10 +13,11 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The process lacks capabilities.
-    #[error(
-        "no privilege to load an XDP program: run as root, or give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    )]
-    Privilege,
+    #[error("the kernel lets this process load no XDP program: {}", remedy(.missing))]
+    Privilege {
+        /// Their names.
+        missing: Vec<&'static str>,
+    },
     /// This binary was built without the eBPF object.
     #[error("this binary was built without its eBPF object: build it again without WEIR_SKIP_EBPF")]
     NoObject,
@@ -91,16 +93,21 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    fn privilege() -> Self {
+        Self::Privilege { missing: privilege::missing() }
+    }
+
     pub(super) fn object(error: EbpfError) -> Self {
-        if is_denied(&error) { Self::Privilege } else { Self::Object(error) }
+        if is_denied(&error) { Self::privilege() } else { Self::Object(error) }
     }
 
     pub(super) fn program(program: &'static str, error: ProgramError) -> Self {
         match &error {
             ProgramError::LoadError { io_error, verifier_log }
-                if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().is_empty() =>
+                if io_error.kind() == io::ErrorKind::PermissionDenied
+                    && (verifier_log.to_string().is_empty() || !privilege::missing().is_empty()) =>
             {
-                Self::Privilege
+                Self::privilege()
             }
             _ => Self::Program { program, error },
         }
@@ -127,7 +134,7 @@ impl LoadError {
         match Self::errno(&error) {
             Some(Errno::EBUSY | Errno::EEXIST) => Self::Busy { interface },
             Some(Errno::EOPNOTSUPP) => Self::NoNativeXdp { interface },
-            Some(Errno::EPERM | Errno::EACCES) => Self::Privilege,
+            Some(Errno::EPERM | Errno::EACCES) => Self::privilege(),
             _ => Self::Attach { interface, error },
         }
     }
@@ -142,4 +149,18 @@ fn is_denied(error: &EbpfError) -> bool {
         source = error.source();
     }
     false
+}
+
+/// What to do about missing capabilities.
+fn remedy(missing: &[&str]) -> String {
+    if missing.is_empty() {
+        return "it has the capabilities for it, so look for a security module (`dmesg`) or a container's seccomp filter \
+                that forbids the bpf system call"
+            .to_owned();
+    }
+    format!(
+        "it lacks {}; run it as root, or as a service with AmbientCapabilities={}",
+        missing.join(", "),
+        missing.join(" ")
+    )
 }

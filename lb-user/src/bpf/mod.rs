@@ -14,7 +14,7 @@ mod shape;
 mod table;
 
 pub use balancer::{Balancer, Sizes};
-pub use decap::Decapsulator;
+pub use decap::{Decapsulator, PROGRAM as DECAP_PROGRAM};
 pub use error::LoadError;
 pub use holder::Holder;
 pub use ledger::{LedgerError, LedgerTable};

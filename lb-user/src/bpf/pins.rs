@@ -62,6 +62,13 @@ pub enum PinError {
          directory below one as `pins` in [balancer]", .0.display()
     )]
     NoBpffs(PathBuf),
+    /// The directory is another user's, or could not be made.
+    #[error(
+        "this user may not use {dir}: as root, `chmod a+x {parent}; install --directory --owner=USER --mode=0700 {dir}`, as \
+         `weir.service` does, or name a directory of his own below a BPF file system as `pins` in [balancer]",
+        dir = .0.display(), parent = .0.parent().unwrap_or(.0).display()
+    )]
+    Denied(PathBuf),
     /// Another controller runs.
     #[error(
         "another weir has the tables under {}: stop it first, or give this one a directory of its own as `pins` in \
@@ -77,7 +84,7 @@ pub enum PinError {
         /// The directory.
         root: PathBuf,
         /// Their version.
-        found: String,
+        found: u32,
     },
     /// A table of another size.
     #[error(
@@ -160,18 +167,12 @@ impl Pins {
         make(root)?;
         let lock = lock(root)?;
         let own = format!("v{ABI}");
-        let is_version = |name: &String| name.strip_prefix('v').is_some_and(|abi| abi.parse::<u32>().is_ok());
-        if let Some(mut found) = names(root)?.into_iter().find(|name| is_version(name) && *name != own) {
-            return Err(PinError::OtherAbi { root: root.to_owned(), found: found.split_off(1) });
+        if let Some(found) = names(root)?.iter().filter_map(|name| version(name)).find(|abi| *abi != ABI) {
+            return Err(PinError::OtherAbi { root: root.to_owned(), found });
         }
         let directory = root.join(own);
         make(&directory)?;
         Ok(Self { root: root.to_owned(), directory, _lock: lock })
-    }
-
-    /// Where it all is.
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// Where a table is, or is to be.
@@ -261,8 +262,7 @@ fn remove_all(root: &Path) -> Result<Removed, PinError> {
     let mut removed = Removed::default();
     for name in names(root)? {
         let directory = root.join(&name);
-        let is_version = name.strip_prefix('v').is_some_and(|abi| abi.parse::<u32>().is_ok());
-        if !is_version || !directory.is_dir() {
+        if version(&name).is_none() || !directory.is_dir() {
             removed.foreign.push(directory);
             continue;
         }
@@ -271,6 +271,11 @@ fn remove_all(root: &Path) -> Result<Removed, PinError> {
     }
     remove_if_empty(root)?;
     Ok(removed)
+}
+
+/// The ABI that a directory is of.
+fn version(name: &str) -> Option<u32> {
+    name.strip_prefix('v')?.parse().ok()
 }
 
 /// Removes Weir's files of a directory, links first: without its tables no program may go on.
@@ -304,6 +309,9 @@ fn make(directory: &Path) -> Result<(), PinError> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::NoBpffs(directory.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(PinError::Denied(directory.to_owned()));
+        }
         Err(error) => return Err(PinError::file("make", directory)(error)),
     }
     match statfs(directory) {
@@ -317,7 +325,10 @@ fn make(directory: &Path) -> Result<(), PinError> {
 }
 
 fn lock(root: &Path) -> Result<File, PinError> {
-    let file = File::open(root).map_err(PinError::file("open", root))?;
+    let file = File::open(root).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PinError::Denied(root.to_owned()),
+        _ => PinError::file("open", root)(error),
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(PinError::InUse(root.to_owned())),
@@ -339,6 +350,8 @@ fn remove_file(path: &Path) -> Result<(), PinError> {
 fn remove_if_empty(directory: &Path) -> Result<(), PinError> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        // It was made for this user by another.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result.map_err(PinError::file("remove", directory)),
     }
 }

@@ -1,13 +1,19 @@
 //! `weir decap`: takes the tunnels of the balancers off, on a backend.
 
-use super::finish;
-use crate::{bpf::Decapsulator, config::Prefix};
+use super::finish_logged;
+use crate::{
+    bpf::Decapsulator,
+    config::Prefix,
+    logging::{self, LogArgs},
+    supervisor::Supervisor,
+};
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
 use clap::ValueEnum;
 use lb_common::encap::GUE_PORT;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
 
 /// What `weir decap` is told.
 #[derive(Debug, clap::Args)]
@@ -24,6 +30,8 @@ pub struct Args {
     /// How the program is attached.
     #[arg(long, value_enum, default_value_t = Mode::Native)]
     xdp_mode: Mode,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -46,10 +54,11 @@ impl From<Mode> for XdpMode {
 /// Decapsulates on an interface until SIGTERM or SIGINT, then tells what it did. Where the program could not be attached,
 /// nothing stays behind.
 pub fn decap(args: &Args) -> ExitCode {
-    finish(run(args))
+    logging::start(args.log);
+    finish_logged(run(args))
 }
 
-async fn run(Args { interface, balancers, gue_port, xdp_mode }: &Args) -> Result<()> {
+async fn run(Args { interface, balancers, gue_port, xdp_mode, .. }: &Args) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut decapsulator = Decapsulator::load()?;
@@ -57,13 +66,20 @@ async fn run(Args { interface, balancers, gue_port, xdp_mode }: &Args) -> Result
         decapsulator.accept(balancer, *gue_port).with_context(|| format!("no room for balancer {balancer}"))?;
     }
     decapsulator.attach(interface, (*xdp_mode).into())?;
-    eprintln!("weir: ready, taking tunnels off on {interface}");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut supervisor = Supervisor::find();
+    supervisor.status(format!("taking tunnels off on {interface}"));
+    supervisor.ready();
+    info!(interface, "ready, taking tunnels off");
+    loop {
+        tokio::select! {
+            () = supervisor.life_is_due() => supervisor.alive(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
     }
+    supervisor.stopping();
     for (outcome, frames) in decapsulator.counts()? {
-        eprintln!("weir: {frames} frames {}", outcome.as_str());
+        info!(interface, frames, outcome = outcome.as_str(), "ending");
     }
     Ok(())
 }

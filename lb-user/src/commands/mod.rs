@@ -4,15 +4,18 @@ pub mod backend;
 pub mod check;
 pub mod decap;
 pub mod detach;
+pub mod doctor;
 pub mod explain;
 pub mod flows;
 pub mod reload;
 pub mod run;
 pub mod status;
 pub mod tokens;
+pub mod top;
 
 use anyhow::Result;
 use std::process::ExitCode;
+use tracing::error;
 
 /// The exit status for a configuration that does not hold.
 pub const BAD_CONFIG: u8 = 2;
@@ -31,14 +34,30 @@ pub enum Output {
 
 /// Runs a command to its end; an error becomes a line and an exit status.
 fn finish(command: impl Future<Output = Result<()>>) -> ExitCode {
-    let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(command));
-    match result {
+    finish_with(async { command.await.map(|()| ExitCode::SUCCESS) })
+}
+
+/// The same for a command that has exit statuses of its own.
+fn finish_with(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
+    block_on(command).unwrap_or_else(|error| {
+        eprintln!("weir: {}", in_one_line(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// The same for a command that logs.
+fn finish_logged(command: impl Future<Output = Result<()>>) -> ExitCode {
+    match block_on(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weir: {}", in_one_line(&error));
+            error!("{}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Runtime::new()?.block_on(command)
 }
 
 /// An error and its causes, but for those that an error already tells in its own words.

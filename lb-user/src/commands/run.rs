@@ -1,6 +1,6 @@
 //! `weir run`: brings a balancer up and keeps its tables true until it is told to end.
 
-use super::finish;
+use super::finish_logged;
 use crate::{
     admin::{
         self, AdminSocket, Fault,
@@ -11,9 +11,11 @@ use crate::{
     config::{Config, ConfigErrors, Forward},
     health::Checker,
     layout::BackendRow,
+    logging::{self, LogArgs},
     metrics::{Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
-    service::{Service, ServiceError},
+    service::{News, Service, ServiceError},
+    supervisor::Supervisor,
 };
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::join_all;
@@ -32,6 +34,7 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Interval, MissedTickBehavior, interval, sleep},
 };
+use tracing::{error, info, warn};
 
 /// How often ended tokens and flows are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -53,20 +56,25 @@ pub struct Args {
     /// The admin socket.
     #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
     socket: PathBuf,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Runs a balancer until SIGTERM or SIGINT; SIGHUP has it read its configuration again. Where it could not be brought up,
 /// nothing stays attached.
 pub fn run(args: &Args) -> ExitCode {
+    logging::start(args.log);
     match Config::load(&args.config) {
         Ok(config) => {
             for warning in &config.warnings {
-                eprintln!("{warning}");
+                warn!("{warning}");
             }
-            finish(balance(config, &args.config, &args.socket))
+            finish_logged(balance(config, &args.config, &args.socket))
         }
         Err(errors) => {
-            eprintln!("{errors}");
+            for line in errors.to_string().lines() {
+                error!("{line}");
+            }
             ExitCode::from(super::BAD_CONFIG)
         }
     }
@@ -87,7 +95,7 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
 
     let service = Arc::new(spawn_blocking(move || Service::load(config)).await??);
     if service.is_resumed() {
-        eprintln!("weir: takes over the tables of the controller before it");
+        info!("takes over the tables of the controller before it");
     }
     if let Err(error) = bring_up(&service, &resolver).await {
         service.abandon();
@@ -100,7 +108,7 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         let source = Arc::clone(&service);
         tasks.spawn(async move {
             let Err(error) = listener.serve(source, readiness).await;
-            eprintln!("weir: metrics: {error}");
+            error!("no more metrics: {error}");
         });
     }
     let (reloads, mut requests) = Requests::channel();
@@ -108,14 +116,17 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     let follower = Arc::clone(&service);
     tasks.spawn(async move {
         if let Err(error) = follow_health(follower).await {
-            eprintln!("weir: health checks are no longer followed: {error:#}");
+            error!("health checks are no longer followed: {error:#}");
         }
     });
     ready.send_replace(Readiness::Ready);
-    steer(&service, &resolver, config_path, &mut requests).await?;
+    let mut supervisor = Supervisor::find();
+    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor).await;
+    supervisor.stopping();
+    steered?;
     match service.end()? {
-        Some(_) => eprintln!("weir: ending; no longer on {interfaces}"),
-        None => eprintln!("weir: ending; {interfaces} goes on steering, until `weir detach`"),
+        Some(_) => info!("ending; no longer on {interfaces}"),
+        None => info!("ending; {interfaces} goes on steering, until `weir detach`"),
     }
     Ok(())
 }
@@ -147,6 +158,7 @@ async fn steer(
     resolver: &Resolver,
     config_path: &Path,
     requests: &mut mpsc::Receiver<Request>,
+    supervisor: &mut Supervisor,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
@@ -155,18 +167,24 @@ async fn steer(
     let mut checker = Checker::new(Arc::clone(service));
     check_backends(service, resolver, &mut checker).await?;
     let (mut sweep, mut retry, mut advance) = (every(SWEEP), every(RETRY), every(ADVANCE));
-    eprintln!("weir: ready");
+    supervisor.status(service.headline());
+    supervisor.ready();
+    info!("ready");
     loop {
         tokio::select! {
+            () = supervisor.life_is_due() => supervisor.alive(),
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                let _ = reload(service, resolver, config_path).await;
+                let _ = reload(service, resolver, config_path, supervisor).await;
                 check_backends(service, resolver, &mut checker).await?;
             }
             Some(Request { dry_run, answer }) = requests.recv() => {
-                let reloaded =
-                    if dry_run { plan(service, config_path).await } else { reload(service, resolver, config_path).await };
+                let reloaded = if dry_run {
+                    plan(service, config_path).await
+                } else {
+                    reload(service, resolver, config_path, supervisor).await
+                };
                 // Who has asked may have gone.
                 let _ = answer.send(reloaded.map_err(|error| fault(&error)));
                 check_backends(service, resolver, &mut checker).await?;
@@ -181,7 +199,10 @@ async fn steer(
                     resolve(service, resolver).await?;
                 }
             }
-            _ = advance.tick() => service.advance()?,
+            _ = advance.tick() => {
+                service.advance()?;
+                supervisor.status(service.headline());
+            }
             _ = sweep.tick() => {
                 let service = Arc::clone(service);
                 spawn_blocking(move || service.sweep()).await??;
@@ -215,25 +236,36 @@ async fn follow_health(service: Arc<Service>) -> Result<()> {
         sleep(HEALTH_BATCH).await;
         let follower = Arc::clone(&service);
         for news in spawn_blocking(move || follower.follow_health()).await?? {
-            eprintln!("weir: {news}");
+            match news {
+                News::FailOpen(_) => warn!("{news}"),
+                News::Health { .. } | News::FailOpenEnded(_) => info!("{news}"),
+            }
         }
     }
 }
 
 /// Reads the configuration again and puts it in force, if all of it holds; tells the operator what came of it.
-async fn reload(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reload> {
+async fn reload(
+    service: &Arc<Service>,
+    resolver: &Resolver,
+    config_path: &Path,
+    supervisor: &mut Supervisor,
+) -> Result<Reload> {
+    supervisor.reloading();
     let reloaded = put_in_force(service, resolver, config_path).await;
     service.note_reload(reloaded.is_ok());
     match &reloaded {
         Ok(reload) => {
             for warning in &reload.warnings {
-                eprintln!("weir: warning: {warning}");
+                warn!("{warning}");
             }
-            eprintln!("weir: reloaded: {}", reload.line());
+            info!("reloaded: {}", reload.line());
         }
-        Err(error) if is_refused(error) => eprintln!("weir: not reloaded, nothing has changed: {error:#}"),
-        Err(error) => eprintln!("weir: not reloaded, or not wholly: {error:#}; reload again"),
+        Err(error) if is_refused(error) => error!("not reloaded, nothing has changed: {error:#}"),
+        Err(error) => error!("not reloaded, or not wholly: {error:#}; reload again"),
     }
+    supervisor.status(service.headline());
+    supervisor.ready();
     reloaded
 }
 
@@ -267,7 +299,7 @@ async fn put_in_force(service: &Arc<Service>, resolver: &Resolver, config_path: 
     let mut hops = Vec::new();
     for (row, hop) in ways(resolver, staged.to_resolve()).await {
         if let Err(error) = &hop {
-            eprintln!("weir: {error}; its packets are dropped until then");
+            warn!(backend = row.name.name, "{error}; its packets are dropped until then");
         }
         hops.push((row.id, hop.ok()));
     }
@@ -295,13 +327,13 @@ async fn resolve(service: &Service, resolver: &Resolver) -> Result<()> {
             Ok(hop) => {
                 let interface = hop.interface_name.clone();
                 if service.set_hop(row.id, Some(hop))? {
-                    eprintln!("weir: backend {} {} is reached by {interface}", row.name.name, row.name.address);
+                    info!(backend = row.name.name, address = %row.name.address, interface, "the backend is reached");
                 }
             }
             Err(error) => {
                 service.set_hop(row.id, None)?;
                 if service.is_new_trouble(row.id, &error.to_string()) {
-                    eprintln!("weir: {error}; its packets are dropped until then");
+                    warn!(backend = row.name.name, "{error}; its packets are dropped until then");
                 }
             }
         }

@@ -87,7 +87,7 @@ pub enum KeyError {
     #[error("{} is not an absolute path; write it from / on", .0.display())]
     Relative(PathBuf),
     /// The file cannot be opened or read.
-    #[error("{}: {source}; write one with `(umask 077; openssl rand -hex 16 > {})`", path.display(), path.display())]
+    #[error("{}: {source}; {}", path.display(), mend(path, source.kind()))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// Somebody else could change the file.
-    #[error("{} belongs to user {owner}; `chown root {}`", path.display(), path.display())]
+    #[error("{} belongs to user {owner}; `chown {} {}`", path.display(), this_user(), path.display())]
     Owner {
         /// The file.
         path: PathBuf,
@@ -119,4 +119,21 @@ pub enum KeyError {
     /// The kernel has no randomness.
     #[error("the kernel gave no random bytes for a key: {0}")]
     Random(getrandom::Error),
+}
+
+/// What to do about a key file that cannot be read.
+fn mend(path: &Path, kind: io::ErrorKind) -> String {
+    let path = path.display();
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            format!("give it to the user that runs weir: `chown {} {path}`", this_user())
+        }
+        _ => format!("write one with `(umask 077; openssl rand -hex 16 > {path})`"),
+    }
+}
+
+/// The name of the user that this process runs as, or his number.
+fn this_user() -> String {
+    let user = nix::unistd::geteuid();
+    nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
 }

@@ -7,7 +7,10 @@ use super::{
     plan::Plan,
     witness::{Asked, Copied, Memory},
 };
-use crate::bpf::{ArrayTable, Balancer, LoadError, PerCpuTable};
+use crate::{
+    bpf::{ArrayTable, Balancer, LoadError, PerCpuTable},
+    clock,
+};
 use aya::{
     maps::MapError,
     programs::{ProgramError, TestRun as _, TestRunOptions},
@@ -18,10 +21,19 @@ use lb_common::{
     recent::{Bucket, bucket_of, filter_place},
     tables::{Budget, Counter, Exception, RING_SLOTS, counter_index},
 };
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    thread,
+    time::Duration,
+};
 
 /// Room for the longest frame, and a tunnel.
 const OUT: usize = 1 << 14;
+
+/// By how much the clock that the program reads may be behind.
+const COARSE: Duration = Duration::from_millis(12);
+/// Within which a frame is run.
+const RUN: Duration = Duration::from_millis(30);
 
 /// Why the kernel did not explain a frame.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +62,12 @@ pub(super) struct Kernel {
     time: Time,
 }
 
-/// The kernel's clock cannot be moved. So what a frame looks at is aged by the time that a capture says has passed.
+/// The kernel's clock cannot be moved. So what a frame looks at is aged by the time that a capture says has passed, and not
+/// by the time that passes here.
 #[derive(Default)]
 struct Time {
-    now: u32,
-    errors: u32,
+    /// When the last ICMP error was due, and how many were in that tick.
+    errors: (u32, u32),
     networks: HashMap<u32, u32>,
     datagrams: HashMap<FlowHash, u32>,
 }
@@ -108,7 +121,7 @@ impl Kernel {
         for &copied in &asked.copied {
             self.copy(copied)?;
         }
-        self.age(now, asked)?;
+        self.age(now, asked, expected)?;
         let mut bytes = vec![0; OUT];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut bytes), ..TestRunOptions::default() };
         let run = self.balancer.program()?.test_run(options)?;
@@ -158,15 +171,18 @@ impl Kernel {
     }
 
     /// Makes what the frame will look at as old as the capture says.
-    fn age(&mut self, now: u32, asked: &Asked) -> Result<(), MapError> {
-        self.time.now = now;
-        if std::mem::replace(&mut self.time.errors, now) != now {
-            self.balancer.errors.fill(0, Budget::default())?;
+    fn age(&mut self, now: u32, asked: &Asked, expected: &Decided) -> Result<(), MapError> {
+        if let Some(network) = asked.network {
+            let is_same_tick = self.time.networks.insert(network, now) == Some(now);
+            let [_, spent]: [u32; 2] = zerocopy::transmute!(self.balancer.networks.read(network)?);
+            let spent = if is_same_tick { spent } else { 0 };
+            self.balancer.networks.write(network, spent_by_now(spent))?;
         }
-        if let Some(network) = asked.network
-            && self.time.networks.insert(network, now).is_some_and(|before| before != now)
-        {
-            self.balancer.networks.write(network, Budget::default())?;
+        if matches!(expected.reason, Reason::TooBig | Reason::TooBigQuiet) {
+            let (at, sent) = self.time.errors;
+            let sent = if at == now { sent } else { 0 };
+            self.balancer.errors.fill(0, spent_by_now(sent))?;
+            self.time.errors = (now, sent + 1);
         }
         if let Some(flow) = asked.datagram {
             let passed = now - self.time.datagrams.insert(flow, now).unwrap_or(0);
@@ -201,6 +217,19 @@ impl Kernel {
         }
         Ok(None)
     }
+}
+
+/// A budget of which so much is spent in the kernel's present tick; returns when that has begun, and lasts for a while.
+fn spent_by_now(spent: u32) -> Budget {
+    const NANOS: Duration = Duration::from_nanos(Tick::NANOS);
+    let passed = clock::now().as_nanos() % NANOS.as_nanos();
+    let passed = Duration::from_nanos(u64::try_from(passed).unwrap_or_default());
+    if passed < COARSE {
+        thread::sleep(COARSE.saturating_sub(passed));
+    } else if passed > NANOS.saturating_sub(RUN) {
+        thread::sleep(NANOS.saturating_sub(passed) + COARSE);
+    }
+    zerocopy::transmute!([clock::tick().0, spent])
 }
 
 /// Whether a counter has moved since it was last asked for.

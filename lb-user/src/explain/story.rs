@@ -48,6 +48,13 @@ pub(super) fn tell(way: &Way<'_>, tables: &HostTables, names: &Names) -> Vec<Str
     if decided.reason == Reason::NotVip && read.source.is_some_and(|source| tables.services(&source).is_some()) {
         story.push("a server's packet to its client: on the wire it goes past the balancer".to_owned());
     }
+    if matches!(
+        decided.reason,
+        Reason::JoinUnknown | Reason::JoinUnknownHashed | Reason::JoinUnknownReset | Reason::LearnUnseen
+    ) {
+        story
+            .push("a connection that began before the capture, or before the balancer, has taught no token".to_owned());
+    }
     story.extend(remembered(way, tables, names));
     story.push(ending(decided, names));
     if decided != by_host {
@@ -89,7 +96,7 @@ fn by_slot(reason: Reason, asked: &Asked, names: &Names) -> Option<String> {
     }
     let owner = names.backend(slot.owner());
     let asks_no_ring = matches!(reason, Reason::JoinToken | Reason::Joined | Reason::Flow | Reason::QuicServer);
-    let aside = if asks_no_ring { ", which is not asked" } else { "" };
+    let aside = if asks_no_ring { "; the ring does not decide here" } else { "" };
     Some(if slot.is_in_transition() {
         let previous = names.backend(slot.previous());
         format!("slot {number} of the pool's ring is in transition, from {previous} to {owner}{aside}")

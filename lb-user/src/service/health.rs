@@ -46,7 +46,7 @@ impl std::fmt::Display for News {
             }
             Self::FailOpen(pool) => write!(
                 f,
-                "warning: every backend of pool {pool} fails its health checks; all of them are used nevertheless (fail_open)"
+                "every backend of pool {pool} fails its health checks; all of them are used nevertheless (fail_open)"
             ),
             Self::FailOpenEnded(pool) => {
                 write!(f, "pool {pool} has a backend that is well; those that fail are out again")

@@ -18,6 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tracing::error;
 
 impl Service {
     /// What `weir status` shows.
@@ -87,6 +88,15 @@ impl Service {
         Ok(found.map(|numbers| state.backend_status(numbers, now)))
     }
 
+    /// How it stands, in one line for the service manager.
+    pub fn headline(&self) -> String {
+        let state = self.state();
+        let serving: Vec<_> = state.backends.values().filter(|known| known.duty.serves()).collect();
+        let reached = serving.iter().filter(|known| known.hop.is_some()).count();
+        let interfaces = state.interfaces().join(", ");
+        format!("steering on {interfaces}; {reached} of {} backends are reached", serving.len())
+    }
+
     fn read_snapshot(&self) -> Result<Snapshot, MapError> {
         let state = self.state();
         let mut packets = Vec::new();
@@ -122,7 +132,7 @@ impl Service {
 impl Source for Service {
     fn snapshot(&self) -> Snapshot {
         self.read_snapshot().unwrap_or_else(|error| {
-            eprintln!("weir: the counters could not be read: {error}");
+            error!("the counters could not be read: {error}");
             Snapshot {
                 packets: Vec::new(),
                 backends: Vec::new(),

@@ -122,8 +122,11 @@ fn every_client_packet_goes_to_its_connections_backend_by_tsharks_word() {
         let place = Place::new(key);
         for name in NAMES {
             let seen = seen_by_tshark(&capture(name));
-            let lines = place.explain(&capture(name), "kernel");
-            assert_eq!(lines, place.explain(&capture(name), "host"), "{name}: the engines differ");
+            let lines = place.explain(&capture(name), "host");
+            // A load of the program takes its time, so under one key.
+            if key == KEYS[0] {
+                assert_eq!(lines, place.explain(&capture(name), "kernel"), "{name}: the engines differ");
+            }
             assert_eq!(lines.len(), seen.len(), "{name}: a line for each frame");
             let mut homes = BTreeMap::new();
             for (number, (line, seen)) in (1..).zip(lines.iter().zip(&seen)) {
@@ -189,5 +192,23 @@ fn the_story_names_vip_slot_token_and_backend_and_no_key() {
     }
     for seen in seen_by_tshark(&capture("lab_v1_join_2paths")) {
         assert!(seen.key.is_none_or(|key| !story.contains(&format!("{key:016x}"))), "a key is told");
+    }
+}
+
+#[test]
+fn the_readme_shows_what_is_really_said() {
+    let place = Place::new(KEYS[0]);
+    let config = std::fs::read_to_string(place.path("weir.toml")).expect("text");
+    let without_key: Vec<_> = config.lines().filter(|line| !line.starts_with("cluster_key_file")).collect();
+    std::fs::write(place.path("weir.toml"), without_key.join("\n")).expect("a file");
+    let path = capture("lab_fastclose_2subflows").display().to_string();
+    let output = place.weir(&["--pcap", &path, "--engine", "host"]);
+    let said = String::from_utf8(output.stdout).expect("text");
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).expect("text");
+    let (_, rest) = readme.split_once("\n```text\n").expect("the README shows what is said");
+    let (shown, _) = rest.split_once("\n```").expect("the block ends");
+    for frame in shown.split("\n\n") {
+        assert!(said.contains(frame), "the README shows\n{frame}\nbut what is said is\n{said}");
     }
 }

@@ -1,0 +1,42 @@
+//! The joins among the reasons: by which way each found its backend, or did not, and what became of it.
+
+use lb_common::reason::Reason;
+
+/// A kind of packet that belongs to a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Join {
+    /// The way that knew the connection; `none` where no way did.
+    pub way: &'static str,
+    /// What became of the packet.
+    pub outcome: &'static str,
+}
+
+/// What a reason says of a join; nothing where it is about other packets.
+pub const fn of(reason: Reason) -> Option<Join> {
+    let (way, outcome) = match reason {
+        Reason::JoinToken => ("learn", "forwarded"),
+        Reason::JoinAmbiguous => ("learn", "ambiguous"),
+        Reason::Joined => ("learn", "entry_made"),
+        Reason::JoinedFull => ("learn", "entry_refused"),
+        Reason::JoinUnknown => ("none", "dropped"),
+        Reason::JoinUnknownHashed => ("none", "hashed"),
+        Reason::JoinUnknownReset => ("none", "reset"),
+        _ => return None,
+    };
+    Some(Join { way, outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_reason_about_joins_is_one_and_no_two_are_the_same() {
+        let joins: Vec<_> = Reason::ALL.iter().filter_map(|&reason| Some((reason, of(reason)?))).collect();
+        let named = Reason::ALL.iter().filter(|reason| reason.as_str().starts_with("join"));
+        assert_eq!(joins.len(), named.count());
+        assert!(joins.iter().all(|(reason, _)| reason.as_str().starts_with("join")));
+        assert_eq!(joins.iter().map(|(_, join)| join).collect::<BTreeSet<_>>().len(), joins.len());
+    }
+}

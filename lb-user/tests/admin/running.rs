@@ -1,0 +1,173 @@
+//! A running balancer that has met a connection with a joined subflow.
+
+use crate::{
+    http::{ask, ask_by_schema, judge},
+    stage::{Stage, play},
+};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::PathBuf,
+    process::Command,
+};
+
+const NAMES: [&str; 3] = ["lab_v1_join_2paths", "lab_rmaddr", "lab_csum_backup"];
+
+fn capture(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data_path/captures/{name}.pcap"));
+    path.display().to_string()
+}
+
+/// What tshark says of the frames of a capture: a field of each.
+fn tshark(capture: &str, field: &str) -> Vec<String> {
+    let output = Command::new("tshark").args(["-r", capture, "-T", "fields", "-e", field]).output();
+    let output = output.expect("tshark is installed: `cargo xtask setup` does it");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
+}
+
+fn hexes(capture: &str) -> Vec<String> {
+    let args = ["-r", capture, "-T", "jsonraw", "-j", "frame"];
+    let output = Command::new("tshark").args(args).output().expect("tshark is installed");
+    let frames: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+    let raw = |frame: &Value| frame["_source"]["layers"]["frame_raw"][0].as_str().expect("digits").to_owned();
+    frames.iter().map(raw).collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits")).collect()
+}
+
+/// A capture in which a subflow joins that the ring would send elsewhere, up to the ACK of its join.
+struct Joined {
+    path: String,
+    /// The place of the join's SYN, and of its ACK.
+    join: usize,
+    ack: usize,
+}
+
+fn joined(stage: &Stage) -> Joined {
+    for name in NAMES {
+        let path = capture(name);
+        let lines = stage.explain_by_config(&path);
+        let at = |reason: &str| lines.iter().position(|line| line["reason"] == reason);
+        if let (Some(join), Some(ack)) = (at("join_token"), at("joined")) {
+            return Joined { path, join, ack };
+        }
+    }
+    panic!("no join of these captures goes elsewhere by the ring");
+}
+
+/// The token of the connection: the digest of the server's key, by tshark's word.
+fn token(path: &str) -> String {
+    let key = tshark(path, "tcp.options.mptcp.recvkey").into_iter().find(|key| !key.is_empty()).expect("a key");
+    let key: u64 =
+        key.strip_prefix("0x").map_or_else(|| key.parse(), |hex| u64::from_str_radix(hex, 16)).expect("64 bits");
+    Sha256::digest(key.to_be_bytes()).iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// What a status says of packets, which an explanation must not move.
+fn packets(status: &Value) -> Vec<Value> {
+    let rows = ["vips", "backends"].iter().flat_map(|list| status[list].as_array().expect("a list"));
+    rows.map(|row| serde_json::json!([row["reasons"], row["packets"], row["forwarded"]])).collect()
+}
+
+#[test]
+fn flows_and_tokens_are_told_and_joins_explained_without_a_trace() {
+    let mut stage = Stage::new("");
+    let Joined { path, join, ack } = joined(&stage);
+    let (ports, hexes, token) = (tshark(&path, "tcp.dstport"), hexes(&path), token(&path));
+    let frames: Vec<_> =
+        ports.iter().zip(&hexes).take(ack + 1).filter(|(port, _)| *port == "8000").map(|(_, hex)| bytes(hex)).collect();
+    stage.start();
+    play(&frames);
+    let count = u64::try_from(frames.len()).expect("few");
+    let forwarded = |stage: &Stage| stage.json(&["status"])[0]["vips"][0]["forwarded"].as_u64();
+    stage.wait("forwards them all", |stage| forwarded(stage) == Some(count));
+
+    let tokens = &stage.json(&["tokens", "--sample", "10"])[0]["samples"];
+    assert_eq!(tokens.as_array().map(Vec::len), Some(1), "{tokens}");
+    assert_eq!(
+        (&tokens[0]["token"], &tokens[0]["pool"], &tokens[0]["ambiguous"]),
+        (&token.into(), &"web".into(), &false.into())
+    );
+    let home = tokens[0]["holders"][0]["backend"].clone();
+    let flows = &stage.json(&["flows", "--sample", "10"])[0]["samples"];
+    assert_eq!(flows.as_array().map(Vec::len), Some(1), "{flows}");
+    assert_eq!((&flows[0]["table"], &flows[0]["backend"]), (&"joined_flows".into(), &home));
+    stage.wait("counts them", |stage| {
+        let (tokens, flows) = (&stage.json(&["tokens"])[0], &stage.json(&["flows"])[0]);
+        tokens["entries"] == 1 && tokens["backends"][0]["backend"] == home && flows["backends"][0]["joined"] == 1
+    });
+
+    let before = stage.json(&["status"]).remove(0);
+    for engine in ["kernel", "host"] {
+        // Another port of the client's, of which the balancer knows nothing: the token alone tells.
+        let again = stage.json(&["explain", "--packet", &other_port(&hexes[join]), "--engine", engine]).remove(0);
+        assert_eq!(
+            (&again["reason"], &again["backend"], &again["action"]),
+            (&"join_token".into(), &home, &"tx".into())
+        );
+        let later = stage.json(&["explain", "--packet", &hexes[ack], "--engine", engine]).remove(0);
+        assert_eq!((&later["reason"], &later["backend"]), (&"flow".into(), &home), "its entry is known");
+    }
+    let lines = stage.json(&["explain", "--pcap", &capture("lab_tfo")]);
+    assert!(lines.iter().any(|line| line["reason"] == "learned"));
+    let after = stage.json(&["status"]).remove(0);
+    assert_eq!(packets(&before), packets(&after), "an explanation moved a counter");
+    assert_eq!(stage.json(&["tokens", "--sample", "10"])[0]["samples"].as_array().map(Vec::len), Some(1));
+
+    answers_are_as_the_schema_says(&stage, &hexes[join]);
+}
+
+fn other_port(hex: &str) -> String {
+    let mut frame = bytes(hex);
+    frame[34] ^= 0x01;
+    frame.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn answers_are_as_the_schema_says(stage: &Stage, frame: &str) {
+    let socket = stage.socket();
+    for (path, query) in [("/v1/status", ""), ("/v1/flows", "?sample=1000"), ("/v1/tokens", "?sample=5")] {
+        ask_by_schema(&socket, "GET", path, query, "");
+    }
+    let body = format!(r#"{{"frames": [{{"hex": "{frame}"}}, {{"error": "cut"}}, {{"hex": "0g"}}]}}"#);
+    let explained = ask_by_schema(&socket, "POST", "/v1/explain", "", &body);
+    assert_eq!(explained["frames"][1]["line"]["error"], "cut");
+
+    for (method, path, body, status, words) in [
+        ("GET", "/v2/status", "", 404, "there is /v1/status"),
+        ("GET", "/v1/status?fast", "", 400, "no parameter `fast`"),
+        ("GET", "/v1/flows?sample=1001", "", 400, "more than 1000"),
+        ("GET", "/v1/flows?sample=-1", "", 400, "`-1` is no value for `sample`"),
+        ("POST", "/v1/explain", "{}", 400, "these are no frames"),
+        ("DELETE", "/v1/flows", "", 405, "answers to GET only"),
+    ] {
+        let answer = ask(&socket, method, path, body);
+        assert_eq!(answer.status, status, "{method} {path}");
+        assert!(answer.body["error"].as_str().is_some_and(|error| error.contains(words)), "{}", answer.body);
+        assert_eq!(answer.allow.as_deref(), (status == 405).then_some("GET"));
+        judge("GET", "/v1/flows", "default", &answer.body);
+    }
+}
+
+#[test]
+fn the_socket_is_its_owners_and_the_groups_that_is_named() {
+    let mode = |stage: &Stage| {
+        let of = fs::metadata(stage.socket()).expect("a socket");
+        (of.permissions().mode() & 0o777, of.gid())
+    };
+    let mut alone = Stage::new("");
+    alone.start();
+    assert_eq!(mode(&alone).0, 0o600);
+    drop(alone);
+    let group = nix::unistd::Group::from_name("daemon").expect("groups").expect("every system has it");
+    let mut shared = Stage::new("group = \"daemon\"");
+    shared.start();
+    assert_eq!(mode(&shared), (0o660, group.gid.as_raw()));
+    drop(shared);
+    let said = Stage::new("group = \"nobody-is-here\"").fail_to_start();
+    assert!(said.contains("there is no group `nobody-is-here`") && said.contains("groupadd"), "{said}");
+}

@@ -1,0 +1,8 @@
+//! Weir as an operator meets it: the commands themselves, in network namespaces of their own, judged by the kernel's
+//! tools and by a service manager and a journal that are plain sockets. Needs root.
+
+mod doctor;
+mod log;
+mod stage;
+mod supervisor;
+mod user;
