@@ -1,7 +1,7 @@
 //! The `weir` command.
 
 use clap::{Parser, Subcommand};
-use lb_user::commands::{check, decap, detach, doctor, explain, flows, reload, run, status, tokens, top};
+use lb_user::commands::{backend, check, decap, detach, doctor, explain, flows, reload, run, status, tokens, top};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -20,6 +20,8 @@ enum Command {
     Check(check::Args),
     /// Show what the running balancer does.
     Status(status::Args),
+    /// Show single backends, have one drain, or have it serve again.
+    Backend(backend::Args),
     /// Show what the running balancer does at present, once a second.
     Top(top::Args),
     /// Have the running balancer read its configuration again, or say what that would change.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
+        Command::Backend(args) => backend::backend(&args),
         Command::Top(args) => top::top(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),

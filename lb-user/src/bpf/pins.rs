@@ -362,8 +362,16 @@ mod tests {
     use crate::object::OBJECT;
 
     /// Maps that say nothing from one packet to the next, or go with the programs, or are the decapsulator's.
-    const OTHERS: [&str; 6] =
-        ["weir_programs", "weir_due", "weir_arrival", "weir_schedule", "weir_balancers", "weir_decaps"];
+    const OTHERS: [&str; 8] = [
+        "weir_programs",
+        "weir_due",
+        "weir_arrival",
+        "weir_schedule",
+        "weir_balancers",
+        "weir_decaps",
+        "weir_probes",
+        "weir_probe_mark",
+    ];
 
     #[test]
     fn every_map_of_the_object_is_pinned_or_known_to_need_no_pin() {
