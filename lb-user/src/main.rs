@@ -1,7 +1,7 @@
 //! The `weir` command.
 
-use clap::{Parser, Subcommand};
-use lb_user::commands::{check, decap, detach, doctor, reload, run, status, top};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use lb_user::commands::{check, completions, decap, detach, doctor, generate, reload, run, status, top};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -30,6 +30,11 @@ enum Command {
     Doctor(doctor::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
+    /// Print the script by which a shell completes this command line.
+    Completions(completions::Args),
+    /// Write the documents that are made from the code.
+    #[command(hide = true)]
+    Generate(generate::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,5 +47,7 @@ fn main() -> ExitCode {
         Command::Detach(args) => detach::detach(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Decap(args) => decap::decap(&args),
+        Command::Completions(args) => completions::completions(&args, Cli::command()),
+        Command::Generate(args) => generate::generate(&args, Cli::command()),
     }
 }

@@ -1,9 +1,11 @@
 //! The commands of `weir`, one file each: what a command is told, and what it does.
 
 pub mod check;
+pub mod completions;
 pub mod decap;
 pub mod detach;
 pub mod doctor;
+pub mod generate;
 pub mod reload;
 pub mod run;
 pub mod status;

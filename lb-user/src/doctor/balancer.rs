@@ -100,11 +100,7 @@ async fn ways(config: &Config, links: &Links, client_mtu: u32) -> Vec<Finding> {
     });
     let ways = join_all(serving.map(|(pool, backend)| way(&resolver, pool, backend))).await;
 
-    let mut findings: Vec<Finding> = ways
-        .iter()
-        .filter_map(|way| way.hop.as_ref().err())
-        .map(|error| Finding::fault("neighbour", error.to_string()))
-        .collect();
+    let mut findings: Vec<Finding> = ways.iter().filter_map(|way| way.hop.as_ref().err()).map(unreached).collect();
     let reached = ways.iter().filter(|way| way.hop.is_ok()).count();
     if findings.is_empty() {
         findings.push(Finding::good("neighbour", format!("{reached} of {reached} backends are reached")));
@@ -118,6 +114,19 @@ async fn way<'c>(resolver: &Resolver, pool: &Pool, backend: &'c Backend) -> Way<
     let reach = if pool.forward == Forward::L2 { Reach::OnLink } else { Reach::Routed };
     let target = Target { backend: backend.name.to_string(), address: backend.address, reach };
     Way { backend: backend.name.as_str(), forward: pool.forward, hop: resolver.next_hop(&target).await }
+}
+
+/// A backend without a way to it; the error says what to do, and this what to look at.
+fn unreached(error: &ResolveError) -> Finding {
+    let command = match error {
+        ResolveError::NoAnswer { neighbour, interface, .. } => format!("ip neigh show to {neighbour} dev {interface}"),
+        ResolveError::NoRoute { address, .. }
+        | ResolveError::ThisMachine { address, .. }
+        | ResolveError::NoSource { address, .. }
+        | ResolveError::BehindGateway { address, .. } => format!("ip route get {address}"),
+        _ => "ip link".to_owned(),
+    };
+    Finding::fault("neighbour", error.to_string()).to_type(command)
 }
 
 /// What a tunnel adds to a packet.

@@ -69,6 +69,8 @@ impl State {
             sweeper: Sweeper::default(),
             swept: Swept::default(),
             evicted: Evicted::default(),
+            filter_renewals: 0,
+            attachments: Vec::new(),
             unmeant: super::Unmeant::default(),
             reloads: Reloads { last_succeeded: true, last_tried, in_force_since },
         }

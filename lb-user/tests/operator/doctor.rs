@@ -142,9 +142,9 @@ fn who_sits_on_the_interface_is_told_and_how() {
 fn a_missing_file_system_for_pins_is_found() {
     let stage = Stage::new();
     let config = word(&stage.config());
-    let doctor = format!("{WEIR} doctor --config {config} --output json");
+    let doctor = format!("{WEIR} doctor --config {config}");
     let script = format!(
-        "umount -l /sys/fs/bpf; {doctor}; eval \"$({doctor} | jq -r \".findings[] | select(.check == \\\"bpffs\\\").command\")\"; {doctor}"
+        "umount -l /sys/fs/bpf; {doctor} --output json; {doctor} | sed -n 's/^ *type: //p' | sh; {doctor} --output json"
     );
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", &script])

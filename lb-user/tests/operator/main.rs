@@ -3,6 +3,8 @@
 
 mod doctor;
 mod log;
+mod scrape;
 mod stage;
 mod supervisor;
+mod top;
 mod user;
