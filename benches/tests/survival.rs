@@ -14,7 +14,7 @@ use weir_lab::{
     weir::{Join, PoolBackend, Weir, WeirConfig},
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const TRANSITION_S: u32 = 600;
 
 fn lab_of(backends: u8) -> Lab {

@@ -99,6 +99,11 @@ pub const QUIC_SERVERS_MAX: u32 = 2 * BACKENDS_MAX;
 /// address translator may have forgotten it too (RFC 4787, 4.3).
 pub const DATAGRAM_IDLE_TICKS: u32 = 112;
 
+/// How long after its last packet a flow with an entry counts as alive, in ticks: 30 s. Until then nobody's SYN and ACK,
+/// spoofed or not, end its entry, unless it has closed. Who reuses a port sooner after a connection that ended without a
+/// word has to be told by its server first.
+pub const LIVE_FLOW_TICKS: u32 = 28;
+
 /// FIN and RST signs that the controller has not read yet, 16 bytes each. One that is overwritten costs nothing but
 /// the time until its token's age ends it.
 pub const CLOSING_SIGNS: u32 = 1 << 16;

@@ -8,7 +8,7 @@ use lb_common::{
     flow::{Ports, WireAddress as _},
     hash::SipKey,
     host::HostTables,
-    ids::{BackendId, PoolId, VipId},
+    ids::{BackendId, PoolId, Tick, VipId},
     reason::Reason,
     recent::Bucket,
     steer::steer,
@@ -26,6 +26,8 @@ const CLIENTS: u16 = 12;
 const WINDOW: Duration = Duration::from_secs(100);
 /// How often every live connection shows itself: twice in the last part of a window.
 const TICK: Duration = Duration::from_secs(5);
+/// The same by the kernel's clock: below it no live connection with an entry is silent.
+const TICK_TICKS: u32 = 5;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -33,7 +35,9 @@ enum Step {
     Open { client: u16, sequence: u32 },
     /// An open connection sends data.
     Send { client: u16 },
-    /// A stranger sends a SYN with the 5-tuple of a client's connection.
+    /// A client closes its connection.
+    Close { client: u16 },
+    /// A stranger sends a SYN with the 5-tuple of a client's connection, and the ACK of it where the flow has an entry.
     Spoof { client: u16, sequence: u32 },
     /// The slots get new owners.
     Change { pattern: u16 },
@@ -43,6 +47,8 @@ enum Step {
     End { backend: u16, pattern: u16 },
     /// A backend takes connections, again or still.
     Return { backend: u16, pattern: u16 },
+    /// The controller dies, and another goes on with what the tables say, and with what was written down.
+    Restart,
     /// Time passes, and every open connection shows itself now and then.
     Wait { ticks: u32 },
 }
@@ -53,14 +59,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (client.clone(), any::<u32>()).prop_map(|(client, sequence)| Step::Open { client, sequence }),
         6 => client.clone().prop_map(|client| Step::Send { client }),
+        2 => client.clone().prop_map(|client| Step::Close { client }),
         4 => (client, any::<u32>()).prop_map(|(client, sequence)| Step::Spoof { client, sequence }),
         3 => (0..64_u16).prop_map(|pattern| Step::Change { pattern }),
         1 => change().prop_map(|(backend, pattern)| Step::Drain { backend, pattern }),
         1 => change().prop_map(|(backend, pattern)| Step::End { backend, pattern }),
         1 => change().prop_map(|(backend, pattern)| Step::Return { backend, pattern }),
+        1 => Just(Step::Restart),
         2 => (1..30_u32).prop_map(|ticks| Step::Wait { ticks }),
     ];
     prop::collection::vec(step, 1..60)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Syn,
+    Ack,
+    Fin,
 }
 
 /// An open connection, as its client knows it.
@@ -142,11 +157,15 @@ impl World {
         &mut self,
         client: u16,
         sequence: u32,
-        is_syn: bool,
+        kind: Kind,
     ) -> Result<Result<(BackendId, Reason), Reason>, TestCaseError> {
         let builder = PacketBuilder::ethernet2([1; 6], [2; 6]).ipv4(CLIENT, VIP, 64);
         let tcp = builder.tcp(1000 + client, 80, sequence, 1000);
-        let tcp = if is_syn { tcp.syn() } else { tcp.ack(1) };
+        let tcp = match kind {
+            Kind::Syn => tcp.syn(),
+            Kind::Ack => tcp.ack(1),
+            Kind::Fin => tcp.ack(1).fin(),
+        };
         let mut frame = Vec::new();
         tcp.write(&mut frame, &[]).expect("a frame");
         let verdict = steer(&frame.as_slice(), &mut self.tables).verdict.map(|forward| (forward.id, forward.reason));
@@ -155,7 +174,7 @@ impl World {
             && by_ring.contains(&reason)
         {
             let elsewhere = steer(&frame.as_slice(), &mut self.stranger).verdict.map(|forward| forward.id);
-            forget(&mut self.stranger, is_syn);
+            forget(&mut self.stranger, kind);
             prop_assert_eq!(elsewhere, Ok(backend), "another balancer than {:?} decides", reason);
         }
         if let Ok((_, Reason::PinnedFull)) = verdict {
@@ -174,7 +193,7 @@ impl World {
 
     /// A new connection never goes to a backend that takes none.
     fn open(&mut self, client: u16, sequence: u32) -> Result<(), TestCaseError> {
-        let opened = self.steer(client, sequence, true)?;
+        let opened = self.steer(client, sequence, Kind::Syn)?;
         if let Ok((backend, Reason::RingNew)) = opened {
             prop_assert_eq!(self.duty(backend), Duty::Up);
         }
@@ -193,7 +212,7 @@ impl World {
     fn send(&mut self, client: u16) -> Result<(), TestCaseError> {
         let Some(mut connection) = self.connections[usize::from(client)] else { return Ok(()) };
         let offset = if connection.is_confirmed { 1000 } else { 1 };
-        let sent = self.steer(client, connection.sequence.wrapping_add(offset), false)?;
+        let sent = self.steer(client, connection.sequence.wrapping_add(offset), Kind::Ack)?;
         if sent == Err(Reason::MovedFull) {
             prop_assert!(!connection.is_confirmed && self.tables.moved.len() == self.tables.entries_max);
             self.connections[usize::from(client)] = None;
@@ -209,8 +228,25 @@ impl World {
         let Some(live) = self.connections[usize::from(client)] else { return Ok(()) };
         // Who guesses the very sequence number that a live connection uses next is no stranger.
         let guessed = [1, 1000].map(|n| live.sequence.wrapping_add(n)).contains(&sequence.wrapping_add(1));
-        if live.is_confirmed && !guessed {
-            let _ = self.steer(client, sequence, true)?;
+        if !live.is_confirmed || guessed {
+            return Ok(());
+        }
+        let _ = self.steer(client, sequence, Kind::Syn)?;
+        if self.has_entry(client) {
+            let _ = self.steer(client, sequence.wrapping_add(1), Kind::Ack)?;
+        }
+        Ok(())
+    }
+
+    fn has_entry(&self, client: u16) -> bool {
+        let flow = CLIENT.flow_hash(&self.tables.globals.cluster_key, VIP, ports(client), ip::TCP);
+        [&self.tables.moved, &self.tables.pinned].iter().any(|entries| entries.contains_key(&flow))
+    }
+
+    fn close(&mut self, client: u16) -> Result<(), TestCaseError> {
+        if let Some(connection) = self.connections[usize::from(client)].take_if(|connection| connection.is_confirmed) {
+            let sent = self.steer(client, connection.sequence.wrapping_add(2000), Kind::Fin)?;
+            prop_assert_eq!(sent.map(|(backend, _)| backend), Ok(connection.backend));
         }
         Ok(())
     }
@@ -251,6 +287,9 @@ impl World {
     fn wait(&mut self, ticks: u32) -> Result<(), TestCaseError> {
         for _ in 0..ticks {
             self.now += TICK;
+            for tables in [&mut self.tables, &mut self.stranger] {
+                tables.now = Tick(tables.now.0 + TICK_TICKS);
+            }
             let changed = self.ring.advance(self.now, self.full_at);
             self.write_slots(&changed);
             for client in 0..CLIENTS {
@@ -264,11 +303,13 @@ impl World {
         match *step {
             Step::Open { client, sequence } => self.open(client, sequence)?,
             Step::Send { client } => self.send(client)?,
+            Step::Close { client } => self.close(client)?,
             Step::Spoof { client, sequence } => self.spoof(client, sequence)?,
             Step::Change { pattern } => self.change(pattern),
             Step::Drain { backend, pattern } => self.set(backend, Duty::Draining, pattern),
             Step::End { backend, pattern } => self.set(backend, Duty::Ended, pattern),
             Step::Return { backend, pattern } => self.set(backend, Duty::Up, pattern),
+            Step::Restart => self.ring = Transitions::resumed(self.ring.slots().to_vec(), self.ring.deadlines()),
             Step::Wait { ticks } => self.wait(ticks)?,
         }
         Ok(())
@@ -292,17 +333,24 @@ fn backend(id: u16) -> Backend {
 }
 
 /// Forgets what a packet has left behind.
-fn forget(tables: &mut HostTables, is_syn: bool) {
+fn forget(tables: &mut HostTables, kind: Kind) {
     tables.pinned.clear();
-    if is_syn {
-        tables.pending.fill(Bucket::default());
-        tables.embryonic.fill(Bucket::default());
+    match kind {
+        Kind::Syn => {
+            tables.pending.fill(Bucket::default());
+            tables.embryonic.fill(Bucket::default());
+        }
+        Kind::Fin => tables.closing.fill(Bucket::default()),
+        Kind::Ack => {}
     }
+}
+
+const fn ports(client: u16) -> Ports {
+    Ports { source: 1000 + client, destination: 80 }
 }
 
 /// The slots of the clients' flows, each once.
 fn places(key: &SipKey) -> Vec<u32> {
-    let ports = |client| Ports { source: 1000 + client, destination: 80 };
     let slot = |client| CLIENT.flow_hash(key, VIP, ports(client), ip::TCP).slot();
     (0..CLIENTS).map(slot).collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -6,6 +6,7 @@ mod clock;
 pub mod commands;
 pub mod config;
 pub mod doctor;
+pub mod explain;
 pub mod joins;
 pub mod layout;
 pub mod logging;

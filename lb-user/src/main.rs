@@ -1,7 +1,9 @@
 //! The `weir` command.
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use lb_user::commands::{check, completions, decap, detach, doctor, generate, reload, run, status, top};
+use lb_user::commands::{
+    check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens, top,
+};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
@@ -28,6 +30,12 @@ enum Command {
     Detach(detach::Args),
     /// Find what keeps packets from their backends, and say what to type. Exits with 1 where something is wrong.
     Doctor(doctor::Args),
+    /// Say what becomes of packets, and why: those of a capture, or one.
+    Explain(explain::Args),
+    /// Show the flows that have an entry, by table and backend.
+    Flows(flows::Args),
+    /// Show the tokens of MPTCP connections that are known, by backend.
+    Tokens(tokens::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
     /// Print the script by which a shell completes this command line.
@@ -46,6 +54,9 @@ fn main() -> ExitCode {
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Flows(args) => flows::flows(&args),
+        Command::Tokens(args) => tokens::tokens(&args),
         Command::Decap(args) => decap::decap(&args),
         Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::Generate(args) => generate::generate(&args, Cli::command()),

@@ -6,11 +6,11 @@
 
 use crate::bpf::{Balancer, HashTable};
 use aya::maps::MapError;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Tick},
     recent::{Bucket, bucket_of},
-    tables::{FlowEntry, Holder, TokenEntry, TokenKey},
+    tables::{Exception, FlowEntry, Holder, TokenEntry, TokenKey},
 };
 
 /// How long a token stays after its first subflow has closed: 10 minutes, the longest that a second subflow is likely to
@@ -54,8 +54,27 @@ pub struct Swept {
     pub moved_flows_evicted: u64,
     /// Flows of these three kinds that ended.
     pub flows_ended: u64,
-    /// The backends that a token or a flow's entry names.
-    pub backends: HashSet<BackendId>,
+    /// Tokens that connections on two backends hold.
+    pub tokens_ambiguous: u64,
+    /// The backends that a token or a flow's entry names, and how many do.
+    pub backends: HashMap<BackendId, Held>,
+}
+
+/// How many entries name a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Connections whose token is known.
+    pub tokens: u64,
+    /// Those of them whose first subflow has closed.
+    pub tokens_closing: u64,
+    /// Joined flows.
+    pub joined_flows: u64,
+    /// Moved flows.
+    pub moved_flows: u64,
+    /// Pinned flows.
+    pub pinned_flows: u64,
+    /// Flows of these three kinds that have closed.
+    pub flows_closing: u64,
 }
 
 impl Sweeper {
@@ -72,13 +91,18 @@ impl Sweeper {
         let mut swept = Swept::default();
         self.sweep_tokens(balancer, now, exists, &mut swept)?;
         let Swept { flows_ended, backends, .. } = &mut swept;
-        let mut sweep = |table| sweep_flows(table, now, flows_ended, backends);
-        let joined_flows = sweep(&mut balancer.joined)?;
-        let moved_flows = sweep(&mut balancer.moved)?;
-        let pinned_flows = sweep(&mut balancer.pinned)?;
-        let moved_flows_evicted = evict_unproven(&mut balancer.moved, moved_flows, now)?;
+        let mut sweep = |table, kind| sweep_flows(table, now, kind, flows_ended, backends);
+        let joined_flows = sweep(&mut balancer.joined, Exception::Joined)?;
+        let moved_flows = sweep(&mut balancer.moved, Exception::Moved)?;
+        let pinned_flows = sweep(&mut balancer.pinned, Exception::Pinned)?;
+        let moved_flows_evicted = evict_unproven(&mut balancer.moved, moved_flows, now, backends)?;
         let moved_flows = moved_flows - moved_flows_evicted;
         Ok(Swept { joined_flows, moved_flows, pinned_flows, moved_flows_evicted, ..swept })
+    }
+
+    /// Whether a connection's first subflow has closed, as of the last sweep.
+    pub fn has_closed(&self, holder: &Holder) -> bool {
+        self.closed.contains_key(&holder.flow)
     }
 
     fn sweep_tokens(
@@ -112,12 +136,19 @@ impl Sweeper {
             if entry != before {
                 balancer.tokens.write(key, entry)?;
             }
-            swept.backends.extend(entry.holders.iter().filter(|holder| holder.is_some()).map(|holder| holder.backend));
             remaining.push((key, entry));
         }
         self.closed = closed;
         swept.tokens_evicted = evict(&mut balancer.tokens, &mut remaining, now)?;
         swept.tokens = remaining.len() as u64;
+        for (_, entry) in &remaining {
+            swept.tokens_ambiguous += u64::from(entry.backend().is_none());
+            for holder in entry.holders.iter().filter(|holder| holder.is_some()) {
+                let held = swept.backends.entry(holder.backend).or_default();
+                held.tokens += 1;
+                held.tokens_closing += u64::from(self.has_closed(holder));
+            }
+        }
         Ok(())
     }
 
@@ -164,7 +195,12 @@ fn excess(entries: u64, limit: u32) -> usize {
 }
 
 /// Ends the oldest entries that no second packet has come for, until there is room again; how many.
-fn evict_unproven(table: &mut HashTable<FlowHash, FlowEntry>, entries: u64, now: Tick) -> Result<u64, MapError> {
+fn evict_unproven(
+    table: &mut HashTable<FlowHash, FlowEntry>,
+    entries: u64,
+    now: Tick,
+    backends: &mut HashMap<BackendId, Held>,
+) -> Result<u64, MapError> {
     let excess = excess(entries, table.limit()?);
     if excess == 0 {
         return Ok(0);
@@ -181,8 +217,11 @@ fn evict_unproven(table: &mut HashTable<FlowHash, FlowEntry>, entries: u64, now:
     unproven.sort_by_key(|&(_, age)| std::cmp::Reverse(if age < u32::MAX / 2 { age } else { 0 }));
     let mut evicted = 0;
     for (flow, _) in unproven.into_iter().take(excess) {
-        if table.read(flow)?.as_ref().is_some_and(is_unproven) {
+        if let Some(entry) = table.read(flow)?.filter(is_unproven) {
             table.remove(flow)?;
+            if let Some(held) = backends.get_mut(&entry.backend) {
+                held.moved_flows = held.moved_flows.saturating_sub(1);
+            }
             evicted += 1;
         }
     }
@@ -193,8 +232,9 @@ fn evict_unproven(table: &mut HashTable<FlowHash, FlowEntry>, entries: u64, now:
 fn sweep_flows(
     table: &mut HashTable<FlowHash, FlowEntry>,
     now: Tick,
+    kind: Exception,
     ended: &mut u64,
-    backends: &mut HashSet<BackendId>,
+    backends: &mut HashMap<BackendId, Held>,
 ) -> Result<u64, MapError> {
     let mut remaining = 0;
     for entry in table.entries().collect::<Vec<_>>() {
@@ -206,7 +246,13 @@ fn sweep_flows(
             table.remove(flow)?;
             *ended += 1;
         } else {
-            backends.insert(entry.backend);
+            let held = backends.entry(entry.backend).or_default();
+            match kind {
+                Exception::Joined => held.joined_flows += 1,
+                Exception::Moved => held.moved_flows += 1,
+                Exception::Pinned => held.pinned_flows += 1,
+            }
+            held.flows_closing += u64::from(closed);
             remaining += 1;
         }
     }

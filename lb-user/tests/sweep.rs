@@ -105,3 +105,14 @@ fn a_filter_full_of_ended_flows_is_renewed_and_keeps_those_that_live() {
     assert!(strangers < 100, "{strangers} of 10,000 strangers pass a filter of {} words", globals.filter_words);
     assert!(!refilter::renew_if_full(&mut balancer, 300).expect("the kernel lets it"), "it is no longer full");
 }
+
+/// The data path may have ended an entry between the controller's look at it and its hand on it.
+#[test]
+fn what_is_gone_already_can_be_removed() {
+    let mut balancer = balancer();
+    fill(&mut balancer, 1);
+    for _ in 0..2 {
+        balancer.moved.remove(FlowHash(1)).expect("it need not be there");
+        assert_eq!(remaining(&balancer), []);
+    }
+}

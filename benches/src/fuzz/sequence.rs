@@ -44,7 +44,7 @@ pub enum Change {
     ForgetTokens,
     /// All entries of flows are removed.
     ForgetFlows,
-    /// What is remembered of datagrams is so many ticks older.
+    /// What is remembered of datagrams and of flows with an entry is so many ticks older.
     Age(u32),
 }
 

@@ -5,14 +5,14 @@
 //! change, or soon after it, stays with the previous owner until it falls silent; one that begins later, or with a QUIC
 //! Initial, is the new owner's.
 
-use super::{Choice, arrival::Arrival, by_ring, slot_of};
+use super::{Choice, arrival::Arrival, by_ring, serves, slot_of};
 use crate::{
     ids::{BackendId, Tick},
     limits::DATAGRAM_IDLE_TICKS,
     packet::Packet,
     reason::Reason,
     recent::Recent,
-    tables::{Backend, Slot, Tables, state},
+    tables::{Slot, Tables, state},
     wire::quic,
 };
 
@@ -59,9 +59,4 @@ fn remembered<T: Tables>(tables: &mut T, arrival: &Arrival, now: Tick) -> Option
     flow.at = now;
     let id = flow.backend;
     if serves(tables, id) { Some(id) } else { None }
-}
-
-#[inline(always)]
-fn serves<T: Tables>(tables: &T, id: BackendId) -> bool {
-    tables.backend(id).is_some_and(Backend::is_reachable)
 }

@@ -173,6 +173,12 @@ fn slot_of<T: Tables>(tables: &T, arrival: &Arrival) -> Slot {
     tables.slot(arrival.service.pool, arrival.slot).unwrap_or_default()
 }
 
+/// Whether a backend takes packets at all.
+#[inline(always)]
+fn serves<T: Tables>(tables: &T, id: BackendId) -> bool {
+    tables.backend(id).is_some_and(Backend::is_reachable)
+}
+
 /// The ring's answer, if the pool has backends at all.
 #[inline(always)]
 fn by_ring(backend: BackendId, reason: Reason) -> Choice {

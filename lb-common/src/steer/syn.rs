@@ -1,11 +1,12 @@
 //! A client opens a TCP connection or a further subflow of an MPTCP one.
 //!
 //! A SYN proves nothing, so it never makes or ends an entry that live connections need: what it asks for waits in the
-//! pending or the embryonic table until an ACK confirms it.
+//! pending or the embryonic table until an ACK confirms it. Nor does it touch the entry of a flow that is alive.
 
-use super::{Choice, arrival::Arrival, by_ring, slot_of};
+use super::{Choice, arrival::Arrival, by_ring, serves, slot_of};
 use crate::{
     ids::BackendId,
+    limits::LIVE_FLOW_TICKS,
     mptcp::{Options, Version},
     packet::Packet,
     reason::Reason,
@@ -31,13 +32,15 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
     choose_new(tables, arrival, Reason::RingNew)
 }
 
-/// A new connection goes to the slot's owner, whatever entry an older one on the same 5-tuple has left.
+/// A new connection goes to the slot's owner, whatever entry an ended one on the same 5-tuple has left. While one lives
+/// there, its server judges: it challenges the client (RFC 5961, 4), who resets the connection if he knows nothing of it,
+/// and whose SYN finds it closed when he sends it again.
 #[inline(always)]
 fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> Choice {
     let slot = slot_of(tables, arrival);
     let contested = match former(tables, arrival) {
-        Former::Same(backend) => return Ok((backend, Reason::Flow)),
-        Former::Other => true,
+        Former::Same(backend) | Former::Live(backend) => return Ok((backend, Reason::Flow)),
+        Former::Ended => true,
         Former::None => false,
     };
     if slot.owner().is_some() && (contested || slot.established() != slot.owner()) {
@@ -57,9 +60,11 @@ fn choose_join<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> 
     };
     let backend = entry.backend().ok_or(Reason::JoinAmbiguous)?;
     let ring_answers = slot_of(tables, arrival).answers_for(backend);
-    let contested = matches!(former(tables, arrival), Former::Other);
-    if contested || !ring_answers {
-        await_confirmation(tables, arrival, backend, Exception::Joined);
+    match former(tables, arrival) {
+        // A live flow's entry stays; only a server can tell whether this client is another.
+        Former::Live(_) => {}
+        Former::None | Former::Same(_) if ring_answers => {}
+        _ => await_confirmation(tables, arrival, backend, Exception::Joined),
     }
     Ok((backend, Reason::JoinToken))
 }
@@ -70,25 +75,32 @@ enum Former {
     None,
     /// This very connection's: the SYN has come before.
     Same(BackendId),
-    /// An older connection's, which this SYN's may succeed.
-    Other,
+    /// Another connection's that is alive, as far as its packets tell.
+    Live(BackendId),
+    /// Another's that has closed, fallen silent or lost its backend: this SYN's may succeed it.
+    Ended,
 }
 
-/// Looks for the entry of this 5-tuple, and marks that of an older connection as possibly succeeded.
+/// Looks for the entry of this 5-tuple, and marks that of an ended connection as possibly succeeded.
 #[inline(always)]
 fn former<T: Tables>(tables: &mut T, arrival: &Arrival) -> Former {
     if !tables.may_have_entry(arrival.flow) {
         return Former::None;
     }
-    let sequence = arrival.tcp.sequence;
-    match tables.entry(arrival.flow) {
-        Some(entry) if entry.sequence == sequence => Former::Same(entry.backend),
-        Some(entry) => {
-            entry.state |= FlowEntry::CONTESTED;
-            Former::Other
-        }
-        None => Former::None,
+    let now = tables.now();
+    let Some(&mut FlowEntry { sequence, seen, backend, state }) = tables.entry(arrival.flow) else {
+        return Former::None;
+    };
+    if sequence == arrival.tcp.sequence {
+        return Former::Same(backend);
     }
+    if state & FlowEntry::CLOSED == 0 && now.since(seen) < LIVE_FLOW_TICKS && serves(tables, backend) {
+        return Former::Live(backend);
+    }
+    if let Some(entry) = tables.entry(arrival.flow) {
+        entry.state |= FlowEntry::CONTESTED;
+    }
+    Former::Ended
 }
 
 #[inline(always)]

@@ -2,6 +2,8 @@
 //! to who asks for tokens.
 
 mod client;
+pub mod entries;
+pub mod explain;
 mod fault;
 pub mod reload;
 pub mod routes;

@@ -2,6 +2,8 @@
 //! never how it is asked for.
 
 use super::{
+    entries::{self, Flows, Tokens},
+    explain::{self, ExplainAnswer, ExplainRequest},
     fault::Fault,
     reload::{self, Reload},
     status::Status,
@@ -89,6 +91,33 @@ pub static ROUTES: &[Route] = &[
         body: None,
         answer: type_of::<Reload>,
         handler: reload::handle,
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/flows",
+        about: "The flows that have an entry: counts by table and backend, and samples.",
+        query: entries::SAMPLE,
+        body: None,
+        answer: type_of::<Flows>,
+        handler: entries::flows,
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/tokens",
+        about: "The tokens that are known: counts by backend, and samples.",
+        query: entries::SAMPLE,
+        body: None,
+        answer: type_of::<Tokens>,
+        handler: entries::tokens,
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/explain",
+        about: "What the running balancer would do with frames, and why. It changes nothing.",
+        query: &[],
+        body: Some(type_of::<ExplainRequest>),
+        answer: type_of::<ExplainAnswer>,
+        handler: explain::answer,
     },
 ];
 

@@ -22,7 +22,9 @@ use lb_common::{
     limits,
     programs::{ENTRY, Program},
     recent::{Bucket, buckets_for, filter_words},
-    tables::{Backend, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, TokenEntry, TokenKey},
+    tables::{
+        Backend, Budget, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, TokenEntry, TokenKey,
+    },
     wire::ip::Address,
 };
 use nix::errno::Errno;
@@ -156,6 +158,10 @@ pub struct Balancer {
     pub datagrams: ArrayTable<Bucket>,
     pub fragments: ArrayTable<Bucket>,
     pub quic_servers: HashTable<QuicKey, BackendId>,
+    pub networks: ArrayTable<Budget>,
+    pub errors: PerCpuTable<Budget>,
+    /// Whether there has ever been an entry, and a handshake: until then nobody looks for one.
+    pub marks: ArrayTable<[u32; 2]>,
     pub counters: PerCpuTable<Counter>,
     pub sent: PerCpuTable<Counter>,
 }
@@ -241,6 +247,9 @@ impl Balancer {
             datagrams: array(&mut ebpf, "weir_datagrams")?,
             fragments: array(&mut ebpf, "weir_fragments")?,
             quic_servers: hash(&mut ebpf, "weir_quic")?,
+            networks: array(&mut ebpf, "weir_networks")?,
+            errors: per_cpu(&mut ebpf, "weir_errors")?,
+            marks: array(&mut ebpf, "weir_marks")?,
             counters: per_cpu(&mut ebpf, "weir_counters")?,
             sent: per_cpu(&mut ebpf, "weir_sent")?,
             ebpf,

@@ -15,9 +15,10 @@ use lb_common::{
 use std::path::Path;
 
 /// Bytes that are written at once.
-const CHUNK: usize = 4096;
+const CHUNK_BYTES: u32 = 4096;
+const CHUNK: usize = CHUNK_BYTES as usize;
 /// The body of a half, behind its heading.
-const CHUNKS: u32 = LEDGER_BYTES_MAX / CHUNK as u32;
+const CHUNKS: u32 = LEDGER_BYTES_MAX / CHUNK_BYTES;
 /// A half, with its heading.
 const HALF: u32 = 1 + CHUNKS;
 
@@ -43,7 +44,7 @@ pub enum LedgerError {
 /// Where chunks are kept.
 trait Chunks {
     fn read(&self, index: u32) -> Result<Chunk, MapError>;
-    fn write(&mut self, index: u32, chunk: Chunk) -> Result<(), MapError>;
+    fn write(&mut self, index: u32, chunk: &Chunk) -> Result<(), MapError>;
 }
 
 impl Chunks for ArrayTable<Chunk> {
@@ -51,8 +52,8 @@ impl Chunks for ArrayTable<Chunk> {
         Self::read(self, index)
     }
 
-    fn write(&mut self, index: u32, chunk: Chunk) -> Result<(), MapError> {
-        Self::write(self, index, chunk)
+    fn write(&mut self, index: u32, chunk: &Chunk) -> Result<(), MapError> {
+        Self::write(self, index, *chunk)
     }
 }
 
@@ -62,7 +63,7 @@ pub struct LedgerTable(Ledger<ArrayTable<Chunk>>);
 impl LedgerTable {
     /// Makes an empty one and pins it.
     pub(super) fn make(name: &str, path: &Path) -> Result<Self, LedgerError> {
-        let map = aya_obj::Map::new_from_params(MapType::Array as u32, 4, CHUNK as u32, 2 * HALF, 0);
+        let map = aya_obj::Map::new_from_params(MapType::Array as u32, 4, CHUNK_BYTES, 2 * HALF, 0);
         let data = MapData::create(map, name, None)?;
         data.pin(path)?;
         Ok(Self(Ledger::new(ArrayTable::new(Map::from_map_data(data)?)?)))
@@ -120,7 +121,7 @@ impl<C: Chunks> Ledger<C> {
             return Ok(None);
         }
         let mut body = Vec::with_capacity(bytes as usize + CHUNK);
-        for index in 0..bytes.div_ceil(CHUNK as u32) {
+        for index in 0..bytes.div_ceil(CHUNK_BYTES) {
             body.extend(self.chunks.read(half * HALF + 1 + index)?);
         }
         body.truncate(bytes as usize);
@@ -148,9 +149,9 @@ impl<C: Chunks> Ledger<C> {
         for (index, part) in (half * HALF + 1..).zip(body.chunks(CHUNK)) {
             let mut chunk = [0; CHUNK];
             chunk[..part.len()].copy_from_slice(part);
-            self.chunks.write(index, chunk)?;
+            self.chunks.write(index, &chunk)?;
         }
-        self.chunks.write(half * HALF, Heading::of(generation, body).chunk())?;
+        self.chunks.write(half * HALF, &Heading::of(generation, body).chunk())?;
         self.written = Some(Entry { half, generation, body: body.to_owned() });
         Ok(())
     }
@@ -206,10 +207,10 @@ mod tests {
             Ok(self.chunks.get(&index).copied().unwrap_or([0; CHUNK]))
         }
 
-        fn write(&mut self, index: u32, chunk: Chunk) -> Result<(), MapError> {
+        fn write(&mut self, index: u32, chunk: &Chunk) -> Result<(), MapError> {
             assert!(index < 2 * HALF);
             self.writes_left = self.writes_left.checked_sub(1).ok_or(MapError::ElementNotFound)?;
-            self.chunks.insert(index, chunk);
+            self.chunks.insert(index, *chunk);
             Ok(())
         }
     }

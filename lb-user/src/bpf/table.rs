@@ -1,13 +1,20 @@
 //! Maps with the types of lb-common: what is written is what the data path reads.
 
 use super::pod::Pod;
-use aya::maps::{Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
+use aya::{
+    maps::{
+        Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key,
+    },
+    sys::SyscallError,
+    util::nr_cpus,
+};
 use lb_common::{
     flow::slot_place,
     ids::PoolId,
     tables::{RING_SLOTS, SLOTS_PER_CHUNK, Slot, SlotWords},
     wire::ip::Address,
 };
+use std::{io, os::fd::AsFd as _};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Plain data that a map can hold.
@@ -20,6 +27,14 @@ pub struct ArrayTable<V: Value>(Array<MapData, Pod<V>>);
 impl<V: Value> ArrayTable<V> {
     pub(super) fn new(map: Map) -> Result<Self, MapError> {
         Array::try_from(map).map(Self)
+    }
+
+    /// The same array by another descriptor, for who reads it apart from its owner.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn reader(&self) -> Result<Self, MapError> {
+        Self::new(Map::Array(again(self.0.map())?))
     }
 
     /// How many elements it has.
@@ -57,6 +72,14 @@ impl<K: Value, V: Value> HashTable<K, V> {
         HashMap::try_from(map).map(Self)
     }
 
+    /// The same table by another descriptor, for who reads it apart from its owner.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn reader(&self) -> Result<Self, MapError> {
+        Self::new(Map::HashMap(again(self.0.map())?))
+    }
+
     /// Its limit, in entries.
     ///
     /// # Errors
@@ -91,8 +114,8 @@ impl<K: Value, V: Value> HashTable<K, V> {
     /// The kernel refuses the call.
     pub fn remove(&mut self, key: K) -> Result<(), MapError> {
         match self.0.remove(&Pod(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error),
+            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
         }
     }
 
@@ -128,6 +151,22 @@ impl<V: Value> PerCpuTable<V> {
         let values = self.0.get(&index, 0)?;
         Ok(values.iter().map(|&Pod(value)| value).collect())
     }
+
+    /// Sets the elements of all CPUs at an index.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn fill(&mut self, index: u32, value: V) -> Result<(), MapError> {
+        let failed = |(call, io_error)| MapError::SyscallError(SyscallError { call, io_error });
+        let cpus = nr_cpus().map_err(failed)?;
+        let values = PerCpuValues::try_from(vec![Pod(value); cpus]).map_err(MapError::IoError)?;
+        self.0.set(index, values, 0)
+    }
+}
+
+/// The same map by another descriptor.
+fn again(map: &MapData) -> Result<MapData, MapError> {
+    MapData::from_fd(map.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?)
 }
 
 /// A trie of address prefixes, whose lengths are in bits of an IPv6 address.

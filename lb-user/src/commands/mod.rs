@@ -5,10 +5,13 @@ pub mod completions;
 pub mod decap;
 pub mod detach;
 pub mod doctor;
+pub mod explain;
+pub mod flows;
 pub mod generate;
 pub mod reload;
 pub mod run;
 pub mod status;
+pub mod tokens;
 pub mod top;
 
 use anyhow::Result;

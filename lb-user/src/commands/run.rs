@@ -183,9 +183,10 @@ async fn steer(
                 let _ = reload(service, resolver, config_path, supervisor).await;
             }
             Some(Request { dry_run, answer }) = requests.recv() => {
-                let reloaded = match dry_run {
-                    true => plan(service, config_path).await,
-                    false => reload(service, resolver, config_path, supervisor).await,
+                let reloaded = if dry_run {
+                    plan(service, config_path).await
+                } else {
+                    reload(service, resolver, config_path, supervisor).await
                 };
                 // Who has asked may have gone.
                 let _ = answer.send(reloaded.map_err(|error| fault(&error)));

@@ -23,7 +23,7 @@ pub struct Family {
 /// The kind of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Grows until the program is loaded anew.
+    /// Grows until the tables are made anew.
     Counter,
     /// Goes up and down.
     Gauge,

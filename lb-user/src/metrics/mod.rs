@@ -54,7 +54,7 @@ pub struct PacketCount {
     pub pool: String,
     /// The reason for the fate.
     pub reason: &'static str,
-    /// Since the program was loaded.
+    /// Since the tables were made, which outlive the process.
     pub packets: u64,
     /// The bytes of their frames as they came, from the Ethernet header on: to the end of the IP packet where it was
     /// forwarded, else all.

@@ -73,7 +73,16 @@ pub(super) struct PoolEntry {
     pub(super) number: u16,
     pub(super) name: String,
     /// Nothing while its slots have never been written.
-    pub(super) ring: Option<Times>,
+    pub(super) ring: Option<RingEntry>,
+}
+
+/// What its slots do not say of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RingEntry {
+    pub(super) times: Times,
+    /// How many packets of survivors had found no room for an entry, and when the last of them was noticed.
+    pub(super) full_packets: u64,
+    pub(super) full_at: Option<Duration>,
 }
 
 /// [`Deadlines`], as they are written down.
@@ -127,7 +136,7 @@ impl State {
         let pools = self.numbers.pools().map(|(name, number)| PoolEntry {
             number,
             name: name.to_owned(),
-            ring: self.rings.get(&PoolId(number)).map(Ring::deadlines).map(Times::from),
+            ring: self.rings.get(&PoolId(number)).map(Ring::to_entry),
         });
         Ledger {
             format: FORMAT,
@@ -180,7 +189,10 @@ impl VipEntry {
 impl BackendEntry {
     fn of(known: &Known) -> Self {
         let BackendRow { id, name, pool, weight, state, forward, quic_servers } = &known.row;
-        let digits = |key: &QuicKey| key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = |key: &QuicKey| {
+            let pairs: Vec<_> = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            pairs.concat()
+        };
         Self {
             number: id.0,
             pool: pool.0,
@@ -259,7 +271,8 @@ mod tests {
 
     fn largest() -> Ledger {
         let times = Times { length: LONG, pins_at: LONG, ends_at: LONG, moves_datagrams_at: LONG, is_extended: false };
-        let pool = |number| PoolEntry { number, name: name(number), ring: Some(times) };
+        let ring = RingEntry { times, full_packets: u64::MAX, full_at: Some(LONG) };
+        let pool = |number| PoolEntry { number, name: name(number), ring: Some(ring) };
         let prefix = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0/124".parse().expect("a prefix");
         let ports = |number| Ports::from(60_000 + number);
         let number = |limit: u32| u16::try_from(limit).expect("a number");

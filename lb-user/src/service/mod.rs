@@ -3,6 +3,8 @@
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
 mod duty;
+mod entries;
+mod explain;
 mod leaving;
 mod ledger;
 mod plan;
@@ -14,6 +16,7 @@ mod rings;
 
 pub use ledger::Illegible;
 pub use reload::Staged;
+pub(crate) use resume::sizes;
 
 use crate::{
     bpf::{Balancer, LedgerError, LedgerTable, LoadError, PinError, Pins, Removed},
@@ -72,6 +75,8 @@ struct State {
     rings_at: Duration,
     sweeper: Sweeper,
     swept: Swept,
+    /// When.
+    swept_at: Instant,
     evicted: Evicted,
     filter_renewals: u64,
     /// How the program is attached, as the kernel last told.
@@ -264,6 +269,7 @@ impl Service {
         let state = &mut *guard;
         let rings = &state.rings;
         state.swept = state.sweeper.sweep(&mut state.balancer, clock::tick(), |pool| rings.contains_key(&pool))?;
+        state.swept_at = Instant::now();
         state.evicted.tokens += state.swept.tokens_evicted;
         state.evicted.moved_flows += state.swept.moved_flows_evicted;
         let entries = state.swept.joined_flows + state.swept.moved_flows + state.swept.pinned_flows;
@@ -389,7 +395,7 @@ impl State {
         let Self { backends, layout, swept, rings, .. } = &*self;
         let unmeant = backends.keys().copied().filter(|id| {
             !layout.backends.iter().any(|row| row.id == *id)
-                && !swept.backends.contains(id)
+                && !swept.backends.contains_key(id)
                 && !rings.values().any(|ring| ring.transitions.mentions(*id))
         });
         let unmeant: Vec<BackendId> = unmeant.collect();

@@ -1,6 +1,6 @@
 //! What another configuration would change, worked out on copies: nothing here writes to a table.
 
-use super::{Service, ServiceError, Staged, State};
+use super::{Service, ServiceError, Staged, State, rings::members};
 use crate::{
     admin::reload::{Change, Changes, Reload, Touched},
     clock,
@@ -59,7 +59,7 @@ impl State {
         let serves = |id: BackendId| duties.get(&id).is_some_and(|duty| duty.serves());
         let slots_of = |pool: PoolId| {
             let Some(mut ring) = self.rings.get(&pool).cloned() else { return (0..RING_SLOTS).collect() };
-            let members = self.members(&staged.layout, &duties, pool, now);
+            let members = members(&staged.layout, &duties, pool, now);
             let length = staged.config.balancer.transition;
             let mut changed: HashSet<u32> = ring.change(members, now, length, serves).into_iter().collect();
             for (&id, _) in duties.iter().filter(|(_, duty)| !duty.serves()) {

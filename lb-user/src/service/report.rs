@@ -215,7 +215,7 @@ impl State {
         }
     }
 
-    fn tables(&self) -> impl Iterator<Item = TableFill> + use<> {
+    pub(super) fn tables(&self) -> impl Iterator<Item = TableFill> + use<> {
         let (swept, evicted, limits) = (&self.swept, &self.evicted, &self.config.limits);
         [
             ("tokens", swept.tokens, limits.tokens, evicted.tokens),

@@ -21,7 +21,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 impl State {
@@ -68,6 +68,7 @@ impl State {
             rings_at: now,
             sweeper: Sweeper::default(),
             swept: Swept::default(),
+            swept_at: Instant::now(),
             evicted: Evicted::default(),
             filter_renewals: 0,
             attachments: Vec::new(),
@@ -89,13 +90,12 @@ impl State {
 
     fn resume_rings(&mut self, ledger: &Ledger) -> Result<(), MapError> {
         for PoolEntry { number, name, ring } in &ledger.pools {
-            let Some(times) = *ring else { continue };
+            let Some(ring) = ring else { continue };
             let pool = PoolId(*number);
             let backends = self.backends.iter().filter(|(_, known)| known.row.name.pool == *name);
             let own: BTreeSet<BackendId> = backends.map(|(&id, _)| id).collect();
             let slots = self.balancer.rings.read(pool)?.into_iter().map(|slot| of_pool(slot, &own));
-            let full_packets = self.pinned_full(pool)?;
-            self.rings.insert(pool, Ring::resumed(slots.collect(), times.into(), full_packets));
+            self.rings.insert(pool, Ring::resumed(slots.collect(), ring));
         }
         Ok(())
     }
@@ -129,7 +129,8 @@ fn take_over_globals(balancer: &mut Balancer, config: &Config, sizes: &Sizes) ->
     Ok(balancer.globals.write(0, globals)?)
 }
 
-fn sizes(config: &Config) -> Sizes {
+/// How large a configuration wants its tables.
+pub(crate) fn sizes(config: &Config) -> Sizes {
     Sizes {
         pools: lb_common::limits::POOLS_MAX,
         tokens: config.limits.tokens,

@@ -1,6 +1,6 @@
 //! The rings of the pools: built from the backends that take connections, changed slot by slot, and moved on by time.
 
-use super::{Duty, ServiceError, State};
+use super::{Duty, ServiceError, State, ledger::RingEntry};
 use crate::layout::Layout;
 use aya::maps::MapError;
 use lb_common::{
@@ -9,7 +9,7 @@ use lb_common::{
     reason::Reason,
     ring::{self, Member},
     tables::{Slot, counter_index},
-    transition::{Deadlines, Transitions},
+    transition::Transitions,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,8 +40,9 @@ impl Ring {
     }
 
     /// A ring as the controller before this one has left it.
-    pub(super) fn resumed(slots: Vec<Slot>, deadlines: Deadlines, full_packets: u64) -> Self {
-        Self { members: None, transitions: Transitions::resumed(slots, deadlines), full_packets, full_at: None }
+    pub(super) fn resumed(slots: Vec<Slot>, entry: &RingEntry) -> Self {
+        let RingEntry { times, full_packets, full_at } = *entry;
+        Self { members: None, transitions: Transitions::resumed(slots, times.into()), full_packets, full_at }
     }
 
     /// Whether any backend takes connections.
@@ -50,8 +51,9 @@ impl Ring {
     }
 
     /// What the controller after this one has to know of it.
-    pub(super) fn deadlines(&self) -> Deadlines {
-        self.transitions.deadlines()
+    pub(super) fn to_entry(&self) -> RingEntry {
+        let Self { transitions, full_packets, full_at, .. } = self;
+        RingEntry { times: transitions.deadlines().into(), full_packets: *full_packets, full_at: *full_at }
     }
 
     /// Brings the slots in line with these members. Returns those that have changed.
@@ -85,41 +87,38 @@ impl State {
     /// Brings every ring in line with the backends. Returns how many slots have changed.
     pub(super) fn change_rings(&mut self, now: Duration) -> Result<usize, ServiceError> {
         self.rings_at = now;
-        let mut changes = Vec::new();
+        let mut to_write = Vec::new();
         for (pool, udp_transition) in self.layout.pools.iter().map(|pool| (pool.id, pool.udp_transition)) {
-            let members = self.members(&self.layout, &self.duties(), pool, now);
+            let members = members(&self.layout, &self.duties(), pool, now);
             let serves = |id| self.backends.get(&id).is_some_and(|known| known.duty.serves());
             let length = self.config.balancer.transition;
-            let changed = match self.rings.get_mut(&pool) {
-                Some(ring) => {
-                    ring.transitions.keep_datagrams_for(udp_transition);
-                    ring.change(members, now, length, serves)
-                }
+            let changed = if let Some(ring) = self.rings.get_mut(&pool) {
+                ring.transitions.keep_datagrams_for(udp_transition);
+                ring.change(members, now, length, serves)
+            } else {
                 // Whatever slots an older pool of this number has left are overwritten.
-                None => {
-                    self.rings.insert(pool, Ring::new(members, udp_transition));
-                    (0..lb_common::tables::RING_SLOTS).collect()
-                }
+                self.rings.insert(pool, Ring::new(members, udp_transition));
+                (0..lb_common::tables::RING_SLOTS).collect()
             };
-            changes.push((pool, changed));
+            to_write.push((pool, changed));
         }
         self.rings.retain(|pool, _| self.layout.pools.iter().any(|row| row.id == *pool));
-        Ok(self.write_slots(changes)? + self.forget_the_ended()?)
+        Ok(self.write_slots(to_write)? + self.forget_the_ended()?)
     }
 
     /// Ends the windows of the backends that no longer serve. Returns how many slots have changed.
     pub(super) fn forget_the_ended(&mut self) -> Result<usize, ServiceError> {
-        let mut changes = Vec::new();
+        let mut to_write = Vec::new();
         for (&id, known) in self.backends.iter().filter(|(_, known)| !known.duty.serves()) {
             let Some(ring) = self.rings.get_mut(&known.row.pool) else { continue };
-            changes.push((known.row.pool, ring.transitions.forget(id)));
+            to_write.push((known.row.pool, ring.transitions.forget(id)));
         }
-        self.write_slots(changes)
+        self.write_slots(to_write)
     }
 
     /// Moves the windows of all rings on.
     pub(super) fn advance_rings(&mut self, now: Duration) -> Result<(), ServiceError> {
-        let mut changes = Vec::new();
+        let (mut to_write, mut is_full) = (Vec::new(), false);
         for pool in self.rings.keys().copied().collect::<Vec<_>>() {
             let pins = self.rings[&pool].transitions.pins();
             let packets = if pins { self.pinned_full(pool)? } else { 0 };
@@ -127,20 +126,24 @@ impl State {
             if packets > ring.full_packets {
                 ring.full_at = Some(now);
                 ring.full_packets = packets;
+                is_full = true;
             }
-            changes.push((pool, ring.transitions.advance(now, ring.full_at)));
+            to_write.push((pool, ring.transitions.advance(now, ring.full_at)));
         }
-        self.write_slots(changes)?;
+        if is_full {
+            self.save()?;
+        }
+        self.write_slots(to_write)?;
         Ok(())
     }
 
     /// Writes slots that have changed, their deadlines first. Returns how many they are.
-    fn write_slots(&mut self, changes: Vec<(PoolId, Vec<u32>)>) -> Result<usize, ServiceError> {
-        let count = changes.iter().map(|(_, changed)| changed.len()).sum();
+    fn write_slots(&mut self, to_write: Vec<(PoolId, Vec<u32>)>) -> Result<usize, ServiceError> {
+        let count = to_write.iter().map(|(_, changed)| changed.len()).sum();
         if count > 0 {
             self.save()?;
         }
-        for (pool, changed) in changes {
+        for (pool, changed) in to_write {
             let Some(ring) = self.rings.get(&pool) else { continue };
             self.balancer.rings.write(pool, ring.transitions.slots(), &changed)?;
         }
@@ -148,25 +151,8 @@ impl State {
     }
 
     /// What each backend does.
-    pub(super) fn duties(&self) -> BTreeMap<BackendId, Duty> {
+    fn duties(&self) -> BTreeMap<BackendId, Duty> {
         self.backends.iter().map(|(&id, known)| (id, known.duty)).collect()
-    }
-
-    /// The backends of a pool with what each may take. Weights are multiplied only while a backend rises, so that
-    /// the ring at rest is the same on a balancer that saw nobody rise.
-    pub(super) fn members(
-        &self,
-        layout: &Layout,
-        duties: &BTreeMap<BackendId, Duty>,
-        pool: PoolId,
-        now: Duration,
-    ) -> Vec<Member> {
-        let slow_start = layout.pools.iter().find(|row| row.id == pool).map_or(Duration::ZERO, |row| row.slow_start);
-        let rows = layout.backends.iter().filter(|row| row.pool == pool);
-        let parts: Vec<_> = rows.map(|row| (row, duties[&row.id].part(now, slow_start))).collect();
-        let at_rest = parts.iter().all(|(_, part)| part % SLOW_START_STEPS == 0);
-        let unit = if at_rest { SLOW_START_STEPS } else { 1 };
-        parts.into_iter().map(|(row, part)| row.member(part / unit)).collect()
     }
 
     /// Ends drains whose time is up and gives rising backends more of their share.
@@ -191,7 +177,7 @@ impl State {
     }
 
     /// Packets of a pool's survivors that found no room for an entry.
-    pub(super) fn pinned_full(&self, pool: PoolId) -> Result<u64, MapError> {
+    fn pinned_full(&self, pool: PoolId) -> Result<u64, MapError> {
         let name = self.layout.pools.iter().find(|row| row.id == pool).map(|row| &row.name);
         let vips = self.layout.vips.iter().filter(|vip| Some(&vip.pool) == name);
         let mut packets = 0;
@@ -201,4 +187,15 @@ impl State {
         }
         Ok(packets)
     }
+}
+
+/// The backends of a pool with what each may take. Weights are multiplied only while a backend rises, so that
+/// the ring at rest is the same on a balancer that saw nobody rise.
+pub(super) fn members(layout: &Layout, duties: &BTreeMap<BackendId, Duty>, pool: PoolId, now: Duration) -> Vec<Member> {
+    let slow_start = layout.pools.iter().find(|row| row.id == pool).map_or(Duration::ZERO, |row| row.slow_start);
+    let rows = layout.backends.iter().filter(|row| row.pool == pool);
+    let parts: Vec<_> = rows.map(|row| (row, duties[&row.id].part(now, slow_start))).collect();
+    let at_rest = parts.iter().all(|(_, part)| part % SLOW_START_STEPS == 0);
+    let unit = if at_rest { SLOW_START_STEPS } else { 1 };
+    parts.into_iter().map(|(row, part)| row.member(part / unit)).collect()
 }

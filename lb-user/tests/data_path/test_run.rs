@@ -285,7 +285,7 @@ fn an_unknown_join_is_answered_by_a_reset() {
         let behind = if flow.vip.is_ipv4() {
             crate::worlds::packet::with_ipv4_options(&join(ISN).frame(), 40)
         } else {
-            with_ipv6_extensions(&join(ISN).frame(), 60, &[6, 0, 1, 4, 0, 0, 0, 0])
+            with_ipv6_extensions(&join(ISN).frame(), 60, &[0, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0])
         };
         run(worlds, [reset(behind)]);
     });

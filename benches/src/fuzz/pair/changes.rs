@@ -67,14 +67,27 @@ impl Pair {
         }
     }
 
+    /// Has the last packet of every flow that is remembered come so many ticks earlier.
     fn age(&mut self, ticks: u32) {
         for place in &self.touched {
-            let Touched::Recent(Memory::Datagrams, flow) = *place else { continue };
-            let mut bucket = self.host.bucket(Memory::Datagrams, flow);
-            let Some(recent) = bucket.find(flow) else { continue };
-            recent.at = Tick(recent.at.0.wrapping_sub(ticks));
-            self.host.write_bucket(Memory::Datagrams, flow, bucket);
-            self.kernel.write_bucket(Memory::Datagrams, flow, bucket);
+            match *place {
+                Touched::Recent(Memory::Datagrams, flow) => {
+                    let mut bucket = self.host.bucket(Memory::Datagrams, flow);
+                    let Some(recent) = bucket.find(flow) else { continue };
+                    recent.at = Tick(recent.at.0.wrapping_sub(ticks));
+                    self.host.write_bucket(Memory::Datagrams, flow, bucket);
+                    self.kernel.write_bucket(Memory::Datagrams, flow, bucket);
+                }
+                Touched::Entry(flow) => {
+                    for kind in KINDS {
+                        if self.host.tables.flows(kind).contains_key(&flow) {
+                            self.host.age_entry(kind, flow, ticks);
+                            self.kernel.age_entry(kind, flow, ticks);
+                        }
+                    }
+                }
+                _ => {}
+            }
         }
     }
 }

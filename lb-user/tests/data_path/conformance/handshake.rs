@@ -12,8 +12,9 @@ use crate::worlds::{
     setup::{B1, B2, Setup, WEB, ring_of},
 };
 use lb_common::{
+    limits::LIVE_FLOW_TICKS,
     reason::Reason,
-    tables::{Slot, UnknownJoin, Ways},
+    tables::{Backend, Exception, FlowEntry, Slot, UnknownJoin, Ways},
 };
 
 /// A key of a v0 server in a capture, and its token, which the `MP_JOIN` there names.
@@ -253,38 +254,101 @@ fn case_25_a_reset_in_the_handshake_leaves_no_token() {
     });
 }
 
+/// How a joined subflow at B1 ends: the client says so, it falls silent, or its backend is gone.
+const ENDS: [fn(&mut Worlds, Flow); 3] = [
+    |worlds, subflow| drop(worlds.sends(&subflow.ack(ISN + 500).fin(), Reason::Flow, B1)),
+    |worlds, subflow| worlds.change(|world| world.age_entry(Exception::Joined, subflow.hash(), LIVE_FLOW_TICKS)),
+    |worlds, _| worlds.change(|world| world.write_backend(B1, Backend::GONE)),
+];
+/// The first sequence number of another connection on the same 5-tuple.
+const SUCCESSOR: u32 = 7_000_000;
+
 #[test]
-fn case_26_a_new_syn_on_the_flow_of_an_entry_is_decided_anew() {
+fn case_26_a_new_syn_on_the_flow_of_an_ended_entry_is_decided_anew() {
+    for end in ENDS {
+        in_both_worlds(|worlds, flow| {
+            worlds.connect_at(flow, B1);
+            let subflow = flow.at_second_address().owned_by(B2);
+            worlds.join(subflow, B1);
+            end(worlds, subflow);
+            worlds.sends(&subflow.plain_syn(SUCCESSOR), Reason::RingNew, B2);
+            // The SYN may be a lie: until its ACK has come, the entry stays.
+            assert_eq!(worlds.state().joined.len(), 1);
+            worlds.sends(&subflow.ack(SUCCESSOR + 1), Reason::Ring, B2);
+            worlds.sends(&subflow.ack(SUCCESSOR + 2), Reason::Ring, B2);
+            assert!(worlds.state().joined.is_empty());
+            assert_eq!(worlds.state().holders(TOKEN), [B1]);
+        });
+    }
+}
+
+#[test]
+fn case_26_until_the_ack_of_a_new_syn_comes_the_entry_names_the_backend() {
+    for end in &ENDS[..2] {
+        in_both_worlds(|worlds, flow| {
+            worlds.connect_at(flow, B1);
+            let subflow = flow.at_second_address().owned_by(B2);
+            worlds.join(subflow, B1);
+            end(worlds, subflow);
+            worlds.sends(&subflow.plain_syn(SUCCESSOR), Reason::RingNew, B2);
+            worlds.sends(&subflow.data(ISN), Reason::Flow, B1);
+            worlds.sends(&subflow.ack(SUCCESSOR + 2), Reason::Flow, B1);
+            worlds.sends(&subflow.ack(SUCCESSOR + 1), Reason::Ring, B2);
+        });
+    }
+}
+
+#[test]
+fn case_26_a_join_on_the_flow_of_an_ended_entry_is_decided_anew() {
+    for end in &ENDS[..2] {
+        in_both_worlds(|worlds, flow| {
+            worlds.connect_at(flow, B1);
+            let subflow = flow.at_second_address().owned_by(B2);
+            worlds.join(subflow, B1);
+            let other = flow.at_port(50_000).owned_by(B2);
+            worlds.connect(other, OTHER_KEY);
+            end(worlds, subflow);
+            worlds.sends(&subflow.join(SUCCESSOR, token(V1, OTHER_KEY)), Reason::JoinToken, B2);
+            worlds.sends(&subflow.data(ISN), Reason::Flow, B1);
+            worlds.sends(&subflow.join_ack(SUCCESSOR), Reason::Joined, B2);
+            worlds.sends(&subflow.data(SUCCESSOR), Reason::Ring, B2);
+            assert_eq!(worlds.state().tokens.len(), 2);
+        });
+    }
+}
+
+/// Its server answers a challenge (RFC 5961, 4): a client who knows nothing of the connection resets it and tries again.
+#[test]
+fn case_26_while_a_flow_is_alive_its_server_gets_other_syns() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
         let subflow = flow.at_second_address().owned_by(B2);
         worlds.join(subflow, B1);
-        let successor = 7_000_000;
-        worlds.sends(&subflow.plain_syn(successor), Reason::RingNew, B2);
-        // The SYN may be a lie: until its ACK has come, the entry's flow goes on.
-        worlds.sends(&subflow.data(ISN), Reason::Flow, B1);
-        worlds.sends(&subflow.ack(successor + 2), Reason::Flow, B1);
-        worlds.sends(&subflow.ack(successor + 1), Reason::Ring, B2);
-        worlds.sends(&subflow.ack(successor + 2), Reason::Ring, B2);
+        worlds.sends(&subflow.plain_syn(SUCCESSOR), Reason::Flow, B1);
+        worlds.sends(&subflow.ack(ISN + 1).rst(), Reason::Flow, B1);
+        worlds.sends(&subflow.plain_syn(SUCCESSOR), Reason::RingNew, B2);
+        worlds.sends(&subflow.ack(SUCCESSOR + 1), Reason::Ring, B2);
         assert!(worlds.state().joined.is_empty());
-        assert_eq!(worlds.state().holders(TOKEN), [B1]);
     });
 }
 
 #[test]
-fn case_26_a_join_on_the_flow_of_an_entry_is_decided_anew() {
+fn case_26_a_spoofed_syn_and_ack_end_no_live_flows_entry() {
     in_both_worlds(|worlds, flow| {
         worlds.connect_at(flow, B1);
         let subflow = flow.at_second_address().owned_by(B2);
         worlds.join(subflow, B1);
         let other = flow.at_port(50_000).owned_by(B2);
         worlds.connect(other, OTHER_KEY);
-        let successor = 7_000_000;
-        worlds.sends(&subflow.join(successor, token(V1, OTHER_KEY)), Reason::JoinToken, B2);
+        let before = worlds.state().joined;
         worlds.sends(&subflow.data(ISN), Reason::Flow, B1);
-        worlds.sends(&subflow.join_ack(successor), Reason::Joined, B2);
-        worlds.sends(&subflow.data(successor), Reason::Ring, B2);
-        assert_eq!(worlds.state().tokens.len(), 2);
+        worlds.send(&subflow.plain_syn(SUCCESSOR).frame());
+        worlds.sends(&subflow.ack(SUCCESSOR + 1), Reason::Flow, B1);
+        worlds.sends(&subflow.join(SUCCESSOR, token(V1, OTHER_KEY)), Reason::JoinToken, B2);
+        worlds.sends(&subflow.join_ack(SUCCESSOR), Reason::Flow, B1);
+        worlds.sends(&subflow.data(ISN), Reason::Flow, B1);
+        let proven = |entry: &FlowEntry| FlowEntry { state: FlowEntry::OPEN, ..*entry };
+        assert_eq!(worlds.state().joined[&subflow.hash()], proven(&before[&subflow.hash()]));
     });
 }
 

@@ -1,7 +1,7 @@
 //! What Weir may answer itself, by the RFCs' word and etherparse's checksums.
 
 use super::{
-    oracle::{flow_of, untagged},
+    oracle::{flow_of, untagged, without_extensions},
     packet::ETHERNET,
     setup::Setup,
 };
@@ -16,9 +16,8 @@ const QUOTE: usize = 128;
 /// The RST of RFC 9293, 3.10.7.1, with the `MP_TCPRST` of RFC 8684, 3.6, back to where the SYN came from.
 pub(crate) fn judge_reset(frame: &[u8], sent: &[u8]) {
     judge_link(frame, sent);
-    let (frame, sent) = (&untagged(frame), &untagged(sent));
-    // etherparse takes no hop-by-hop header but the first.
-    let Ok(syn) = SlicedPacket::from_ethernet(frame) else { return };
+    let (frame, sent) = (&without_extensions(&untagged(frame)), &untagged(sent));
+    let syn = SlicedPacket::from_ethernet(frame).expect("a packet");
     let reset = SlicedPacket::from_ethernet(sent).expect("a packet");
     let (Some(TransportSlice::Tcp(syn)), Some(TransportSlice::Tcp(tcp))) = (syn.transport, reset.transport) else {
         panic!("TCP is answered by TCP");

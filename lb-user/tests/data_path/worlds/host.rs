@@ -9,7 +9,7 @@ use lb_common::{
     encap,
     hash::SipKey,
     host::{HostFrame, HostTables},
-    ids::{BackendId, FlowHash, PoolId},
+    ids::{BackendId, FlowHash, PoolId, Tick},
     reason::{Action, Reason},
     recent::{Bucket, bucket_of},
     steer::{Decision, Forward, Refusal, steer},
@@ -147,6 +147,11 @@ impl World for Host {
 
     fn remove_token(&mut self, key: TokenKey) {
         self.tables.tokens.remove(&key);
+    }
+
+    fn age_entry(&mut self, kind: Exception, flow: FlowHash, ticks: u32) {
+        let entry = self.tables.flows_mut(kind).get_mut(&flow).expect("an entry");
+        entry.seen = Tick(entry.seen.0.wrapping_sub(ticks));
     }
 
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {

@@ -337,6 +337,12 @@ impl World for Kernel {
         self.balancer.tokens.remove(key).expect("the kernel takes it out");
     }
 
+    fn age_entry(&mut self, kind: Exception, flow: FlowHash, ticks: u32) {
+        let entry = self.flows(kind).read(flow).expect("the kernel answers").expect("an entry");
+        let aged = FlowEntry { seen: Tick(entry.seen.0.wrapping_sub(ticks)), ..entry };
+        self.write_entry(kind, flow, aged);
+    }
+
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) {
         self.flows(kind).write(flow, entry).expect("room for a flow");
     }

@@ -80,6 +80,8 @@ pub(crate) trait World {
     fn write_ring(&mut self, pool: PoolId, ring: &[Slot]);
     fn write_token(&mut self, key: TokenKey, entry: TokenEntry);
     fn remove_token(&mut self, key: TokenKey);
+    /// Has the last packet of a flow with an entry come so many ticks earlier.
+    fn age_entry(&mut self, kind: Exception, flow: FlowHash, ticks: u32);
     /// The kernel's filter learns nothing of it: it fills the table, and steers no packet.
     fn write_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry);
 }

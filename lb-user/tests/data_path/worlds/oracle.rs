@@ -132,6 +132,25 @@ pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The frame without the extension headers of IPv6 (RFC 8200, 4): etherparse takes no hop-by-hop header but the first.
+pub(crate) fn without_extensions(frame: &[u8]) -> Vec<u8> {
+    let (link, packet) = frame.split_at(ETHERNET);
+    if packet[0] >> 4 != 6 {
+        return frame.to_vec();
+    }
+    let (mut next, mut at) = (packet[6], Ipv6Header::LEN);
+    while matches!(next, 0 | 43 | 44 | 60) {
+        let words = if next == 44 { 0 } else { usize::from(packet[at + 1]) };
+        next = packet[at];
+        at += 8 * (1 + words);
+    }
+    let (mut header, _) = Ipv6Header::from_slice(packet).expect("an IPv6 header");
+    let len = usize::from(header.payload_length) - (at - Ipv6Header::LEN);
+    header.next_header = IpNumber(next);
+    header.set_payload_length(len).expect("shorter than before");
+    [link, &header.to_bytes(), &packet[at..]].concat()
+}
+
 /// Judges the outer header, and returns what follows it.
 fn judge_ipv4<'s>(backend: &setup::Backend, frame: &[u8], sent: &'s [u8], number: IpNumber) -> &'s [u8] {
     assert_eq!(sent[12..14], [0x08, 0x00]);

@@ -1,0 +1,34 @@
+//! `weir flows`: the flows that have an entry, how many and at which backends.
+
+use super::{Output, finish};
+use crate::admin::{self, Client, entries::Flows};
+use anyhow::Result;
+use std::{path::PathBuf, process::ExitCode};
+
+/// What `weir flows` is told.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Show so many of them too, 1000 at most.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    sample: u32,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Human)]
+    output: Output,
+    /// The admin socket.
+    #[arg(long, value_name = "PATH", default_value = admin::SOCKET)]
+    socket: PathBuf,
+}
+
+/// Prints the flows that have an entry.
+pub fn flows(args: &Args) -> ExitCode {
+    finish(print(args))
+}
+
+async fn print(args: &Args) -> Result<()> {
+    let flows: Flows = Client::new(&args.socket).get(&format!("/v1/flows?sample={}", args.sample)).await?;
+    match args.output {
+        Output::Human => print!("{flows}"),
+        Output::Json => println!("{}", serde_json::to_string(&flows)?),
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! `weir explain` of the captures of stock kernels, judged by tshark, which sees both directions; etherparse reads what was
+//! sent. Root for the kernel's engine.
+
+mod captures;
+mod unfit;
+mod weir;
