@@ -98,7 +98,7 @@ fn start(service: &Service, engine: Option<Engine>) -> Result<(Engine, Explainer
     };
     match (engine, with(engine.unwrap_or(Engine::Kernel))?) {
         (engine, Ok(explainer)) => Ok((engine.unwrap_or(Engine::Kernel), explainer)),
-        (None, Err(KernelError::Load(LoadError::Privilege))) => {
+        (None, Err(KernelError::Load(LoadError::Privilege { .. }))) => {
             Ok((Engine::Host, with(Engine::Host)?.map_err(ExplainError::from)?))
         }
         (_, Err(error)) => Err(ExplainError::from(error).into()),

@@ -84,7 +84,7 @@ fn by_config(args: &Args, config: &Config) -> Result<()> {
 fn start(engine: Option<Engine>, plan: impl Fn() -> Result<Plan>) -> Result<Explainer> {
     match (engine, Explainer::new(plan()?, None, engine.unwrap_or(Engine::Kernel))) {
         (_, Ok(explainer)) => Ok(explainer),
-        (None, Err(KernelError::Load(error @ (LoadError::Privilege | LoadError::NoObject)))) => {
+        (None, Err(KernelError::Load(error @ (LoadError::Privilege { .. } | LoadError::NoObject)))) => {
             eprintln!("weir: {error}");
             eprintln!(
                 "weir: explained by the host's decision: the same code, but not the kernel's program (--engine host)"
