@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "weir", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

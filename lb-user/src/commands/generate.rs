@@ -40,7 +40,6 @@ fn write(args: &Args, weir: Command) -> Result<()> {
     match &args.what {
         What::Man { directory } => {
             make(directory)?;
-            let weir = weir.disable_help_subcommand(true);
             clap_mangen::generate_to(weir, directory)
                 .with_context(|| format!("no man pages in {}", directory.display()))
         }

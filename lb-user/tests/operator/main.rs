@@ -7,4 +7,5 @@ mod scrape;
 mod stage;
 mod supervisor;
 mod top;
+mod transcripts;
 mod user;
