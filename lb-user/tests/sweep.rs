@@ -113,6 +113,6 @@ fn what_is_gone_already_can_be_removed() {
     fill(&mut balancer, 1);
     for _ in 0..2 {
         balancer.moved.remove(FlowHash(1)).expect("it need not be there");
-        assert_eq!(remaining(&balancer), []);
+        assert_eq!(remaining(&balancer), Vec::<u32>::new());
     }
 }

@@ -112,9 +112,10 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor).await;
     supervisor.stopping();
     steered?;
-    match service.end()? {
-        Some(_) => info!("ending; no longer on {interfaces}"),
-        None => info!("ending; {interfaces} goes on steering, until `weir detach`"),
+    if service.end()?.is_some() {
+        info!("ending; no longer on {interfaces}");
+    } else {
+        info!("ending; {interfaces} goes on steering, until `weir detach`");
     }
     Ok(())
 }

@@ -199,10 +199,10 @@ impl<'l> Link<'l> {
             (true, true) => Finding::good("interface", format!("{name} is up, {} bytes of MTU", self.mtu())),
             (true, false) => {
                 Finding::fault("interface", format!("{name} has no carrier: the cable, the port or the peer is down"))
-                    .to_type(format!("ethtool {name}"))
+                    .mend(format!("ethtool {name}"))
             }
             (false, _) => {
-                Finding::fault("interface", format!("{name} is down")).to_type(format!("ip link set dev {name} up"))
+                Finding::fault("interface", format!("{name} is down")).mend(format!("ip link set dev {name} up"))
             }
         }
     }

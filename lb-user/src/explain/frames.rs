@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn units_of_time_become_nanoseconds() {
-        assert_eq!([6, 9, 0, 0x80 | 10].map(per_second), [1_000_000, 1_000_000_000, 1, 1024]);
+        assert_eq!([6, 9, 0, 0x8a].map(per_second), [1_000_000, 1_000_000_000, 1, 1024]);
         assert_eq!(nanos(1_500_000, 1_000_000), Duration::from_millis(1500));
         assert_eq!(nanos(512, 1024), Duration::from_millis(500));
     }
