@@ -18,7 +18,7 @@ use nix::{
 use tempfile::TempDir;
 
 /// Far above what any step takes; only a broken Weir waits so long.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// The namespaces, and a folder for files.
 pub(crate) struct Stage {

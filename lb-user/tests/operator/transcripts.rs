@@ -3,7 +3,9 @@
 
 use crate::stage::{Stage, WEIR, text};
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -49,7 +51,7 @@ fn answer(words: &str, directory: &Path) -> String {
     let mut said = text(&output.stdout).to_owned();
     said.extend(text(&output.stderr).lines().map(|line| format!("2> {line}").trim_end().to_owned() + "\n"));
     if let Some(code) = output.status.code().filter(|&code| code != 0) {
-        said.push_str(&format!("exit {code}\n"));
+        let _ = writeln!(said, "exit {code}");
     }
     said.lines().map(|line| steady(line).trim_end().to_owned() + "\n").collect()
 }
