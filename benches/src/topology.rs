@@ -181,6 +181,22 @@ impl Lab {
         self.router.namespace.ip_batch(&format!("link set {} up\n", backend.name))
     }
 
+    /// Ends a backend's service, counted from 0, with all its connections; its machine lives on.
+    pub fn stop_server(&mut self, index: usize) {
+        self.backends[index].server = None;
+    }
+
+    /// Starts a backend's service again.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot listen.
+    pub fn start_server(&mut self, index: usize) -> Result<(), LabError> {
+        let backend = &mut self.backends[index];
+        backend.server = Some(Server::start(&backend.namespace, &backend.name)?);
+        Ok(())
+    }
+
     /// Every namespace of the lab.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         let backends = self.backends.iter().map(|backend| &backend.namespace);

@@ -205,6 +205,18 @@ pub fn path_mtu(backend: &Backend) -> u16 {
 /// Makes a frame into the one that goes to its backend. Nothing where there is no room for it.
 #[inline(always)]
 pub fn encapsulate<F: Frame>(frame: &mut F, forward: &Forward<'_>) -> Option<()> {
+    encapsulate_untagged(frame, forward)?;
+    let backend = forward.backend;
+    match backend.tags_len {
+        0 => Some(()),
+        4 => push_tags::<4, F>(frame, &backend.tags),
+        _ => push_tags::<TAGS_MAX, F>(frame, &backend.tags),
+    }
+}
+
+/// The same without the VLAN tags of the way.
+#[inline(always)]
+pub fn encapsulate_untagged<F: Frame>(frame: &mut F, forward: &Forward<'_>) -> Option<()> {
     let Forward { backend, ip, flow, .. } = forward;
     match backend.encap {
         Encap::IPIP4 => write_v4(grow::<OUTER_V4, F>(frame, ip)?, backend, ip, *flow),
@@ -213,11 +225,7 @@ pub fn encapsulate<F: Frame>(frame: &mut F, forward: &Forward<'_>) -> Option<()>
         Encap::GUE6 => write_gue6(grow::<OUTER_GUE6, F>(frame, ip)?, backend, ip, *flow),
         _ => write_link(grow::<{ ethernet::HEADER_LEN }, F>(frame, ip)?, backend, ip),
     }
-    match backend.tags_len {
-        0 => Some(()),
-        4 => push_tags::<4, F>(frame, &backend.tags),
-        _ => push_tags::<TAGS_MAX, F>(frame, &backend.tags),
-    }
+    Some(())
 }
 
 /// Makes the frame's header in front of the IP packet `N` bytes long, and hands it out.

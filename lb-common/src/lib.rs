@@ -19,6 +19,7 @@ pub mod ids;
 pub mod limits;
 pub mod mptcp;
 pub mod packet;
+pub mod probe;
 pub mod programs;
 pub mod reason;
 pub mod recent;

@@ -64,6 +64,34 @@ pub const SLOW_START_S: Limit = Limit { min: 0, default: 0, max: 86_400 };
 /// Steps of a slow start. The first gives a tenth of the share; each costs a ring build and the slots that it moves.
 pub const SLOW_START_STEPS: u32 = 10;
 
+/// Milliseconds from the start of a health check to that of the next. Two seconds by default: with three failures to fall a
+/// dead backend is out after about five, and 4,096 backends cost 2,048 short connections a second.
+pub const HEALTH_INTERVAL_MS: Limit = Limit { min: 100, default: 2000, max: 3_600_000 };
+
+/// Milliseconds that a health check may take. A second by default: an answer that comes later is not one that clients wait
+/// for.
+pub const HEALTH_TIMEOUT_MS: Limit = Limit { min: 10, default: 1000, max: 60_000 };
+
+/// By how many percent of its length an interval is longer or shorter, at random, so that checks do not come in bursts.
+pub const HEALTH_JITTER_PERCENT: Limit = Limit { min: 0, default: 10, max: 50 };
+
+/// Good health checks in a row after which a backend that is down by its health comes back.
+pub const HEALTH_RISE: Limit = Limit { min: 1, default: 2, max: 100 };
+
+/// Failed health checks in a row after which a backend is down.
+pub const HEALTH_FALL: Limit = Limit { min: 1, default: 3, max: 100 };
+
+/// Health checks under way at once; further ones wait for their turn. Each is a socket and a timer: with 256 that all time
+/// out after a second, 4,096 dead backends are asked once in 16 s, and a live farm never waits.
+pub const HEALTH_CHECKS_AT_ONCE: usize = 256;
+
+/// Bytes of an HTTP answer's body that are looked through.
+pub const HEALTH_BODY_BYTES: usize = 65_536;
+
+/// The bits that the marks of health checks' packets share, above the 13 that name the backend: "WE". Kubernetes, Tailscale
+/// and firewalls mostly use lower bits.
+pub const PROBE_MARK: u32 = 0x5745_0000;
+
 /// MPTCP handshakes between the SYN and the third ACK, 16 bytes each. A flood of `r` SYNs a second overwrites one that
 /// lasts `t` seconds only when four land in its bucket: with 262,144 that takes about `r * t = 100,000` for one percent.
 pub const PENDING_HANDSHAKES: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };

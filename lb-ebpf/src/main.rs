@@ -9,11 +9,17 @@ mod cursor;
 mod decap;
 mod maps;
 mod prefix;
+mod probe;
 mod programs;
 mod send;
+mod skb;
 
 use crate::{cursor::XdpFrame, maps::KernelTables};
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use lb_common::{
     reason::Action,
     steer::{Icmp, Kind, Scope, Transport, steer_within},
@@ -61,6 +67,13 @@ pub fn weir_pass(_ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn weir_decap(ctx: XdpContext) -> u32 {
     decap::decapsulate(&mut XdpFrame::new(ctx.ctx))
+}
+
+/// Puts the balancer's own health checks on their way to the backends that they check, as they leave the host.
+#[classifier]
+#[inline(always)]
+pub fn weir_probe(ctx: TcContext) -> i32 {
+    probe::send(&ctx)
 }
 
 #[inline(always)]

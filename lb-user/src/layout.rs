@@ -2,8 +2,8 @@
 
 use crate::{
     config::{
-        Affinity, BackendState, Config, Forward, Join, Pool, Prefix, Protocol, QuicServerId, TcpFragments, UnknownJoin,
-        Vip, Way,
+        Affinity, BackendState, Config, Forward, Health, Join, Pool, Prefix, Protocol, QuicServerId, TcpFragments,
+        UnknownJoin, Vip, Way,
     },
     numbering::{BackendName, Numbering},
     resolve::NextHop,
@@ -58,6 +58,8 @@ pub struct PoolRow {
     pub slow_start: Duration,
     /// How long after a change datagrams of unknown flows go where they went before.
     pub udp_transition: Duration,
+    /// How its backends are checked.
+    pub health: Option<Health>,
 }
 
 /// A backend and its id.
@@ -98,6 +100,7 @@ impl Layout {
             drain_timeout: pool.drain_timeout,
             slow_start: pool.slow_start,
             udp_transition: pool.udp_transition,
+            health: pool.health.clone(),
         });
         let pools = pools.collect();
         let (services, addresses, prefixes) = services(config, numbers);

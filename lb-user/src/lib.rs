@@ -7,6 +7,7 @@ pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod explain;
+pub mod health;
 pub mod joins;
 pub mod layout;
 pub mod logging;

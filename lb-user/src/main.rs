@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::commands::{
-    check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens, top,
+    backend, check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens, top,
 };
 use std::process::ExitCode;
 
@@ -24,6 +24,8 @@ enum Command {
     Status(status::Args),
     /// Show what the running balancer does at present, once a second.
     Top(top::Args),
+    /// Show single backends, have one drain, or have it serve again.
+    Backend(backend::Args),
     /// Have the running balancer read its configuration again, or say what that would change.
     Reload(reload::Args),
     /// Take the data path down: off the interfaces, and out of the kernel.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
         Command::Top(args) => top::top(&args),
+        Command::Backend(args) => backend::backend(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Doctor(args) => doctor::doctor(&args),

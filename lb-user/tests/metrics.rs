@@ -1,14 +1,15 @@
 //! The metrics as a stranger sees them: by plain TCP, judged by promtool.
 
 use lb_user::metrics::{
-    Attachment, BackendCount, FAMILIES, Listener, PacketCount, PoolGauges, Readiness, ReloadOutcome, Snapshot, Source,
-    TableFill,
+    Attachment, BackendCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness, ReloadOutcome,
+    Snapshot, Source, TableFill,
 };
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -40,11 +41,17 @@ impl Source for Counting {
                 weight: 100,
                 slots_owned: 7,
                 slots_previous: 9,
+                health: Some(HealthCount { is_up: false, passed: 8, failed: 3, took: Duration::from_micros(1234) }),
                 packets: 3,
                 bytes: 180,
                 ..BackendCount::of_leaving("web", "b1")
             }],
-            pools: vec![PoolGauges { pool: "web".to_owned(), slots_in_transition: 9, slots_extended: 4 }],
+            pools: vec![PoolGauges {
+                pool: "web".to_owned(),
+                slots_in_transition: 9,
+                slots_extended: 4,
+                failing_open: true,
+            }],
             reload: ReloadOutcome {
                 last_succeeded: true,
                 last_tried_s: 1_700_000_500,
@@ -126,6 +133,11 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_backend_slots{pool=\"web\",backend=\"b1\",role=\"previous\"} 9".to_owned(),
             "weir_slots_in_transition{pool=\"web\"} 9".to_owned(),
             "weir_slots_extended{pool=\"web\"} 4".to_owned(),
+            "weir_backend_health{pool=\"web\",backend=\"b1\"} 0".to_owned(),
+            "weir_health_checks_total{pool=\"web\",backend=\"b1\",result=\"passed\"} 8".to_owned(),
+            "weir_health_checks_total{pool=\"web\",backend=\"b1\",result=\"failed\"} 3".to_owned(),
+            "weir_health_check_seconds_total{pool=\"web\",backend=\"b1\"} 0.001234".to_owned(),
+            "weir_pool_fail_open{pool=\"web\"} 1".to_owned(),
             "weir_config_last_reload_successful 1".to_owned(),
             "weir_config_last_reload_success_timestamp_seconds 1700000000".to_owned(),
             "weir_table_entries{table=\"tokens\"} 5".to_owned(),

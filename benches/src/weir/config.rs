@@ -123,6 +123,7 @@ impl WeirConfig {
                 slow_start_s: None,
                 udp_transition_s: None,
                 backend,
+                health: None,
             }],
             vip: vec![vip("web4", VIP.v4.to_string(), "tcp"), vip("web6", VIP.v6.to_string(), "tcp")],
         }
@@ -145,11 +146,31 @@ impl WeirConfig {
         self
     }
 
+    /// The same with health checks, as they stand in the file below `[pool.health]`.
+    ///
+    /// # Panics
+    ///
+    /// If that is no TOML.
+    #[must_use]
+    pub fn with_health(mut self, fields: &str) -> Self {
+        let [pool] = &mut self.pool;
+        pool.health = Some(fields.parse().expect("the test writes TOML"));
+        self
+    }
+
     /// The same with these backends alone.
     #[must_use]
     pub fn with_backends(mut self, backends: Vec<PoolBackend<'_>>) -> Self {
         let [pool] = &mut self.pool;
         pool.backend = backends.into_iter().map(BackendTable::from).collect();
+        self
+    }
+
+    /// The same with another address of a backend, counted from 0.
+    #[must_use]
+    pub fn with_address(mut self, backend: usize, address: &str) -> Self {
+        let [pool] = &mut self.pool;
+        address.clone_into(&mut pool.backend[backend].address);
         self
     }
 
@@ -297,6 +318,7 @@ struct PoolTable {
     slow_start_s: Option<u32>,
     udp_transition_s: Option<u32>,
     backend: Vec<BackendTable>,
+    health: Option<toml::Table>,
 }
 
 #[derive(Debug, Serialize)]

@@ -236,6 +236,17 @@ impl Weir {
         status::read(&self.namespace, &self.program, &self.directory.join(SOCKET))
     }
 
+    /// What a command of `weir` that asks the running one prints, such as `backend list`.
+    ///
+    /// # Errors
+    ///
+    /// If it fails; with what it said.
+    pub fn ask(&self, command: &[&str]) -> Result<String, LabError> {
+        let socket = self.directory.join(SOCKET);
+        let args = [command, &["--socket", &socket.to_string_lossy()]].concat();
+        self.namespace.output(&self.program.to_string_lossy(), &args)
+    }
+
     /// Every sample on the metrics page.
     ///
     /// # Errors

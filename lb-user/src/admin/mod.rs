@@ -1,6 +1,7 @@
 //! The operator's door: HTTP and JSON over a unix socket, under `/v1`. It never tells a client's address or key; a token only
 //! to who asks for tokens.
 
+mod backends;
 mod client;
 pub mod entries;
 pub mod explain;

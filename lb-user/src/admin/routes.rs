@@ -2,6 +2,7 @@
 //! never how it is asked for.
 
 use super::{
+    backends,
     entries::{self, Flows, Tokens},
     explain::{self, ExplainAnswer, ExplainRequest},
     fault::Fault,
@@ -79,6 +80,10 @@ pub static ROUTES: &[Route] = &[
         answer: type_of::<Status>,
         handler: |context, _| blocking(move || Ok(context.service.status()?)),
     },
+    backends::LIST,
+    backends::SHOW,
+    backends::DRAIN,
+    backends::ENABLE,
     Route {
         method: Method::POST,
         path: "/v1/reload",

@@ -57,6 +57,8 @@ pub struct PoolStatus {
     pub slots_in_transition: usize,
     /// Seconds until the last of them settles; nothing when all have.
     pub transition_ends_in_s: Option<u64>,
+    /// All of its backends fail their health checks, and all are used nevertheless.
+    pub failing_open: bool,
     /// Slots that stay in transition longer than configured, because the table of pinned flows had no room.
     pub slots_extended: usize,
 }
@@ -76,6 +78,15 @@ pub struct BackendStatus {
     pub state: String,
     /// It is no longer in the configuration, but may still have flows.
     pub leaving: bool,
+    /// What it does by its configuration, its order and its health: `up`, `rising`, `draining`, `drained`, `down` or
+    /// `leaving`.
+    pub duty: String,
+    /// The operator has ordered it to drain.
+    pub drain_ordered: bool,
+    /// What its health checks say; nothing where it is not checked.
+    pub health: Option<HealthStatus>,
+    /// What the tables held of it at the last sweep.
+    pub held: HeldStatus,
     /// Percent of its share that it takes; less than 100 while it starts slowly.
     pub share_percent: u32,
     /// Slots whose new connections it takes.
@@ -88,6 +99,38 @@ pub struct BackendStatus {
     pub next_hop: Option<String>,
     /// Packets sent to it.
     pub packets: u64,
+}
+
+/// The health checks of a backend.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
+pub struct HealthStatus {
+    /// What is asked: `tcp`, `http`, `https` or `mptcp`.
+    pub check: String,
+    /// The address and port of a VIP that checks connect to.
+    pub target: String,
+    /// `up`, `down` or `unchecked`.
+    pub verdict: String,
+    /// Good checks so far.
+    pub passed: u64,
+    /// Failed checks so far.
+    pub failed: u64,
+    /// How long the last check took, in milliseconds.
+    pub last_took_ms: u64,
+    /// Why the last check failed; nothing if it was good.
+    pub last_error: Option<String>,
+}
+
+/// What the tables hold of a backend; connections that the ring answers need nothing there.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
+pub struct HeldStatus {
+    /// Tokens of its MPTCP connections.
+    pub tokens: u64,
+    /// Joined subflows on another backend than the ring's.
+    pub joined_flows: u64,
+    /// Flows that began in a slot in transition.
+    pub moved_flows: u64,
+    /// Flows that outlive the transition of their slot.
+    pub pinned_flows: u64,
 }
 
 /// A table, as of the last sweep.
@@ -134,9 +177,31 @@ impl fmt::Display for Status {
         for backend in &self.backends {
             writeln!(f, "{backend}")?;
         }
+        self.fmt_health(f)?;
         writeln!(f, "\n{:<24} {:>12} {:>12}", "TABLE", "ENTRIES", "LIMIT")?;
         for table in &self.tables {
             writeln!(f, "{:<24} {:>12} {:>12}", table.name, table.entries, table.limit)?;
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    /// The health checks, where there are any.
+    fn fmt_health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.backends.iter().all(|backend| backend.health.is_none()) {
+            return Ok(());
+        }
+        let [name, pool, health, check] = ["CHECKED BACKEND", "POOL", "HEALTH", "CHECK"];
+        writeln!(f, "\n{name:<24} {pool:<16} {health:<10} {check:<36} {:>9} {:>9}  LAST ERROR", "PASSED", "FAILED")?;
+        for (backend, health) in self.backends.iter().filter_map(|backend| Some((backend, backend.health.as_ref()?))) {
+            let HealthStatus { check, target, verdict, passed, failed, last_error, .. } = health;
+            let (BackendStatus { name, pool, .. }, check) = (backend, format!("{check} {target}"));
+            let error = last_error.as_deref().unwrap_or("-");
+            writeln!(f, "{name:<24} {pool:<16} {verdict:<10} {check:<36} {passed:>9} {failed:>9}  {error}")?;
+        }
+        for pool in self.pools.iter().filter(|pool| pool.failing_open) {
+            writeln!(f, "warning: every backend of pool {} fails its checks; all are used nevertheless", pool.name)?;
         }
         Ok(())
     }
@@ -146,7 +211,7 @@ impl fmt::Display for BackendStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, pool, weight, slots, slots_previous, packets, .. } = self;
         let address = self.address.to_string();
-        let state = if self.leaving { "leaving" } else { &self.state };
+        let state = &self.duty;
         let share = format!("{} %", self.share_percent);
         let drained = seconds(self.drain_ends_in_s);
         let hop = self.next_hop.as_deref().unwrap_or("unreachable");

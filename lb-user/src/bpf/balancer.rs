@@ -164,6 +164,10 @@ pub struct Balancer {
     pub marks: ArrayTable<[u32; 2]>,
     pub counters: PerCpuTable<Counter>,
     pub sent: PerCpuTable<Counter>,
+    /// What health checks know of the backends.
+    pub probes: ArrayTable<Backend>,
+    /// What the marks of health checks have in common, as the only element.
+    pub probe_mark: ArrayTable<u32>,
 }
 
 impl Balancer {
@@ -252,6 +256,8 @@ impl Balancer {
             marks: array(&mut ebpf, "weir_marks")?,
             counters: per_cpu(&mut ebpf, "weir_counters")?,
             sent: per_cpu(&mut ebpf, "weir_sent")?,
+            probes: array(&mut ebpf, "weir_probes")?,
+            probe_mark: array(&mut ebpf, "weir_probe_mark")?,
             ebpf,
         })
     }

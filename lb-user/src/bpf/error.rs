@@ -73,6 +73,14 @@ pub enum LoadError {
         /// The interface.
         interface: String,
     },
+    /// An interface refused the program for health checks.
+    #[error("the program that sends health checks could not be attached to {interface}: {reason}")]
+    AttachProbe {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// The interface refused the program for another reason.
     #[error("the XDP program could not be attached to {interface}: {error}")]
     Attach {

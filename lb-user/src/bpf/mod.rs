@@ -9,6 +9,7 @@ mod holder;
 mod ledger;
 mod pins;
 mod pod;
+mod probe;
 mod shape;
 mod table;
 

@@ -1,5 +1,6 @@
 //! The commands of `weir`, one file each: what a command is told, and what it does.
 
+pub mod backend;
 pub mod check;
 pub mod completions;
 pub mod decap;

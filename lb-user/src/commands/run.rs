@@ -9,6 +9,7 @@ use crate::{
     },
     bpf::{Holder, LoadError},
     config::{Config, ConfigErrors, Forward},
+    health::Checker,
     layout::BackendRow,
     logging::{self, LogArgs},
     metrics::{Attachment, Listener, Readiness},
@@ -20,6 +21,8 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -29,7 +32,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::{JoinSet, spawn_blocking},
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
 
@@ -37,6 +40,9 @@ use tracing::{error, info, warn};
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often a backend without a way is tried again, beside every change that the kernel reports.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Changes of health within this time are followed together: each costs the rings of its pool.
+const HEALTH_BATCH: Duration = Duration::from_millis(50);
 
 /// How often the transitions of the rings are moved on.
 const ADVANCE: Duration = Duration::from_secs(1);
@@ -107,6 +113,12 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     }
     let (reloads, mut requests) = Requests::channel();
     tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service), reloads }));
+    let follower = Arc::clone(&service);
+    tasks.spawn(async move {
+        if let Err(error) = follow_health(follower).await {
+            error!("health checks are no longer followed: {error:#}");
+        }
+    });
     ready.send_replace(Readiness::Ready);
     let mut supervisor = Supervisor::find();
     let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor).await;
@@ -171,6 +183,8 @@ async fn steer(
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
     let mut changes = resolver.watch();
+    let mut checker = Checker::new(Arc::clone(service));
+    check_backends(service, resolver, &mut checker).await?;
     let (mut sweep, mut retry, mut advance) = (every(SWEEP), every(RETRY), every(ADVANCE));
     supervisor.status(service.headline());
     supervisor.ready();
@@ -182,6 +196,7 @@ async fn steer(
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
                 let _ = reload(service, resolver, config_path, supervisor).await;
+                check_backends(service, resolver, &mut checker).await?;
             }
             Some(Request { dry_run, answer }) = requests.recv() => {
                 let reloaded = if dry_run {
@@ -191,11 +206,13 @@ async fn steer(
                 };
                 // Who has asked may have gone.
                 let _ = answer.send(reloaded.map_err(|error| fault(&error)));
+                check_backends(service, resolver, &mut checker).await?;
             }
             change = changes.next() => {
                 change?;
                 resolve(service, resolver).await?;
                 look_at_attachments(service, resolver).await;
+                check_backends(service, resolver, &mut checker).await?;
             }
             _ = retry.tick() => {
                 if service.lacks_a_way() {
@@ -210,6 +227,36 @@ async fn steer(
                 let service = Arc::clone(service);
                 spawn_blocking(move || service.sweep()).await??;
             }
+        }
+    }
+}
+
+/// Checks the backends that are to be checked, by the interfaces that this machine has for it now.
+async fn check_backends(service: &Service, resolver: &Resolver, checker: &mut Checker<Service>) -> Result<()> {
+    let plans = service.plans();
+    let vips: BTreeSet<IpAddr> = plans.iter().map(|plan| plan.health.target.ip()).collect();
+    for vip in vips {
+        let trouble = match resolver.way_to_vip(vip).await {
+            Ok(interface) => {
+                service.attach_probe(&interface)?;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        service.set_probe_trouble(vip, trouble);
+    }
+    checker.follow(plans);
+    Ok(())
+}
+
+/// Has the tables follow the health of the backends, and tells the operator.
+async fn follow_health(service: Arc<Service>) -> Result<()> {
+    loop {
+        service.health_changed().await;
+        sleep(HEALTH_BATCH).await;
+        let follower = Arc::clone(&service);
+        for news in spawn_blocking(move || follower.follow_health()).await?? {
+            warn!("{news}");
         }
     }
 }

@@ -33,6 +33,7 @@ pub(super) struct Balancer {
     pub(super) gue_port: Option<Spanned<i64>>,
     pub(super) transition_s: Option<Spanned<i64>>,
     pub(super) cluster_key_file: Option<Spanned<PathBuf>>,
+    pub(super) probe_mark: Option<Spanned<i64>>,
     pub(super) pins: Option<Spanned<PathBuf>>,
     pub(super) on_stop: Option<Spanned<String>>,
 }
@@ -79,8 +80,33 @@ pub(super) struct Pool {
     pub(super) slow_start_s: Option<Spanned<i64>>,
     pub(super) udp_transition_s: Option<Spanned<i64>>,
     pub(super) quic_rotation: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) health: Option<Spanned<Health>>,
     #[serde(default)]
     pub(super) backend: Vec<Spanned<Backend>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Health {
+    pub(super) check: Spanned<String>,
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) port: Option<Spanned<i64>>,
+    pub(super) interval_ms: Option<Spanned<i64>>,
+    pub(super) timeout_ms: Option<Spanned<i64>>,
+    pub(super) jitter_percent: Option<Spanned<i64>>,
+    pub(super) rise: Option<Spanned<i64>>,
+    pub(super) fall: Option<Spanned<i64>>,
+    #[serde(default = "yes")]
+    pub(super) fail_open: bool,
+    pub(super) host: Option<Spanned<String>>,
+    pub(super) path: Option<Spanned<String>>,
+    pub(super) status: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) body: Option<Spanned<String>>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ mod address;
 mod check;
 mod either;
 mod file;
+mod health;
 mod key;
 mod place;
 mod prefix;
@@ -15,6 +16,7 @@ mod quic;
 mod words;
 
 pub use address::{Ports, VipAddress};
+pub use health::{Check, Health, HttpRequest, Trust, TrustError};
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
 pub use prefix::{Prefix, PrefixError};
@@ -67,6 +69,8 @@ pub struct Balancer {
     pub transition: Duration,
     /// The key of the cluster; `None` asks for a random one.
     pub cluster_key: Option<ClusterKey>,
+    /// What the marks of the packets of health checks have in common: the low 13 bits are zero, and not all others.
+    pub probe_mark: u32,
     /// The directory in bpffs for what outlives the controller.
     pub pins: PathBuf,
     /// What becomes of the data path when the controller is told to end.
@@ -142,6 +146,8 @@ pub struct Pool {
     pub udp_transition: Duration,
     /// The rotation bits with which the backends' QUIC server ids hold: 0 to 6, at least one, each once.
     pub quic_rotations: Vec<u8>,
+    /// How its backends are checked; `None` where they are not.
+    pub health: Option<Health>,
     /// At least one, in the order of the file; at least one has a weight.
     pub backends: Vec<Backend>,
 }

@@ -2,7 +2,7 @@
 //!
 //! The messages never contain a secret: a key file is named, its content never is.
 
-use super::{KeyError, Prefix, PrefixError, QuicServerId};
+use super::{KeyError, Prefix, PrefixError, QuicServerId, TrustError};
 use std::{net::IpAddr, path::PathBuf};
 
 /// Why a configuration is refused.
@@ -85,6 +85,26 @@ pub enum Problem {
     NoRotation,
     #[error("{0} is named twice; name each once")]
     RotationTwice(i64),
+    #[error(
+        "{0:#x} is no mark for health checks: its low 13 bits name a backend and must be zero, the rest must not; such as 0x57450000"
+    )]
+    ProbeMark(i64),
+    #[error("no VIP of this pool is one single address; name the address to check, such as address = \"192.0.2.1\"")]
+    NoCheckAddress,
+    #[error("{0} has no VIP of this pool with one single TCP port; name the port to check, such as port = 443")]
+    NoCheckPort(IpAddr),
+    #[error("{0} is in no VIP of this pool; name an address that clients of the pool connect to")]
+    CheckElsewhere(IpAddr),
+    #[error("`{field}` is for {kinds} checks; remove it or choose another check")]
+    NotOfCheck { field: &'static str, kinds: &'static str },
+    #[error("{0:?} is no path; begin it with `/` and write it without spaces, such as \"/health\"")]
+    CheckPath(String),
+    #[error("{0:?} is no host name; write it like www.example.com")]
+    CheckHost(String),
+    #[error("the list is empty; name the HTTP statuses that are good, such as [200]")]
+    NoStatus,
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("{address} needs an {family} tunnel, which has no source address; set {field} in [balancer]")]
     NoSource { address: IpAddr, family: Family, field: &'static str },
 

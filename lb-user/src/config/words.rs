@@ -187,6 +187,20 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// What a health check asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CheckKind {
+    Tcp,
+    Http,
+    Https,
+    Mptcp,
+}
+
+impl Word for CheckKind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("tcp", Self::Tcp), ("http", Self::Http), ("https", Self::Https), ("mptcp", Self::Mptcp)];
+}
+
 impl FromStr for Protocol {
     type Err = Problem;
 

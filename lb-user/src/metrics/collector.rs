@@ -62,7 +62,7 @@ fn metric_family(family: &Family, rows: &[Row<'_>]) -> MetricFamily {
     exposed.set_name(family.name.to_owned());
     exposed.set_help(family.help.to_owned());
     exposed.set_field_type(match family.kind {
-        Kind::Counter => MetricType::COUNTER,
+        Kind::Counter | Kind::Time => MetricType::COUNTER,
         Kind::Gauge => MetricType::GAUGE,
     });
     exposed.set_metric(rows.iter().map(|row| metric(family, row)).collect());
@@ -80,9 +80,9 @@ fn metric(family: &Family, row: &Row<'_>) -> Metric {
     #[expect(clippy::cast_precision_loss, reason = "Prometheus has only doubles: exact up to 2^53")]
     let value = row.value as f64;
     match family.kind {
-        Kind::Counter => {
+        Kind::Counter | Kind::Time => {
             let mut counter = Counter::default();
-            counter.set_value(value);
+            counter.set_value(if family.kind == Kind::Time { value / 1e6 } else { value });
             metric.set_counter(counter);
         }
         Kind::Gauge => {

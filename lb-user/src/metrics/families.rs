@@ -2,7 +2,7 @@
 //!
 //! The names are an interface: dashboards and alerts are written against them.
 
-use super::{BackendCount, PacketCount, Snapshot};
+use super::{BackendCount, HealthCount, PacketCount, Snapshot};
 use crate::joins::{self, Join};
 use lb_common::reason::Reason;
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ pub struct Family {
 pub enum Kind {
     /// Grows until the tables are made anew.
     Counter,
+    /// A time that only grows: its rows are in microseconds, its samples in seconds.
+    Time,
     /// Goes up and down.
     Gauge,
 }
@@ -45,8 +47,12 @@ pub const FAMILIES: &[Family] = &[
     BACKEND_STATE,
     BACKEND_WEIGHT,
     BACKEND_SLOTS,
+    BACKEND_HEALTH,
+    HEALTH_CHECKS,
+    HEALTH_CHECK_TIME,
     SLOTS_IN_TRANSITION,
     SLOTS_EXTENDED,
+    FAIL_OPEN,
     TABLE_ENTRIES,
     TABLE_LIMIT,
     TABLE_EVICTED,
@@ -105,6 +111,30 @@ const BACKEND_SLOTS: Family = Family {
     help: "Slots of the ring whose new connections (owner) or older ones (previous) go to a backend.",
     kind: Kind::Gauge,
     labels: &["pool", "backend", "role"],
+};
+const BACKEND_HEALTH: Family = Family {
+    name: "weir_backend_health",
+    help: "Whether the health checks of a backend let it take connections.",
+    kind: Kind::Gauge,
+    labels: &["pool", "backend"],
+};
+const HEALTH_CHECKS: Family = Family {
+    name: "weir_health_checks_total",
+    help: "Health checks of a backend, by how they ended.",
+    kind: Kind::Counter,
+    labels: &["pool", "backend", "result"],
+};
+const HEALTH_CHECK_TIME: Family = Family {
+    name: "weir_health_check_seconds_total",
+    help: "How long all health checks of a backend took together.",
+    kind: Kind::Time,
+    labels: &["pool", "backend"],
+};
+const FAIL_OPEN: Family = Family {
+    name: "weir_pool_fail_open",
+    help: "Whether a pool is served though all its backends fail their health checks.",
+    kind: Kind::Gauge,
+    labels: &["pool"],
 };
 const SLOTS_IN_TRANSITION: Family = Family {
     name: "weir_slots_in_transition",
@@ -197,8 +227,15 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (BACKEND_STATE, state_rows(&snapshot.backends)),
         (BACKEND_WEIGHT, backends(|count| count.weight)),
         (BACKEND_SLOTS, slot_rows(&snapshot.backends)),
+        (BACKEND_HEALTH, health_rows(&snapshot.backends, |health| vec![("", u64::from(health.is_up))])),
+        (
+            HEALTH_CHECKS,
+            health_rows(&snapshot.backends, |health| vec![("passed", health.passed), ("failed", health.failed)]),
+        ),
+        (HEALTH_CHECK_TIME, health_rows(&snapshot.backends, |health| vec![("", micros(health.took))])),
         (SLOTS_IN_TRANSITION, pools(|gauges| gauges.slots_in_transition)),
         (SLOTS_EXTENDED, pools(|gauges| gauges.slots_extended)),
+        (FAIL_OPEN, pools(|gauges| u64::from(gauges.failing_open))),
         (TABLE_ENTRIES, tables(|fill| fill.entries)),
         (TABLE_LIMIT, tables(|fill| fill.limit)),
         (TABLE_EVICTED, tables(|fill| fill.evicted)),
@@ -240,6 +277,25 @@ fn slot_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {
     let rows =
         |count| [backend_row(count, "owner", count.slots_owned), backend_row(count, "previous", count.slots_previous)];
     backends.iter().flat_map(rows).collect()
+}
+
+/// The rows of the backends that are checked: a value for each label, or one without a further label.
+fn health_rows<'s>(
+    backends: &'s [BackendCount],
+    values: impl Fn(&HealthCount) -> Vec<(&'static str, u64)>,
+) -> Vec<Row<'s>> {
+    let rows = |count: &'s BackendCount| {
+        let values = count.health.as_ref().map_or_else(Vec::new, &values);
+        values.into_iter().map(|(label, value)| match label {
+            "" => Row { labels: vec![&count.pool, &count.backend], value },
+            label => backend_row(count, label, value),
+        })
+    };
+    backends.iter().flat_map(rows).collect()
+}
+
+fn micros(time: std::time::Duration) -> u64 {
+    time.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
 fn backend_row<'s>(count: &'s BackendCount, label: &'s str, value: u64) -> Row<'s> {

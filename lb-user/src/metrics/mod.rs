@@ -76,6 +76,8 @@ pub struct BackendCount {
     pub slots_owned: u64,
     /// Slots in transition whose older connections are its.
     pub slots_previous: u64,
+    /// Its health checks, where it is checked.
+    pub health: Option<HealthCount>,
     /// Since it is known.
     pub packets: u64,
     /// The bytes of their frames as they came, from the Ethernet header to the end of the IP packet.
@@ -97,10 +99,24 @@ impl BackendCount {
             weight: 0,
             slots_owned: 0,
             slots_previous: 0,
+            health: None,
             packets: 0,
             bytes: 0,
         }
     }
+}
+
+/// The health checks of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCount {
+    /// Whether they let it take connections.
+    pub is_up: bool,
+    /// Good ones.
+    pub passed: u64,
+    /// Failed ones.
+    pub failed: u64,
+    /// How long all of them took together.
+    pub took: std::time::Duration,
 }
 
 /// What is left of a pool's changes.
@@ -112,6 +128,8 @@ pub struct PoolGauges {
     pub slots_in_transition: u64,
     /// Those of them that are so for longer than configured.
     pub slots_extended: u64,
+    /// Whether it is served though all its backends fail their health checks.
+    pub failing_open: bool,
 }
 
 /// How the last attempt to change the configuration ended.

@@ -27,7 +27,7 @@ pub fn page() -> String {
     for family in FAMILIES {
         let kind = match family.kind {
             Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            Kind::Gauge | Kind::Time => "gauge",
         };
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         row(&[&format!("`{}`", family.name), kind, &labels.join(", "), family.help]);

@@ -34,6 +34,12 @@ pub enum ResolveError {
     NoRoute { backend: String, address: IpAddr, source: io::Error },
     #[error("backend {backend:?} {address} is this machine itself; a backend must be another one")]
     ThisMachine { backend: String, address: IpAddr },
+    #[error("this machine has no route to the VIP {0}, which health checks need: `ip route add {0} via ROUTER`")]
+    NoRouteToVip(IpAddr),
+    #[error(
+        "the VIP {0} is an address of this machine, so that health checks would not leave it: `ip address show to {0}` finds it, remove it"
+    )]
+    VipHere(IpAddr),
     #[error(
         "the route to backend {backend:?} {address} has no source address; give the interface one, or set source_v4 and source_v6"
     )]

@@ -157,6 +157,22 @@ impl Resolver {
         })
     }
 
+    /// The interface by which this machine would send a packet of its own to a VIP.
+    ///
+    /// # Errors
+    /// There is no route, or it leads to this machine.
+    pub async fn way_to_vip(&self, vip: IpAddr) -> Result<String, ResolveError> {
+        let target = Target { backend: String::new(), address: vip, reach: Reach::Routed };
+        let route = route::to(&self.netlink, &target).await.map_err(|error| match error {
+            ResolveError::ThisMachine { address, .. } => ResolveError::VipHere(address),
+            ResolveError::NoRoute { address, .. } | ResolveError::NoSource { address, .. } => {
+                ResolveError::NoRouteToVip(address)
+            }
+            other => other,
+        })?;
+        Ok(link::by_index(&self.netlink, route.interface).await?.name)
+    }
+
     /// Changes of routes, rules, addresses, links and of the neighbours that were asked for, from now on.
     pub fn watch(&self) -> Changes {
         self.neighbours.changes()

@@ -77,6 +77,18 @@ impl Duty {
         }
     }
 
+    /// Its word on screens.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Rising { .. } => "rising",
+            Self::Draining { .. } => "draining",
+            Self::Drained { .. } => "drained",
+            Self::Down => "down",
+            Self::Leaving => "leaving",
+        }
+    }
+
     /// Whether packets of its connections go to it.
     pub(super) const fn serves(self) -> bool {
         !matches!(self, Self::Drained { .. } | Self::Down)
@@ -119,6 +131,7 @@ mod tests {
             drain_timeout: SECOND * 60,
             slow_start: SECOND * slow_start_s,
             udp_transition: SECOND,
+            health: None,
         }
     }
 

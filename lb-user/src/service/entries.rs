@@ -136,7 +136,7 @@ impl State {
         self.backends.get(&id).map_or_else(|| format!("number {}", id.0), |known| known.row.name.name.clone())
     }
 
-    fn pool_name(&self, id: PoolId) -> String {
+    pub(super) fn pool_name(&self, id: PoolId) -> String {
         let pool = self.layout.pools.iter().find(|pool| pool.id == id);
         pool.map_or_else(|| format!("number {}", id.0), |pool| pool.name.clone())
     }

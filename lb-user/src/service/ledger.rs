@@ -7,6 +7,7 @@ use super::{Duty, Known, State, rings::Ring};
 use crate::{
     bpf::LedgerError,
     config::{BackendState, Forward, VipAddress},
+    health::Verdict,
     layout::BackendRow,
     numbering::{BackendName, Numbering},
 };
@@ -108,6 +109,12 @@ pub(super) struct BackendEntry {
     /// [`QuicKey`]s in hexadecimal digits.
     quic_servers: Vec<String>,
     pub(super) duty: Duty,
+    /// Whether the operator has ordered it to drain.
+    #[serde(default)]
+    pub(super) drain_ordered: bool,
+    /// What its health checks said, if it was checked.
+    #[serde(default)]
+    pub(super) health: Option<Verdict>,
     packets_before: u64,
     bytes_before: u64,
 }
@@ -204,6 +211,8 @@ impl BackendEntry {
             forward: *forward,
             quic_servers: quic_servers.iter().map(digits).collect(),
             duty: known.duty,
+            drain_ordered: known.drain_ordered,
+            health: known.health.as_ref().map(|health| health.verdict),
             packets_before: known.sent_before.packets,
             bytes_before: known.sent_before.bytes,
         }
@@ -265,6 +274,7 @@ mod tests {
         let duty = Duty::Draining { since: LONG, until: LONG };
         BackendEntry::of(&Known {
             sent_before: Counter { packets: u64::MAX, bytes: u64::MAX },
+            health: Some(crate::health::Health::new(Verdict::Unproven)),
             ..Known::new(row, duty)
         })
     }

@@ -5,8 +5,10 @@
 mod duty;
 mod entries;
 mod explain;
+mod health;
 mod leaving;
 mod ledger;
+mod orders;
 mod plan;
 mod quic;
 mod reload;
@@ -14,7 +16,9 @@ mod report;
 mod resume;
 mod rings;
 
+pub use health::News;
 pub use ledger::Illegible;
+pub use orders::OrderError;
 pub use reload::Staged;
 pub(crate) use resume::sizes;
 
@@ -22,6 +26,7 @@ use crate::{
     bpf::{Balancer, LedgerError, LedgerTable, LoadError, PinError, Pins, Removed},
     clock,
     config::{self, Config, KeyError, OnStop},
+    health::Health,
     layout::{BackendRow, Layout, TunnelSource},
     metrics::Attachment,
     numbering::{Exhausted, Numbering},
@@ -31,6 +36,7 @@ use crate::{
 };
 use aya::{maps::MapError, programs::XdpMode};
 use duty::{Arrival, Duty};
+use health::pools_failing_open;
 use lb_common::{
     ids::{BackendId, PoolId},
     limits::{SERVICES_MAX, VIPS_MAX},
@@ -39,7 +45,7 @@ use lb_common::{
 use leaving::Unmeant;
 use rings::Ring;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Mutex,
     time::{Duration, Instant, SystemTime},
@@ -55,6 +61,8 @@ const _: () = assert!(SERVICES_MAX / SERVICE_PARTS >= VIPS_MAX);
 pub struct Service {
     started: Instant,
     state: Mutex<State>,
+    /// Moves when the health of a backend has changed.
+    health_changed: tokio::sync::Notify,
 }
 
 struct State {
@@ -83,6 +91,14 @@ struct State {
     attachments: Vec<Attachment>,
     unmeant: Unmeant,
     reloads: Reloads,
+    /// The pools that are served though all their backends have failed.
+    failing_open: BTreeSet<PoolId>,
+    /// What checks have found and nobody was told yet.
+    news: Vec<News>,
+    /// Where the packets of checks are sent on their way.
+    probed_interfaces: BTreeSet<String>,
+    /// Why no check of an address can leave this machine.
+    probe_troubles: BTreeMap<IpAddr, String>,
 }
 
 /// What has ended because its table was nearly full.
@@ -116,6 +132,12 @@ struct Known {
     sent_before: tables::Counter,
     /// What the operator was last told of it.
     trouble: String,
+    /// What checks know of it.
+    probed: tables::Backend,
+    /// Its checks, if it is checked.
+    health: Option<Health>,
+    /// Whether the operator has ordered it to drain.
+    drain_ordered: bool,
 }
 
 /// Why a balancer could not be brought up or changed.
@@ -171,7 +193,7 @@ impl Service {
         let mut state = State::open(config, now)?;
         state.know_backends(now)?;
         state.save()?;
-        Ok(Self { started: Instant::now(), state: Mutex::new(state) })
+        Ok(Self { started: Instant::now(), state: Mutex::new(state), health_changed: tokio::sync::Notify::new() })
     }
 
     /// Makes the tables those of the configuration, and puts the program on the interfaces: to stay there, whatever
@@ -216,10 +238,10 @@ impl Service {
         }
     }
 
-    /// The backends that packets may be sent to, with those that are leaving.
+    /// The backends that packets may be sent to, checks among them, with those that are leaving.
     pub fn backends(&self) -> Vec<BackendRow> {
         let state = self.state();
-        let serving = state.backends.values().filter(|known| known.duty.serves());
+        let serving = state.backends.values().filter(|known| known.needs_a_way());
         serving.map(|known| known.row.clone()).collect()
     }
 
@@ -246,7 +268,7 @@ impl Service {
 
     /// Whether some backend that packets may be sent to has no way to it.
     pub fn lacks_a_way(&self) -> bool {
-        self.state().backends.values().any(|known| known.duty.serves() && known.hop.is_none())
+        self.state().backends.values().any(|known| known.needs_a_way() && known.hop.is_none())
     }
 
     /// Whether this is not what was last said of a backend, so that the operator hears it once.
@@ -297,18 +319,28 @@ impl State {
     /// Takes in the backends of the layout, and what each is to do from `now` on.
     fn know_backends(&mut self, now: Duration) -> Result<(), MapError> {
         let duties = self.duties_by(&self.layout, now);
+        let standings = self.standings_by(&self.layout);
+        let failing_open = pools_failing_open(&self.layout, &standings);
         let Self { layout, backends, balancer, .. } = self;
+        let configured: BTreeSet<BackendId> = layout.backends.iter().map(|row| row.id).collect();
         for (id, known) in backends.iter_mut() {
             known.duty = duties[id];
+            if !configured.contains(id) {
+                (known.health, known.drain_ordered) = (None, false);
+            }
         }
         for row in &layout.backends {
+            let standing = standings[&row.id];
+            if !backends.contains_key(&row.id) {
+                let sent_before = report::sum(&balancer.sent.read(u32::from(row.id.0))?);
+                backends.insert(row.id, Known { sent_before, ..Known::new(row.clone(), duties[&row.id]) });
+            }
             if let Some(known) = backends.get_mut(&row.id) {
                 known.row = row.clone();
-                continue;
+                known.take_standing(standing);
             }
-            let sent_before = report::sum(&balancer.sent.read(u32::from(row.id.0))?);
-            backends.insert(row.id, Known { sent_before, ..Known::new(row.clone(), duties[&row.id]) });
         }
+        self.tell_of_failing_open(failing_open);
         Ok(())
     }
 
@@ -316,13 +348,29 @@ impl State {
     fn duties_by(&self, layout: &Layout, now: Duration) -> BTreeMap<BackendId, Duty> {
         let mut duties: BTreeMap<_, _> = self.backends.iter().map(|(&id, known)| (id, known.duty.leave())).collect();
         let pools: BTreeMap<PoolId, _> = layout.pools.iter().map(|pool| (pool.id, pool)).collect();
+        let standings = self.standings_by(layout);
+        let failing_open = pools_failing_open(layout, &standings);
         for row in &layout.backends {
             let alone = !self.rings.get(&row.pool).is_some_and(Ring::has_members);
-            let arrival = if alone { Arrival::AtOnce } else { Arrival::AsConfigured };
+            let opens = failing_open.contains(&row.pool);
+            let opened = self.failing_open.contains(&row.pool);
+            let arrival = if alone || opens || opened { Arrival::AtOnce } else { Arrival::AsConfigured };
             let before = self.backends.get(&row.id).map(|known| known.duty);
-            duties.insert(row.id, Duty::next(before, row.state, pools[&row.pool], now, arrival));
+            let state = standings[&row.id].state(row.state, opens);
+            duties.insert(row.id, Duty::next(before, state, pools[&row.pool], now, arrival));
         }
         duties
+    }
+
+    /// Has the tables follow the orders and the health of the backends, in the order of [`Self::put_in_force`].
+    fn reconcile(&mut self, now: Duration) -> Result<(), ServiceError> {
+        self.know_backends(now)?;
+        self.save()?;
+        self.write_backends(|known| known.duty.serves())?;
+        self.change_rings(now)?;
+        self.write_quic_servers()?;
+        self.remove_quic_servers()?;
+        Ok(self.write_backends(|_| true)?)
     }
 
     /// Makes the tables those of the layout and the backends, in an order that never leaves a packet without a backend.
@@ -381,6 +429,11 @@ impl State {
                 balancer.backends.write(u32::from(id.0), entry)?;
                 known.written = entry;
             }
+            let probed = if known.health.is_some() { known.way(&config.balancer) } else { tables::Backend::GONE };
+            if probed != known.probed {
+                balancer.probes.write(u32::from(id.0), probed)?;
+                known.probed = probed;
+            }
         }
         Ok(())
     }
@@ -406,6 +459,7 @@ impl State {
         }
         for id in gone {
             self.balancer.backends.write(u32::from(id.0), tables::Backend::GONE)?;
+            self.balancer.probes.write(u32::from(id.0), tables::Backend::GONE)?;
             self.numbers.release(id);
         }
         self.numbers.release_pools(|pool| self.rings.contains_key(&pool));
@@ -424,7 +478,15 @@ impl Known {
             is_inherited: false,
             sent_before: tables::Counter { packets: 0, bytes: 0 },
             trouble: String::new(),
+            probed: tables::Backend::GONE,
+            health: None,
+            drain_ordered: false,
         }
+    }
+
+    /// Whether packets are sent to it, be they only those of checks.
+    const fn needs_a_way(&self) -> bool {
+        self.duty.serves() || self.health.is_some()
     }
 
     /// What the data path is to know of it.
@@ -432,6 +494,11 @@ impl Known {
         if self.is_inherited && self.duty.serves() {
             return self.written;
         }
+        if self.duty.serves() { self.way(balancer) } else { tables::Backend::GONE }
+    }
+
+    /// The way to it, whether it serves or not.
+    fn way(&self, balancer: &config::Balancer) -> tables::Backend {
         let source = |hop: &NextHop| {
             let configured = match hop.source {
                 IpAddr::V4(_) => balancer.source_v4,
@@ -439,7 +506,6 @@ impl Known {
             };
             TunnelSource { prefix: configured.unwrap_or_else(|| hop.source.into()), gue_port: balancer.gue_port }
         };
-        let hop = self.hop.as_ref().filter(|_| self.duty.serves());
-        hop.and_then(|hop| self.row.entry(hop, source(hop))).unwrap_or(tables::Backend::GONE)
+        self.hop.as_ref().and_then(|hop| self.row.entry(hop, source(hop))).unwrap_or(tables::Backend::GONE)
     }
 }

@@ -155,6 +155,7 @@ fn pool_fields(old: &Pool, new: &Pool) -> Vec<String> {
         slow_start,
         udp_transition,
         quic_rotations,
+        health,
     );
     fields.into_iter().map(str::to_owned).collect()
 }

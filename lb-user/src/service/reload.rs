@@ -58,7 +58,7 @@ impl Service {
         let layout = Layout::of(&config, &numbers);
         let is_resolved = |row: &&BackendRow| {
             let known = state.backends.get(&row.id);
-            known.is_some_and(|known| known.duty.serves() && known.row.forward == row.forward)
+            known.is_some_and(|known| known.needs_a_way() && known.row.forward == row.forward)
         };
         let to_resolve = layout.backends.iter().filter(|row| !is_resolved(row) && row.state != BackendState::Down);
         Ok(Staged { to_resolve: to_resolve.cloned().collect(), config, numbers, layout })
@@ -83,6 +83,7 @@ impl Service {
         }
         reload.slots_changed = state.put_in_force(now)?;
         state.reloads.in_force_since = SystemTime::now();
+        self.health_changed.notify_one();
         Ok(reload)
     }
 }
@@ -93,6 +94,7 @@ fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> 
         ("balancer.interface", old_balancer.interfaces == new_balancer.interfaces),
         ("balancer.xdp_mode", old_balancer.xdp_mode == new_balancer.xdp_mode),
         ("balancer.cluster_key_file's key", old_balancer.cluster_key == new_balancer.cluster_key),
+        ("balancer.probe_mark", old_balancer.probe_mark == new_balancer.probe_mark),
         ("balancer.pins", old_balancer.pins == new_balancer.pins),
         ("[metrics]", old.metrics == new.metrics),
         ("[admin]", old.admin == new.admin),

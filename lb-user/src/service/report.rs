@@ -2,9 +2,9 @@
 
 use super::{Known, Service, State, rings::SlotCount};
 use crate::{
-    admin::status::{BackendStatus, PoolStatus, Status, TableStatus, VipStatus},
+    admin::status::{BackendStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
     clock, config,
-    metrics::{BackendCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill},
+    metrics::{BackendCount, HealthCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill},
 };
 use aya::maps::MapError;
 use lb_common::{
@@ -16,7 +16,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tracing::error;
 
@@ -53,29 +53,13 @@ impl Service {
             Ok(status)
         });
         let now = clock::now();
-        let backends = state.backend_numbers()?.into_iter().map(|numbers| BackendStatus {
-            name: numbers.known.row.name.name.clone(),
-            pool: numbers.known.row.name.pool.clone(),
-            address: numbers.known.row.name.address,
-            weight: numbers.known.row.weight,
-            state: numbers.known.row.state.as_str().to_owned(),
-            leaving: numbers.is_leaving,
-            share_percent: numbers.share_percent,
-            slots: numbers.slots.owned,
-            slots_previous: numbers.slots.previous,
-            drain_ends_in_s: numbers.known.duty.drain_left_s(now),
-            next_hop: numbers
-                .known
-                .hop
-                .as_ref()
-                .map(|hop| format!("{} dev {}", mac(hop.next_hop_mac), hop.interface_name)),
-            packets: numbers.sent.packets,
-        });
+        let backends = state.backend_numbers()?.into_iter().map(|numbers| state.backend_status(&numbers, now));
         let pools = state.pool_rings().map(|(name, ring)| PoolStatus {
             name: name.to_owned(),
             slots_in_transition: ring.map_or(0, Transitions::in_transition),
             transition_ends_in_s: ring.and_then(Transitions::ends_at).map(|end| end.saturating_sub(now).as_secs()),
             slots_extended: ring.map_or(0, Transitions::extended),
+            failing_open: state.is_failing_open(name),
         });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -101,6 +85,18 @@ impl Service {
         format!("steering on {interfaces}; {reached} of {} backends are reached", serving.len())
     }
 
+    /// What one backend does; nothing if it is not known.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell a counter.
+    pub fn backend_status(&self, id: BackendId) -> Result<Option<BackendStatus>, MapError> {
+        let state = self.state();
+        let now = clock::now();
+        let numbers = state.backend_numbers()?;
+        let found = numbers.iter().find(|numbers| numbers.known.row.id == id);
+        Ok(found.map(|numbers| state.backend_status(numbers, now)))
+    }
+
     fn read_snapshot(&self) -> Result<Snapshot, MapError> {
         let state = self.state();
         let mut packets = Vec::new();
@@ -119,6 +115,7 @@ impl Service {
             pool: name.to_owned(),
             slots_in_transition: ring.map_or(0, Transitions::in_transition) as u64,
             slots_extended: ring.map_or(0, Transitions::extended) as u64,
+            failing_open: state.is_failing_open(name),
         });
         Ok(Snapshot {
             packets,
@@ -150,6 +147,53 @@ impl Source for Service {
 }
 
 impl State {
+    fn backend_status(&self, numbers: &BackendNumbers<'_>, now: Duration) -> BackendStatus {
+        let known = numbers.known;
+        let name = &known.row.name;
+        let held = self.swept.backends.get(&known.row.id).copied().unwrap_or_default();
+        BackendStatus {
+            name: name.name.clone(),
+            pool: name.pool.clone(),
+            address: name.address,
+            weight: known.row.weight,
+            state: known.row.state.as_str().to_owned(),
+            leaving: numbers.is_leaving,
+            duty: if numbers.is_leaving { "leaving" } else { known.duty.as_str() }.to_owned(),
+            drain_ordered: known.drain_ordered,
+            health: self.health_status(known),
+            held: HeldStatus {
+                tokens: held.tokens,
+                joined_flows: held.joined_flows,
+                moved_flows: held.moved_flows,
+                pinned_flows: held.pinned_flows,
+            },
+            share_percent: numbers.share_percent,
+            slots: numbers.slots.owned,
+            slots_previous: numbers.slots.previous,
+            drain_ends_in_s: known.duty.drain_left_s(now),
+            next_hop: known.hop.as_ref().map(|hop| format!("{} dev {}", mac(hop.next_hop_mac), hop.interface_name)),
+            packets: numbers.sent.packets,
+        }
+    }
+
+    fn health_status(&self, known: &Known) -> Option<HealthStatus> {
+        let health = known.health.as_ref()?;
+        let config = self.layout.pools.iter().find(|pool| pool.id == known.row.pool)?.health.as_ref()?;
+        Some(HealthStatus {
+            check: config.check.as_str().to_owned(),
+            target: config.target.to_string(),
+            verdict: health.verdict.as_str().to_owned(),
+            passed: health.passed,
+            failed: health.failed,
+            last_took_ms: health.last_took.as_millis().try_into().unwrap_or(u64::MAX),
+            last_error: health.last_error.clone(),
+        })
+    }
+
+    fn is_failing_open(&self, pool: &str) -> bool {
+        self.layout.pools.iter().any(|row| row.name == pool && self.failing_open.contains(&row.id))
+    }
+
     /// The reasons that a VIP's packets had, or those of packets for none; a reason that cannot be counted there is left
     /// out.
     fn counts_of(&self, vip: VipId) -> Result<Vec<(Reason, Counter)>, MapError> {
@@ -201,6 +245,12 @@ impl State {
             if !numbers.is_leaving {
                 count.state = row.state.as_str();
                 count.weight = u64::from(row.weight);
+                count.health = numbers.known.health.as_ref().map(|health| HealthCount {
+                    is_up: health.verdict.is_up(),
+                    passed: health.passed,
+                    failed: health.failed,
+                    took: health.took,
+                });
             }
         }
         Ok(rows.into_values().collect())

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     bpf::{Balancer, LedgerTable, Pins, Sizes},
     config::{ClusterKey, Config},
+    health::Health,
     layout::Layout,
     numbering::Numbering,
     sweep::{Sweeper, Swept},
@@ -30,6 +31,7 @@ impl State {
         let pins = Pins::open(&config.balancer.pins)?;
         let sizes = sizes(&config);
         let (mut balancer, ledger) = Balancer::load_pinned(&sizes, &pins)?;
+        balancer.probe_mark.write(0, config.balancer.probe_mark)?;
         let Some(written) = ledger.read()? else {
             balancer.globals.write(0, sizes.globals(key(&config)?))?;
             let numbers = Numbering::default().next(&config)?;
@@ -74,6 +76,10 @@ impl State {
             attachments: Vec::new(),
             unmeant: super::Unmeant::default(),
             reloads: Reloads { last_succeeded: true, last_tried, in_force_since },
+            failing_open: BTreeSet::new(),
+            news: Vec::new(),
+            probed_interfaces: BTreeSet::new(),
+            probe_troubles: BTreeMap::new(),
         }
     }
 
@@ -82,7 +88,14 @@ impl State {
             let row = entry.row()?;
             let (id, sent_before) = (row.id, entry.sent_before());
             let written = self.balancer.backends.read(u32::from(id.0))?;
-            let known = Known { sent_before, written, is_inherited: true, ..Known::new(row, entry.duty) };
+            let known = Known {
+                sent_before,
+                written,
+                is_inherited: true,
+                drain_ordered: entry.drain_ordered,
+                health: entry.health.map(Health::new),
+                ..Known::new(row, entry.duty)
+            };
             self.backends.insert(id, known);
         }
         Ok(())

@@ -10,8 +10,9 @@ use lb_common::{
     encap::GUE_PORT,
     limits::{
         DATAGRAM_FLOWS, EMBRYONIC_FLOWS, ENTRIES_PER_NETWORK, FRAGMENTED_DATAGRAMS, ICMP_ERRORS_PER_CPU, JOINED_FLOWS,
-        Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, TOKENS, TRANSITION_S,
+        Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, PROBE_MARK, TOKENS, TRANSITION_S,
     },
+    probe,
 };
 use std::{path::PathBuf, time::Duration};
 use toml::Spanned;
@@ -35,6 +36,7 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
     };
     let pins = pins(written.pins.as_ref(), findings);
     let on_stop = findings.parse_optional(written.on_stop.as_ref(), OnStop::parse);
+    let probe_mark = probe_mark(written.probe_mark.as_ref(), findings);
     Some(Balancer {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?.unwrap_or_default(),
@@ -45,6 +47,7 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
         cluster_key: cluster_key?,
         pins: pins?,
         on_stop: on_stop?.unwrap_or_default(),
+        probe_mark: probe_mark?,
     })
 }
 
@@ -56,6 +59,15 @@ fn pins(written: Option<&Spanned<PathBuf>>, findings: &mut Findings<'_>) -> Opti
     }
     findings.problem(written.span(), Problem::Pins(path.clone()));
     None
+}
+
+fn probe_mark(written: Option<&Spanned<i64>>, findings: &mut Findings<'_>) -> Option<u32> {
+    let Some(written) = written else { return Some(PROBE_MARK) };
+    let mark = u32::try_from(*written.get_ref()).ok().filter(|&mark| mark != 0 && mark & probe::ID_MASK == 0);
+    if mark.is_none() {
+        findings.problem(written.span(), Problem::ProbeMark(*written.get_ref()));
+    }
+    mark
 }
 
 fn interfaces(written: &Spanned<Words<Interfaces>>, findings: &mut Findings<'_>) -> Option<Vec<InterfaceName>> {

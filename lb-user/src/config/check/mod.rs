@@ -4,6 +4,7 @@
 //! that failed is absent, never replaced by a default.
 
 mod balancer;
+mod health;
 mod pool;
 mod quic;
 mod vip;

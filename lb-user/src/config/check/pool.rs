@@ -2,7 +2,7 @@
 
 use super::super::words::{Word as _, host_address};
 use super::super::{
-    Affinity, Backend, BackendState, Family, Forward, Join, Name, Oddity, Pool, Prefix, Problem, TcpFragments,
+    Affinity, Backend, BackendState, Family, Forward, Health, Join, Name, Oddity, Pool, Prefix, Problem, TcpFragments,
     UnknownJoin, Way,
 };
 use super::super::{
@@ -10,7 +10,7 @@ use super::super::{
     file,
     file::File,
 };
-use super::{Findings, balancer::limit, quic};
+use super::{Findings, balancer::limit, health, quic};
 use lb_common::limits::{BACKENDS_MAX, DRAIN_TIMEOUT_S, POOLS_MAX, QUIC_SERVERS_MAX, SLOW_START_S, UDP_TRANSITION_S};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -39,7 +39,8 @@ pub(super) fn pools(written: &File, findings: &mut Findings<'_>) -> Option<Vec<P
             }
             let name = names.take(&pool.get_ref().name, findings);
             let backends = backends_of(pool, &written.balancer, &vips, findings);
-            self::pool(pool.get_ref(), name, backends, findings)
+            let health = health::health(pool.get_ref(), &written.vip, findings);
+            self::pool(pool.get_ref(), name, backends, health, findings)
         })
         .collect();
     let pools: Vec<Pool> = pools.into_iter().collect::<Option<_>>()?;
@@ -57,10 +58,12 @@ fn count_quic_servers(written: &File, pools: &[Pool], findings: &mut Findings<'_
     findings.count(spans, "QUIC server ids (one for each backend and rotation)", QUIC_SERVERS_MAX / 2);
 }
 
+#[expect(clippy::option_option, reason = "absent and wrong are different")]
 fn pool(
     written: &file::Pool,
     name: Option<Name>,
     backends: Option<Vec<Backend>>,
+    health: Option<Option<Health>>,
     findings: &mut Findings<'_>,
 ) -> Option<Pool> {
     let join = match &written.join {
@@ -89,6 +92,7 @@ fn pool(
         slow_start: slow_start?,
         udp_transition: udp_transition?,
         quic_rotations: quic_rotations?,
+        health: health?,
         backends: backends?,
     })
 }

@@ -1,0 +1,108 @@
+//! How the backends of a pool are checked.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
+/// A `[pool.health]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked of a backend.
+    pub check: Check,
+    /// Where the checks connect to: an address of a VIP of the pool, on each backend in turn.
+    pub target: SocketAddr,
+    /// From the start of a check to that of the next.
+    pub interval: Duration,
+    /// How long a check may take.
+    pub timeout: Duration,
+    /// By how many percent an interval is longer or shorter, at random.
+    pub jitter_percent: u32,
+    /// Good checks in a row that bring a backend back.
+    pub rise: u32,
+    /// Failed checks in a row that take a backend out.
+    pub fall: u32,
+    /// Whether all backends are used where all of them have failed.
+    pub fail_open: bool,
+}
+
+/// What is asked of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// That it accepts a TCP connection.
+    Tcp,
+    /// That it accepts an MPTCP connection as such.
+    Mptcp,
+    /// That it answers an HTTP request.
+    Http(HttpRequest),
+    /// The same inside TLS.
+    Https(HttpRequest, Trust),
+}
+
+impl Check {
+    /// Its word in the configuration.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Mptcp => "mptcp",
+            Self::Http(_) => "http",
+            Self::Https(..) => "https",
+        }
+    }
+}
+
+/// An HTTP request and the answer that is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// The host that is asked for; inside TLS also the name that the certificate must have.
+    pub host: String,
+    /// The path.
+    pub path: String,
+    /// The statuses that are good: at least one.
+    pub statuses: Vec<u16>,
+    /// What the body must hold.
+    pub body: Option<String>,
+}
+
+/// Which certificates are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Any.
+    Any,
+    /// Those of the host's name that one of these has signed.
+    SignedBy(Vec<CertificateDer<'static>>),
+}
+
+/// Why a file of certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// It cannot be read.
+    #[error("{}: {source}; name a file of PEM certificates that weir may read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It holds none.
+    #[error("{} holds no PEM certificate; name a file that begins with -----BEGIN CERTIFICATE-----", .0.display())]
+    Empty(PathBuf),
+}
+
+impl Trust {
+    /// The certificates in a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds none.
+    pub fn load(path: &Path) -> Result<Self, TrustError> {
+        let text = fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
+        let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+        match certificates {
+            Ok(certificates) if !certificates.is_empty() => Ok(Self::SignedBy(certificates)),
+            _ => Err(TrustError::Empty(path.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Whether a backend is well, by its checks: so many good ones in a row bring it back, so many failed ones take it out.
+//! Nothing here reads a clock or asks anybody.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How a check ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it failed, in an operator's words; nothing if it was good.
+    pub error: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What the checks say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Nothing yet, and it is believed: weir has only just started.
+    Believed,
+    /// Nothing yet, and it has to show itself first: it has come to a running balancer.
+    Unproven,
+    /// It is well.
+    Up,
+    /// It is not.
+    Down,
+}
+
+impl Verdict {
+    /// Whether it may take connections.
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Believed | Self::Up)
+    }
+
+    /// Its word on screens and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Believed | Self::Unproven => "unchecked",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A backend's checks so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What they say.
+    pub verdict: Verdict,
+    /// Checks in a row that said otherwise.
+    pub against: u32,
+    /// Good ones.
+    pub passed: u64,
+    /// Failed ones.
+    pub failed: u64,
+    /// How long all of them took together.
+    pub took: Duration,
+    /// How long the last took.
+    pub last_took: Duration,
+    /// Why the last failed; nothing if it was good.
+    pub last_error: Option<String>,
+}
+
+impl Health {
+    /// Before the first check.
+    pub const fn new(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            against: 0,
+            passed: 0,
+            failed: 0,
+            took: Duration::ZERO,
+            last_took: Duration::ZERO,
+            last_error: None,
+        }
+    }
+
+    /// Takes in a check. True if the verdict is another now. The first check alone decides; from then on it takes `rise`
+    /// or `fall` of them in a row.
+    pub fn note(&mut self, outcome: Outcome, rise: u32, fall: u32) -> bool {
+        let before = self.verdict;
+        let is_good = outcome.error.is_none();
+        (self.took, self.last_took) = (self.took + outcome.took, outcome.took);
+        self.last_error = outcome.error;
+        if is_good {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+        let (agrees, needed) = match before {
+            Verdict::Believed | Verdict::Unproven => (false, 1),
+            Verdict::Up => (is_good, fall),
+            Verdict::Down => (!is_good, rise),
+        };
+        self.against = if agrees { 0 } else { self.against + 1 };
+        if self.against >= needed {
+            self.verdict = if is_good { Verdict::Up } else { Verdict::Down };
+            self.against = 0;
+        }
+        self.verdict != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RISE: u32 = 2;
+    const FALL: u32 = 3;
+
+    fn outcome(is_good: bool) -> Outcome {
+        let error = (!is_good).then(|| "connection refused".to_owned());
+        Outcome { error, took: Duration::from_millis(1) }
+    }
+
+    /// The verdicts after each of these checks: `+` is a good one.
+    fn verdicts(begin: Verdict, checks: &str) -> Vec<Verdict> {
+        let mut health = Health::new(begin);
+        let note = |check| {
+            let before = health.verdict;
+            assert_eq!(health.note(outcome(check == '+'), RISE, FALL), health.verdict != before);
+            health.verdict
+        };
+        checks.chars().map(note).collect()
+    }
+
+    #[test]
+    fn rise_and_fall_are_counted_in_a_row() {
+        use Verdict::{Down, Up};
+        assert_eq!(verdicts(Up, "--+--+---"), [Up, Up, Up, Up, Up, Up, Up, Up, Down]);
+        assert_eq!(verdicts(Down, "+-+-++-"), [Down, Down, Down, Down, Down, Up, Up]);
+    }
+
+    #[test]
+    fn the_first_check_alone_decides() {
+        for begin in [Verdict::Believed, Verdict::Unproven] {
+            assert_eq!(verdicts(begin, "+--"), [Verdict::Up; 3]);
+            assert_eq!(verdicts(begin, "-+"), [Verdict::Down; 2]);
+        }
+        assert!(Verdict::Believed.is_up() && !Verdict::Unproven.is_up());
+    }
+
+    #[test]
+    fn the_last_error_stays_until_a_check_is_good() {
+        let mut health = Health::new(Verdict::Up);
+        health.note(outcome(false), RISE, FALL);
+        assert_eq!((health.last_error.as_deref(), health.failed), (Some("connection refused"), 1));
+        health.note(outcome(true), RISE, FALL);
+        assert_eq!((health.last_error, health.passed, health.took), (None, 1, Duration::from_millis(2)));
+    }
+}
