@@ -26,8 +26,8 @@ pub fn page() -> String {
     row(&["---"; 4]);
     for family in FAMILIES {
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge | Kind::Time => "gauge",
+            Kind::Counter | Kind::Time => "counter",
+            Kind::Gauge => "gauge",
         };
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         row(&[&format!("`{}`", family.name), kind, &labels.join(", "), family.help]);
