@@ -1,12 +1,14 @@
 //! The `weir` command.
 
-use clap::{Parser, Subcommand};
-use lb_user::commands::{backend, check, decap, detach, doctor, explain, flows, reload, run, status, tokens, top};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use lb_user::commands::{
+    backend, check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens, top,
+};
 use std::process::ExitCode;
 
 /// An MPTCP-aware layer-4 load balancer.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "weir", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,24 +22,29 @@ enum Command {
     Check(check::Args),
     /// Show what the running balancer does.
     Status(status::Args),
-    /// Show single backends, have one drain, or have it serve again.
-    Backend(backend::Args),
     /// Show what the running balancer does at present, once a second.
     Top(top::Args),
+    /// Show single backends, have one drain, or have it serve again.
+    Backend(backend::Args),
     /// Have the running balancer read its configuration again, or say what that would change.
     Reload(reload::Args),
     /// Take the data path down: off the interfaces, and out of the kernel.
     Detach(detach::Args),
+    /// Find what keeps packets from their backends, and say what to type. Exits with 1 where something is wrong.
+    Doctor(doctor::Args),
     /// Say what becomes of packets, and why: those of a capture, or one.
     Explain(explain::Args),
     /// Show the flows that have an entry, by table and backend.
     Flows(flows::Args),
     /// Show the tokens of MPTCP connections that are known, by backend.
     Tokens(tokens::Args),
-    /// Find what keeps packets from their backends, and say what to type. Exits with 1 where something is wrong.
-    Doctor(doctor::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
+    /// Print the script by which a shell completes this command line.
+    Completions(completions::Args),
+    /// Write the documents that are made from the code.
+    #[command(hide = true)]
+    Generate(generate::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,14 +52,16 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
-        Command::Backend(args) => backend::backend(&args),
         Command::Top(args) => top::top(&args),
+        Command::Backend(args) => backend::backend(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Flows(args) => flows::flows(&args),
         Command::Tokens(args) => tokens::tokens(&args),
-        Command::Doctor(args) => doctor::doctor(&args),
         Command::Decap(args) => decap::decap(&args),
+        Command::Completions(args) => completions::completions(&args, Cli::command()),
+        Command::Generate(args) => generate::generate(&args, Cli::command()),
     }
 }

@@ -1,8 +1,8 @@
 //! The metrics as a stranger sees them: by plain TCP, judged by promtool.
 
 use lb_user::metrics::{
-    BackendCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness, ReloadOutcome, Snapshot, Source,
-    TableFill,
+    Attachment, BackendCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness, ReloadOutcome,
+    Snapshot, Source, TableFill,
 };
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -30,7 +30,12 @@ impl Source for Counting {
             bytes: 60 * packets,
         };
         Snapshot {
-            packets: vec![packets("web-v4", "ring", scrapes), packets("web-v4", "unknown_join", 7)],
+            packets: vec![
+                packets("web-v4", "ring", scrapes),
+                packets("web-v4", "join_unknown", 7),
+                packets("web-v6", "join_unknown", 1),
+                packets("web-v6", "join_token", 9),
+            ],
             backends: vec![BackendCount {
                 state: "drain",
                 weight: 100,
@@ -53,10 +58,14 @@ impl Source for Counting {
                 in_force_since_s: 1_700_000_000,
             },
             tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576, evicted: 6 }],
-            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
-            xdp_mode: "native",
+            filter_renewals: 2,
+            interfaces: vec![attached("eth0", "native"), attached("eth1", "none")],
         }
     }
+}
+
+fn attached(interface: &str, mode: &'static str) -> Attachment {
+    Attachment { interface: interface.to_owned(), mode }
 }
 
 /// A source that cannot be read.
@@ -111,7 +120,10 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
         for line in [
             format!("weir_packets_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {scrape}"),
             format!("weir_bytes_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {}", 60 * scrape),
-            "weir_packets_total{vip=\"web-v4\",pool=\"web\",reason=\"unknown_join\"} 7".to_owned(),
+            "weir_packets_total{vip=\"web-v4\",pool=\"web\",reason=\"join_unknown\"} 7".to_owned(),
+            "weir_joins_total{pool=\"web\",way=\"none\",outcome=\"dropped\"} 8".to_owned(),
+            "weir_joins_total{pool=\"web\",way=\"learn\",outcome=\"forwarded\"} 9".to_owned(),
+            "weir_filter_renewals_total 2".to_owned(),
             "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
             "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
             "weir_backend_state{pool=\"web\",backend=\"b1\",state=\"drain\"} 1".to_owned(),
@@ -133,7 +145,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             format!("weir_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
             "weir_table_evicted_total{table=\"tokens\"} 6".to_owned(),
             "weir_xdp_mode{interface=\"eth0\",mode=\"native\"} 1".to_owned(),
-            "weir_xdp_mode{interface=\"eth1\",mode=\"native\"} 1".to_owned(),
+            "weir_xdp_mode{interface=\"eth1\",mode=\"none\"} 1".to_owned(),
         ] {
             assert!(lines.contains(&line.as_str()), "{line} is missing in:\n{}", body(&answer));
         }

@@ -1,4 +1,4 @@
-//! Weir's chores: `cargo xtask setup | build | demo | churn | drill | lab | bench | fuzz | verifier | test`.
+//! Weir's chores: `cargo xtask setup | build | demo | churn | drill | lab | bench | fuzz | verifier | docs | test`.
 //!
 //! It installs what a fresh machine lacks, builds, and hands over to the `weir-lab` binary.
 //! It must build with a plain stable toolchain, before anything else is there, and must write
@@ -73,6 +73,8 @@ enum Chore {
     /// Set up, build, then hold each BPF program against its verifier budget
     #[command(disable_help_flag = true)]
     Verifier(ForLab),
+    /// Set up, build, then write the pages of `docs/reference` anew, and man pages into `target/man`
+    Docs,
     /// Set up, then formatting, lints, documentation and every test
     Test {
         /// Only the tests, no lints
@@ -106,10 +108,24 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Bench(ForLab { args }) => return become_lab(Some("bench"), &args),
         Chore::Fuzz(ForLab { args }) => return become_lab(Some("fuzz"), &args),
         Chore::Verifier(ForLab { args }) => return become_lab(Some("verifier"), &args),
+        Chore::Docs => write_docs()?,
         Chore::Test { fast: false } => return test::test(Extent::Everything),
         Chore::Test { fast: true } => return test::test(Extent::Fast),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has `weir` write what it knows best of itself.
+fn write_docs() -> Result<()> {
+    setup::set_up(Scope::Build)?;
+    workspace::build(Profile::Dev)?;
+    let places = [("metrics", workspace::root().join("docs/reference")), ("man", workspace::target().join("man"))];
+    for (what, place) in places {
+        let mut weir = workspace::binary(Profile::Dev, "weir");
+        child::run(weir.arg("generate").arg(what).arg(&place))?;
+        progress::say("Wrote", place.display());
+    }
+    Ok(())
 }
 
 /// Ends as `weir-lab`: signals, stdin, stdout and the exit code are its own from there on.

@@ -2,11 +2,13 @@
 
 pub mod backend;
 pub mod check;
+pub mod completions;
 pub mod decap;
 pub mod detach;
 pub mod doctor;
 pub mod explain;
 pub mod flows;
+pub mod generate;
 pub mod reload;
 pub mod run;
 pub mod status;

@@ -12,7 +12,7 @@ use crate::{
     health::Checker,
     layout::BackendRow,
     logging::{self, LogArgs},
-    metrics::{Listener, Readiness},
+    metrics::{Attachment, Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
     service::{News, Service, ServiceError},
     supervisor::Supervisor,
@@ -135,7 +135,25 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
 /// Finds the ways to the backends, and begins to steer.
 async fn bring_up(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
     resolve(service, resolver).await?;
-    attach(service, resolver).await
+    attach(service, resolver).await?;
+    look_at_attachments(service, resolver).await;
+    Ok(())
+}
+
+/// Notes whether and how the program is attached, as the kernel tells, and warns where it is not.
+async fn look_at_attachments(service: &Service, resolver: &Resolver) {
+    let mut attachments = Vec::new();
+    for interface in service.interfaces() {
+        let xdp = resolver.xdp_program(&interface).await.ok().flatten();
+        attachments.push(Attachment { interface, mode: xdp.map_or("none", |xdp| xdp.mode) });
+    }
+    for attachment in service.note_attachments(attachments) {
+        let Attachment { interface, mode } = &attachment;
+        match *mode {
+            "none" => error!(interface, "there is no XDP program on the interface any more: restart weir"),
+            mode => info!(interface, mode, "the XDP program is attached"),
+        }
+    }
 }
 
 /// Puts the program on its interfaces. If another is there, says which.
@@ -143,10 +161,10 @@ async fn attach(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
     let attaching = Arc::clone(service);
     match spawn_blocking(move || attaching.attach()).await? {
         Err(ServiceError::Load(LoadError::Busy { interface })) => {
-            let Some(program) = resolver.xdp_program(&interface).await? else {
+            let Some(xdp) = resolver.xdp_program(&interface).await? else {
                 return Err(LoadError::Busy { interface }.into());
             };
-            let holder = spawn_blocking(move || Holder::of(program)).await?;
+            let holder = spawn_blocking(move || Holder::of(xdp.program)).await?;
             bail!("{interface} already has an XDP program, {holder}; detach that first, or use another interface")
         }
         attached => Ok(attached?),
@@ -193,6 +211,7 @@ async fn steer(
             change = changes.next() => {
                 change?;
                 resolve(service, resolver).await?;
+                look_at_attachments(service, resolver).await;
                 check_backends(service, resolver, &mut checker).await?;
             }
             _ = retry.tick() => {

@@ -44,7 +44,7 @@ pub async fn examine_backend(questions: &BackendQuestions) -> Result<Report, Doc
     let interface = questions.interface.clone().or_else(|| incoming(&links));
     let Some(interface) = interface else {
         let fault = Finding::fault("interface", "this machine has several interfaces: by which do packets come in?");
-        findings.push(fault.to_do("name it: `weir doctor --backend --interface NAME`"));
+        findings.push(fault.advise("name it: `weir doctor --backend --interface NAME`"));
         return Ok(Report::new("backend", findings));
     };
     let link = links.by_name(&interface);
@@ -64,10 +64,10 @@ pub async fn examine_backend(questions: &BackendQuestions) -> Result<Report, Doc
 fn mptcp() -> Finding {
     match sysctl::read("net.mptcp.enabled").as_deref() {
         Some("0") => Finding::warning("mptcp", "MPTCP is switched off: every connection is plain TCP")
-            .to_type("sysctl -w net.mptcp.enabled=1"),
+            .mend("sysctl -w net.mptcp.enabled=1"),
         Some(_) => Finding::good("mptcp", "the kernel speaks MPTCP"),
         None => Finding::warning("mptcp", "this kernel has no MPTCP: every connection is plain TCP")
-            .to_do("use a kernel with CONFIG_MPTCP"),
+            .advise("use a kernel with CONFIG_MPTCP"),
     }
 }
 
@@ -86,18 +86,18 @@ fn vips_here(vips: &[IpAddr], links: &Links) -> Vec<Finding> {
     if vips.is_empty() {
         return vec![
             Finding::fault("vip", "no VIP is on lo: this host drops what is for one")
-                .to_do("`ip address add VIP/32 dev lo` for each; name those that should be there with --vip"),
+                .advise("`ip address add VIP/32 dev lo` for each; name those that should be there with --vip"),
         ];
     }
     let finding = |&vip| match links.holder_of(vip).map(Link::name) {
         Some("lo") => Finding::good("vip", format!("{vip} is on lo")),
         Some(other) => Finding::warning("vip", format!("{vip} is on {other}, where others on the link find it by ARP"))
-            .to_type(format!(
+            .mend(format!(
                 "ip address del {vip}/{bits} dev {other}; ip address add {vip}/{bits} dev lo",
                 bits = bits(vip)
             )),
         None => Finding::fault("vip", format!("{vip} is no address of this host, which drops what is for it"))
-            .to_type(format!("ip address add {vip}/{} dev lo", bits(vip))),
+            .mend(format!("ip address add {vip}/{} dev lo", bits(vip))),
     };
     vips.iter().map(finding).collect()
 }
@@ -122,7 +122,7 @@ fn decapsulation(link: Link<'_>, links: &Links) -> Finding {
             _ if !xdp.may_be(DECAP_PROGRAM) => foreign(name, &xdp.who()),
             "generic" => {
                 Finding::warning("xdp", format!("{} is on {name}, generic: slower than in the driver", xdp.who()))
-                    .to_do("if the driver takes XDP, run `weir decap` without --xdp-mode generic")
+                    .advise("if the driver takes XDP, run `weir decap` without --xdp-mode generic")
             }
             mode => Finding::good("xdp", format!("{} is on {name}, {mode}", xdp.who())),
         };
@@ -134,8 +134,8 @@ fn decapsulation(link: Link<'_>, links: &Links) -> Finding {
         return Finding::good("xdp", format!("{} of the kernel takes tunnels off", tunnel.name()));
     }
     Finding::fault("xdp", format!("nobody takes the balancers' tunnels off on {name}"))
-        .to_type(format!("weir decap --interface {name} --from BALANCER"))
-        .to_do("with each balancer's source_v4 and source_v6; `weir-decap@.service` does it at every start")
+        .mend(format!("weir decap --interface {name} --from BALANCER"))
+        .advise("with each balancer's source_v4 and source_v6; `weir-decap@.service` does it at every start")
 }
 
 /// Whether a packet with its tunnel can come in.
@@ -147,8 +147,8 @@ fn room(link: Link<'_>, forward: Forward, client_mtu: u32) -> Option<Finding> {
             "{name} takes {mtu} bytes, and a client's packet of {client_mtu} is {least} or {most} with its tunnel"
         );
         Finding::warning("mtu", what)
-            .to_type(format!("ip link set dev {name} mtu {most}"))
-            .to_do("and the same on every link from the balancer; answers may go on by routes of a smaller MTU")
+            .mend(format!("ip link set dev {name} mtu {most}"))
+            .advise("and the same on every link from the balancer; answers may go on by routes of a smaller MTU")
     })
 }
 
@@ -162,7 +162,7 @@ fn ways_back(vips: &[IpAddr], link: Link<'_>, links: &Links) -> Vec<Finding> {
         }
         let Some(source) = source_towards_clients(family == "IPv4") else {
             let fault = Finding::fault("answers", format!("no {family} route to clients: answers go nowhere"));
-            findings.push(fault.to_type(if family == "IPv4" {
+            findings.push(fault.mend(if family == "IPv4" {
                 "ip route add default via GATEWAY"
             } else {
                 "ip -6 route add default via GATEWAY"
@@ -201,7 +201,7 @@ fn reverse_path(interface: &str, leaves_here: bool) -> Finding {
     } else {
         Finding::fault("rp_filter", format!("{what}, and it is"))
     };
-    finding.to_type(format!("sysctl -w {}=2", sysctl::of_interface("ipv4", interface, "rp_filter")))
+    finding.mend(format!("sysctl -w {}=2", sysctl::of_interface("ipv4", interface, "rp_filter")))
 }
 
 /// Whether this host claims a VIP that is the balancer's to claim.
@@ -222,5 +222,5 @@ fn arp(vips: &[IpAddr], link: Link<'_>, forward: Forward) -> Option<Finding> {
     let what = format!("on {name} this host answers ARP for a VIP on lo: neighbours may send to it past the balancer");
     // Behind a router that knows no VIP on this link nobody asks.
     let finding = if forward == Forward::L2 { Finding::fault("arp", what) } else { Finding::warning("arp", what) };
-    Some(finding.to_type(format!("sysctl -w {}", low.join(" "))))
+    Some(finding.mend(format!("sysctl -w {}", low.join(" "))))
 }

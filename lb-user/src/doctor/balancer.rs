@@ -2,7 +2,7 @@
 
 use super::{DoctorError, Finding, Links, Report, links::Link, machine, offload};
 use crate::{
-    config::{Backend, BackendState, Config, Forward, Pool, XdpMode},
+    config::{Backend, BackendState, Config, Forward, InterfaceName, Pool, XdpMode},
     privilege,
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
 };
@@ -48,9 +48,9 @@ fn occupant(link: Link<'_>, configured: XdpMode, file: &Path) -> Finding {
     let what = format!("{who} is on {name}, {mode}");
     match (mode, configured) {
         ("generic", XdpMode::Native) => {
-            Finding::warning("xdp", format!("{what}, though {} says native", file.display())).to_do("restart weir")
+            Finding::warning("xdp", format!("{what}, though {} says native", file.display())).advise("restart weir")
         }
-        ("generic", XdpMode::Generic) => Finding::warning("xdp", format!("{what}: slower than in the driver")).to_do(
+        ("generic", XdpMode::Generic) => Finding::warning("xdp", format!("{what}: slower than in the driver")).advise(
             format!("if the driver takes XDP, set xdp_mode = \"native\" in {} and restart weir", file.display()),
         ),
         _ => Finding::good("xdp", what),
@@ -60,8 +60,8 @@ fn occupant(link: Link<'_>, configured: XdpMode, file: &Path) -> Finding {
 /// Another program than Weir's.
 pub(super) fn foreign(interface: &str, who: &str) -> Finding {
     Finding::fault("xdp", format!("another program is on {interface}: {who}; an interface takes one"))
-        .to_type(format!("ip link set dev {interface} xdp off"))
-        .to_do(
+        .mend(format!("ip link set dev {interface} xdp off"))
+        .advise(
             "if it stays, a process holds it by a link: `bpftool link list` and `bpftool prog list` name it; stop that",
         )
 }
@@ -77,7 +77,7 @@ fn own_vips(config: &Config, links: &Links) -> Finding {
                 "vip",
                 format!("VIP {address} is an address of {name}: this host answers for it while Weir does not run"),
             )
-            .to_type(format!("ip address del {address}/{bits} dev {name}"));
+            .mend(format!("ip address del {address}/{bits} dev {name}"));
         }
     }
     Finding::good("vip", "no VIP is an address of this host")
@@ -100,11 +100,7 @@ async fn ways(config: &Config, links: &Links, client_mtu: u32) -> Vec<Finding> {
     });
     let ways = join_all(serving.map(|(pool, backend)| way(&resolver, pool, backend))).await;
 
-    let mut findings: Vec<Finding> = ways
-        .iter()
-        .filter_map(|way| way.hop.as_ref().err())
-        .map(|error| Finding::fault("neighbour", error.to_string()))
-        .collect();
+    let mut findings: Vec<Finding> = ways.iter().filter_map(|way| way.hop.as_ref().err()).map(unreached).collect();
     let reached = ways.iter().filter(|way| way.hop.is_ok()).count();
     if findings.is_empty() {
         findings.push(Finding::good("neighbour", format!("{reached} of {reached} backends are reached")));
@@ -118,6 +114,19 @@ async fn way<'c>(resolver: &Resolver, pool: &Pool, backend: &'c Backend) -> Way<
     let reach = if pool.forward == Forward::L2 { Reach::OnLink } else { Reach::Routed };
     let target = Target { backend: backend.name.to_string(), address: backend.address, reach };
     Way { backend: backend.name.as_str(), forward: pool.forward, hop: resolver.next_hop(&target).await }
+}
+
+/// A backend without a way to it; the error says what to do, and this what to look at.
+fn unreached(error: &ResolveError) -> Finding {
+    let command = match error {
+        ResolveError::NoAnswer { neighbour, interface, .. } => format!("ip neigh show to {neighbour} dev {interface}"),
+        ResolveError::NoRoute { address, .. }
+        | ResolveError::ThisMachine { address, .. }
+        | ResolveError::NoSource { address, .. }
+        | ResolveError::BehindGateway { address, .. } => format!("ip route get {address}"),
+        _ => "ip link".to_owned(),
+    };
+    Finding::fault("neighbour", error.to_string()).mend(command)
 }
 
 /// What a tunnel adds to a packet.
@@ -157,12 +166,12 @@ fn tunnels_that_do_not_fit(ways: &[Way<'_>], links: &Links, client_mtu: u32) -> 
         let finding = Finding::warning("mtu", what);
         findings.push(if link_mtu < needed {
             finding
-                .to_type(format!("ip link set dev {interface} mtu {needed}"))
-                .to_do("and the same on every link up to the backend")
+                .mend(format!("ip link set dev {interface} mtu {needed}"))
+                .advise("and the same on every link up to the backend")
         } else {
             finding
-                .to_type(format!("ip route show dev {interface}"))
-                .to_do(format!("a route there has an MTU of its own: give it `mtu {needed}` by `ip route change`"))
+                .mend(format!("ip route show dev {interface}"))
+                .advise(format!("a route there has an MTU of its own: give it `mtu {needed}` by `ip route change`"))
         });
     }
     if findings.is_empty() && fitting > 0 {
@@ -173,7 +182,7 @@ fn tunnels_that_do_not_fit(ways: &[Way<'_>], links: &Links, client_mtu: u32) -> 
 
 /// Some drivers send what XDP redirects to them only where a program is attached.
 fn unattended(config: &Config, ways: &[Way<'_>]) -> Vec<Finding> {
-    let attended: BTreeSet<&str> = config.balancer.interfaces.iter().map(|interface| interface.as_str()).collect();
+    let attended: BTreeSet<&str> = config.balancer.interfaces.iter().map(InterfaceName::as_str).collect();
     let hops = ways.iter().filter_map(|way| way.hop.as_ref().ok());
     let used: BTreeSet<&str> = hops.map(|hop| hop.interface_name.as_str()).collect();
     let unattended = used.difference(&attended);
@@ -182,7 +191,7 @@ fn unattended(config: &Config, ways: &[Way<'_>]) -> Vec<Finding> {
             "outgoing",
             format!("packets leave by {interface}, which has no program of Weir's: some drivers then send nothing"),
         )
-        .to_do(format!("if no packet arrives at the backends, add {interface:?} to `interface` and restart weir"))
+        .advise(format!("if no packet arrives at the backends, add {interface:?} to `interface` and restart weir"))
     };
     unattended.map(finding).collect()
 }

@@ -2,6 +2,7 @@
 //! of programs, where this process may know them.
 
 use super::Finding;
+use crate::resolve::Xdp;
 use aya::programs::loaded_programs;
 use futures_util::TryStreamExt as _;
 use lb_common::programs::ENTRY;
@@ -9,7 +10,7 @@ use rtnetlink::{
     Handle,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, State, XdpAttached},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State},
     },
 };
 use std::{io, net::IpAddr};
@@ -34,7 +35,7 @@ pub struct Links {
 
 /// An XDP program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Xdp {
+pub(super) struct Occupant {
     pub(super) id: u32,
     /// `native`, `generic` or `hardware`.
     pub(super) mode: &'static str,
@@ -42,7 +43,7 @@ pub(super) struct Xdp {
     pub(super) name: Option<String>,
 }
 
-impl Xdp {
+impl Occupant {
     /// Its name and number, for people.
     pub(super) fn who(&self) -> String {
         match &self.name {
@@ -186,23 +187,9 @@ impl<'l> Link<'l> {
     }
 
     /// The program on it.
-    pub(super) fn xdp(self) -> Option<Xdp> {
-        let attributes = self.message.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(attributes) => Some(attributes),
-            _ => None,
-        })?;
-        let mode = attributes.iter().find_map(|attribute| match attribute {
-            LinkXdp::Attached(XdpAttached::Driver) => Some("native"),
-            LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
-            LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
-            LinkXdp::Attached(XdpAttached::Multiple) => Some("several"),
-            _ => None,
-        })?;
-        let id = attributes.iter().find_map(|attribute| match attribute {
-            LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
-            _ => None,
-        })?;
-        Some(Xdp { id, mode, name: name_of(id) })
+    pub(super) fn xdp(self) -> Option<Occupant> {
+        let Xdp { program, mode } = Xdp::of(self.message)?;
+        Some(Occupant { id: program, mode, name: name_of(program) })
     }
 
     /// Whether it is up.
@@ -212,10 +199,10 @@ impl<'l> Link<'l> {
             (true, true) => Finding::good("interface", format!("{name} is up, {} bytes of MTU", self.mtu())),
             (true, false) => {
                 Finding::fault("interface", format!("{name} has no carrier: the cable, the port or the peer is down"))
-                    .to_type(format!("ethtool {name}"))
+                    .mend(format!("ethtool {name}"))
             }
             (false, _) => {
-                Finding::fault("interface", format!("{name} is down")).to_type(format!("ip link set dev {name} up"))
+                Finding::fault("interface", format!("{name} is down")).mend(format!("ip link set dev {name} up"))
             }
         }
     }

@@ -41,7 +41,7 @@ pub(super) async fn findings(programs: Programs) -> Vec<Finding> {
         let what = format!("this process lacks {}: programs and neighbours could not be tried", missing.join(", "));
         findings.push(
             Finding::fault("privilege", what)
-                .to_do("run `weir doctor` as root, or as the service's user with its capabilities"),
+                .advise("run `weir doctor` as root, or as the service's user with its capabilities"),
         );
     }
     findings
@@ -55,7 +55,7 @@ fn kernel(release: &str) -> Finding {
         return Finding::good("kernel", format!("Linux {release} has all that Weir uses"));
     }
     Finding::fault("kernel", format!("Linux {release} is older than {major}.{minor}, whose XDP Weir needs"))
-        .to_do("install a newer kernel")
+        .advise("install a newer kernel")
 }
 
 /// Without its compiler the kernel interprets programs, many times slower. Only the first network namespace tells.
@@ -63,7 +63,7 @@ fn jit() -> Option<Finding> {
     let off = super::sysctl::read("net.core.bpf_jit_enable")? == "0";
     off.then(|| {
         Finding::warning("jit", "the kernel interprets BPF programs instead of compiling them: many times slower")
-            .to_type("sysctl -w net.core.bpf_jit_enable=1")
+            .mend("sysctl -w net.core.bpf_jit_enable=1")
     })
 }
 
@@ -73,7 +73,7 @@ fn bpffs() -> Finding {
         return Finding::good("bpffs", format!("mounted on {BPFFS}"));
     }
     Finding::fault("bpffs", format!("no BPF file system on {BPFFS}: what should outlive a restart has no place"))
-        .to_type(format!("mount -t bpf bpf {BPFFS}"))
+        .mend(format!("mount -t bpf bpf {BPFFS}"))
 }
 
 /// Has the kernel verify the programs, with tables of their own, and forgets them again.
@@ -89,7 +89,7 @@ async fn trial(programs: Programs) -> Finding {
     };
     match result {
         Ok(()) => Finding::good("program", "the kernel takes Weir's programs"),
-        Err(error) => Finding::fault("program", first_line(&error.to_string())).to_do("`dmesg` may say more"),
+        Err(error) => Finding::fault("program", first_line(&error.to_string())).advise("`dmesg` may say more"),
     }
 }
 
@@ -116,9 +116,9 @@ fn small() -> Sizes {
 /// What an interface that is to carry a program of Weir's is.
 pub(super) fn of_interface(name: &str, link: Option<Link<'_>>) -> Finding {
     match link {
-        None => Finding::fault("interface", format!("there is no interface {name}")).to_type("ip link"),
+        None => Finding::fault("interface", format!("there is no interface {name}")).mend("ip link"),
         Some(link) if !link.is_ethernet() => {
-            Finding::fault("interface", format!("{name} is not an Ethernet interface")).to_type("ip link")
+            Finding::fault("interface", format!("{name} is not an Ethernet interface")).mend("ip link")
         }
         Some(link) => link.state_finding(),
     }

@@ -65,11 +65,11 @@ impl Finding {
         Self { verdict: Verdict::Fault, ..Self::good(check, what) }
     }
 
-    fn to_type(self, command: impl Into<String>) -> Self {
+    fn mend(self, command: impl Into<String>) -> Self {
         Self { command: Some(command.into()), ..self }
     }
 
-    fn to_do(self, advice: impl Into<String>) -> Self {
+    fn advise(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
     }
 }

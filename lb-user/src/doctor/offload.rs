@@ -41,7 +41,7 @@ pub(super) async fn findings(link: Link<'_>, programs: Programs) -> Vec<Finding>
     let Some(active) = active else {
         return vec![
             Finding::warning("offload", format!("the kernel does not tell the offloads of {name}"))
-                .to_type(format!("ethtool --show-features {name}")),
+                .mend(format!("ethtool --show-features {name}")),
         ];
     };
     let is_on = |offload: &Offload| active.iter().any(|feature| feature == offload.feature);
@@ -61,7 +61,7 @@ pub(super) async fn findings(link: Link<'_>, programs: Programs) -> Vec<Finding>
 impl Offload {
     fn off(&self, interface: &str, finding: fn(&'static str, String) -> Finding) -> Finding {
         finding("offload", format!("the driver of {interface} {}", self.harm))
-            .to_type(format!("ethtool -K {interface} {} off", self.option))
+            .mend(format!("ethtool -K {interface} {} off", self.option))
     }
 }
 
@@ -90,7 +90,7 @@ impl Ring {
         short.then(|| {
             let longer = max.min(4 * RING_MIN);
             Finding::warning("ring", format!("the receive ring of {interface} holds {now} packets, and could {max}"))
-                .to_type(format!("ethtool -G {interface} rx {longer}"))
+                .mend(format!("ethtool -G {interface} rx {longer}"))
         })
     }
 }

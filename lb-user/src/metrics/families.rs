@@ -2,7 +2,10 @@
 //!
 //! The names are an interface: dashboards and alerts are written against them.
 
-use super::{BackendCount, HealthCount, Snapshot};
+use super::{BackendCount, HealthCount, PacketCount, Snapshot};
+use crate::joins::{self, Join};
+use lb_common::reason::Reason;
+use std::collections::BTreeMap;
 
 /// A family of metrics.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,9 +38,10 @@ pub(super) struct Row<'s> {
 }
 
 /// Every family that Weir has.
-pub const FAMILIES: [Family; 21] = [
+pub const FAMILIES: &[Family] = &[
     PACKETS,
     BYTES,
+    JOINS,
     BACKEND_PACKETS,
     BACKEND_BYTES,
     BACKEND_STATE,
@@ -52,6 +56,7 @@ pub const FAMILIES: [Family; 21] = [
     TABLE_ENTRIES,
     TABLE_LIMIT,
     TABLE_EVICTED,
+    FILTER_RENEWALS,
     RELOAD_SUCCEEDED,
     RELOAD_TIME,
     RELOAD_TRIED,
@@ -70,6 +75,12 @@ const BYTES: Family = Family {
     help: "Bytes of whole Ethernet frames received, by what became of their packets.",
     kind: Kind::Counter,
     labels: &["vip", "pool", "reason"],
+};
+const JOINS: Family = Family {
+    name: "weir_joins_total",
+    help: "Joining SYNs, and ACKs that needed an entry, by the way that knew their connection and what became of them.",
+    kind: Kind::Counter,
+    labels: &["pool", "way", "outcome"],
 };
 const BACKEND_PACKETS: Family = Family {
     name: "weir_backend_packets_total",
@@ -151,6 +162,12 @@ const TABLE_EVICTED: Family = Family {
     kind: Kind::Counter,
     labels: &["table"],
 };
+const FILTER_RENEWALS: Family = Family {
+    name: "weir_filter_renewals_total",
+    help: "How often the filter in front of the flows' entries was made anew, because those that ended had filled it.",
+    kind: Kind::Counter,
+    labels: &[],
+};
 const RELOAD_SUCCEEDED: Family = Family {
     name: "weir_config_last_reload_successful",
     help: "Whether the last configuration that was asked for is in force.",
@@ -177,14 +194,14 @@ const BUILD_INFO: Family = Family {
 };
 const XDP_MODE: Family = Family {
     name: "weir_xdp_mode",
-    help: "How the XDP program is attached to an interface; always 1.",
+    help: "How the XDP program is attached to an interface, as the kernel tells: native, generic, hardware or none; always 1.",
     kind: Kind::Gauge,
     labels: &["interface", "mode"],
 };
 
 /// The rows of every family.
-pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 21] {
-    let packets = |value: fn(&super::PacketCount) -> u64| {
+pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
+    let packets = |value: fn(&PacketCount) -> u64| {
         rows_of(&snapshot.packets, move |count| Row {
             labels: vec![&count.vip, &count.pool, count.reason],
             value: value(count),
@@ -201,9 +218,10 @@ pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 21] {
     };
     let alone = |value| vec![Row { labels: Vec::new(), value }];
     let constant = |label| vec![Row { labels: vec![label], value: 1 }];
-    [
+    vec![
         (PACKETS, packets(|count| count.packets)),
         (BYTES, packets(|count| count.bytes)),
+        (JOINS, join_rows(&snapshot.packets)),
         (BACKEND_PACKETS, backends(|count| count.packets)),
         (BACKEND_BYTES, backends(|count| count.bytes)),
         (BACKEND_STATE, state_rows(&snapshot.backends)),
@@ -221,6 +239,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 21] {
         (TABLE_ENTRIES, tables(|fill| fill.entries)),
         (TABLE_LIMIT, tables(|fill| fill.limit)),
         (TABLE_EVICTED, tables(|fill| fill.evicted)),
+        (FILTER_RENEWALS, alone(snapshot.filter_renewals)),
         (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
         (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
         (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),
@@ -230,7 +249,21 @@ pub(super) fn rows(snapshot: &Snapshot) -> [(Family, Vec<Row<'_>>); 21] {
 }
 
 fn interface_rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
-    rows_of(&snapshot.interfaces, |interface| Row { labels: vec![interface, snapshot.xdp_mode], value: 1 })
+    rows_of(&snapshot.interfaces, |attached| Row { labels: vec![&attached.interface, attached.mode], value: 1 })
+}
+
+/// Every pool has every kind, so that a rate begins at zero.
+fn join_rows(packets: &[PacketCount]) -> Vec<Row<'_>> {
+    let kinds: BTreeMap<&str, Join> =
+        Reason::ALL.iter().filter_map(|&reason| Some((reason.as_str(), joins::of(reason)?))).collect();
+    let mut totals: BTreeMap<(&str, Join), u64> = BTreeMap::new();
+    for count in packets.iter().filter(|count| !count.pool.is_empty()) {
+        if let Some(&join) = kinds.get(count.reason) {
+            *totals.entry((&count.pool, join)).or_default() += count.packets;
+        }
+    }
+    let row = |((pool, join), value): ((_, Join), _)| Row { labels: vec![pool, join.way, join.outcome], value };
+    totals.into_iter().map(row).collect()
 }
 
 fn state_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {

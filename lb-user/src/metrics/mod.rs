@@ -6,6 +6,7 @@
 mod collector;
 mod families;
 mod listener;
+pub mod reference;
 
 pub use families::{FAMILIES, Family, Kind};
 pub use listener::{ListenError, Listener, Readiness};
@@ -29,10 +30,19 @@ pub struct Snapshot {
     pub tables: Vec<TableFill>,
     /// How the last attempt to change the configuration ended.
     pub reload: ReloadOutcome,
-    /// The interfaces that the XDP program is attached to.
-    pub interfaces: Vec<String>,
-    /// How it is attached: `native` or `generic`.
-    pub xdp_mode: &'static str,
+    /// How often the filter in front of the flows' entries was renewed.
+    pub filter_renewals: u64,
+    /// The interfaces, and how the XDP program is attached to each.
+    pub interfaces: Vec<Attachment>,
+}
+
+/// The XDP program on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The interface.
+    pub interface: String,
+    /// `native`, `generic`, `hardware`, or `none` where it is gone.
+    pub mode: &'static str,
 }
 
 /// Packets of a VIP that had one fate.

@@ -9,6 +9,7 @@ use lb_common::{encap::Tag, limits::VLAN_TAGS_MAX, wire::ethernet};
 use rtnetlink::Handle;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
+    XdpAttached,
 };
 
 /// An Ethernet interface.
@@ -24,6 +25,15 @@ pub struct Interface {
     pub mtu: u16,
     /// What it is, if it is a VLAN.
     pub vlan: Option<Vlan>,
+}
+
+/// An XDP program on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Xdp {
+    /// The kernel's number for it.
+    pub program: u32,
+    /// `native`, `generic`, `hardware`, or `several`.
+    pub mode: &'static str,
 }
 
 /// A VLAN on another interface.
@@ -48,20 +58,33 @@ pub(super) async fn by_name(netlink: &Handle, name: &str) -> Result<Interface, R
     }
 }
 
-pub(super) async fn xdp_program(netlink: &Handle, name: &str) -> Result<Option<u32>, ResolveError> {
+pub(super) async fn xdp_program(netlink: &Handle, name: &str) -> Result<Option<Xdp>, ResolveError> {
     let request = netlink.link().get().match_name(name).execute();
     let answer = std::pin::pin!(request).try_next().await;
     let link = answer.map_err(|error| ResolveError::refused(format!("interface {name}"), error))?;
-    let attributes = link.into_iter().flat_map(|link| link.attributes);
-    let xdp = attributes.filter_map(|attribute| match attribute {
-        LinkAttribute::Xdp(xdp) => Some(xdp),
-        _ => None,
-    });
-    let id = |xdp| match xdp {
-        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(id),
-        _ => None,
-    };
-    Ok(xdp.flatten().find_map(id))
+    Ok(link.as_ref().and_then(Xdp::of))
+}
+
+impl Xdp {
+    /// The program on an interface.
+    pub(crate) fn of(link: &LinkMessage) -> Option<Self> {
+        let attributes = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Xdp(attributes) => Some(attributes),
+            _ => None,
+        })?;
+        let mode = attributes.iter().find_map(|attribute| match attribute {
+            LinkXdp::Attached(XdpAttached::Driver) => Some("native"),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+            LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
+            LinkXdp::Attached(XdpAttached::Multiple) => Some("several"),
+            _ => None,
+        })?;
+        let program = attributes.iter().find_map(|attribute| match attribute {
+            LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
+            _ => None,
+        })?;
+        Some(Self { program, mode })
+    }
 }
 
 pub(super) async fn by_index(netlink: &Handle, index: u32) -> Result<Interface, ResolveError> {

@@ -11,7 +11,7 @@ mod route;
 mod watch;
 
 pub use error::ResolveError;
-pub use link::Interface;
+pub use link::{Interface, Xdp};
 pub use watch::Changes;
 
 use lb_common::encap::Tag;
@@ -116,7 +116,7 @@ impl Resolver {
     ///
     /// # Errors
     /// There is no such interface, or the kernel does not tell.
-    pub async fn xdp_program(&self, name: &str) -> Result<Option<u32>, ResolveError> {
+    pub async fn xdp_program(&self, name: &str) -> Result<Option<Xdp>, ResolveError> {
         link::xdp_program(&self.netlink, name).await
     }
 

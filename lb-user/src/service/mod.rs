@@ -28,6 +28,7 @@ use crate::{
     config::{self, Config, KeyError, OnStop},
     health::Health,
     layout::{BackendRow, Layout, TunnelSource},
+    metrics::Attachment,
     numbering::{Exhausted, Numbering},
     refilter,
     resolve::NextHop,
@@ -85,6 +86,9 @@ struct State {
     /// When.
     swept_at: Instant,
     evicted: Evicted,
+    filter_renewals: u64,
+    /// How the program is attached, as the kernel last told.
+    attachments: Vec<Attachment>,
     unmeant: Unmeant,
     reloads: Reloads,
     /// The pools that are served though all their backends have failed.
@@ -249,6 +253,19 @@ impl Service {
         self.state().set_hop(id, hop)
     }
 
+    /// Notes how the program is attached; what of it is new.
+    pub fn note_attachments(&self, attachments: Vec<Attachment>) -> Vec<Attachment> {
+        let mut state = self.state();
+        let new = attachments.iter().filter(|attachment| !state.attachments.contains(attachment)).cloned().collect();
+        state.attachments = attachments;
+        new
+    }
+
+    /// The interfaces of the configuration.
+    pub fn interfaces(&self) -> Vec<String> {
+        self.state().interfaces()
+    }
+
     /// Whether some backend that packets may be sent to has no way to it.
     pub fn lacks_a_way(&self) -> bool {
         self.state().backends.values().any(|known| known.needs_a_way() && known.hop.is_none())
@@ -278,7 +295,7 @@ impl Service {
         state.evicted.tokens += state.swept.tokens_evicted;
         state.evicted.moved_flows += state.swept.moved_flows_evicted;
         let entries = state.swept.joined_flows + state.swept.moved_flows + state.swept.pinned_flows;
-        refilter::renew_if_full(&mut state.balancer, entries)?;
+        state.filter_renewals += u64::from(refilter::renew_if_full(&mut state.balancer, entries)?);
         state.release_the_gone()
     }
 

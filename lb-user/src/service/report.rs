@@ -123,8 +123,8 @@ impl Service {
             pools: pools.collect(),
             tables: state.tables().collect(),
             reload: state.reload_outcome(),
-            interfaces: state.interfaces(),
-            xdp_mode: state.mode_word(),
+            filter_renewals: state.filter_renewals,
+            interfaces: state.attachments.clone(),
         })
     }
 }
@@ -139,8 +139,8 @@ impl Source for Service {
                 pools: Vec::new(),
                 tables: Vec::new(),
                 reload: self.state().reload_outcome(),
-                interfaces: self.state().interfaces(),
-                xdp_mode: self.state().mode_word(),
+                filter_renewals: self.state().filter_renewals,
+                interfaces: self.state().attachments.clone(),
             }
         })
     }
@@ -277,7 +277,7 @@ impl State {
         .map(|(table, entries, limit, evicted)| TableFill { table, entries, limit: u64::from(limit), evicted })
     }
 
-    fn interfaces(&self) -> Vec<String> {
+    pub(super) fn interfaces(&self) -> Vec<String> {
         self.config.balancer.interfaces.iter().map(ToString::to_string).collect()
     }
 

@@ -72,6 +72,8 @@ impl State {
             swept: Swept::default(),
             swept_at: Instant::now(),
             evicted: Evicted::default(),
+            filter_renewals: 0,
+            attachments: Vec::new(),
             unmeant: super::Unmeant::default(),
             reloads: Reloads { last_succeeded: true, last_tried, in_force_since },
             failing_open: BTreeSet::new(),

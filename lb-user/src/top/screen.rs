@@ -157,9 +157,8 @@ fn pools_and_tables(view: &View) -> Section {
     let side = |lines: &[String], i: usize| lines.get(i).cloned().unwrap_or_default();
     let line = |i: usize| format!("{:<39}  {}", side(&pools, i), side(&tables, i));
     let head = format!(
-        "{:<39}  {}",
-        format!("{:<16} {:>13} {:>8}", "POOL", "IN TRANSITION", "SETTLED"),
-        format!("{:<19} {:>9} {:>8}", "TABLE", "ENTRIES", "FULL")
+        "{:<16} {:>13} {:>8}  {:<19} {:>9} {:>8}",
+        "POOL", "IN TRANSITION", "SETTLED", "TABLE", "ENTRIES", "FULL"
     );
     Section { head, lines: (0..pools.len().max(tables.len())).map(line).collect() }
 }
@@ -201,5 +200,83 @@ fn duration(seconds: impl std::borrow::Borrow<u64>) -> String {
         60..3600 => format!("{}:{:02}", seconds / 60, seconds % 60),
         3600..86400 => format!("{}h{:02}", seconds / 3600, seconds / 60 % 60),
         _ => format!("{}d{}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(number: u32, state: &str, packets: f64) -> BackendRate {
+        BackendRate {
+            name: format!("backend-with-a-long-name-{number}"),
+            pool: "a-pool-with-a-long-name".to_owned(),
+            state: state.to_owned(),
+            share_percent: 100,
+            slots: 655,
+            slots_previous: 0,
+            packets,
+            reached: true,
+        }
+    }
+
+    fn view(backends: Vec<BackendRate>) -> View {
+        let vip = |number| VipRates {
+            name: format!("vip{number}"),
+            pool: "web".to_owned(),
+            forwarded: 1e7,
+            answered: 0.5,
+            dropped: 12_345.0,
+        };
+        View {
+            version: "1.2.3".to_owned(),
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            xdp_mode: "native".to_owned(),
+            uptime_s: 90_000,
+            interval_s: 1.0,
+            vips: (0..3).map(vip).collect(),
+            joins: vec![JoinRate { way: "learn", outcome: "forwarded", total: 123_456_789, rate: 99_999.0 }],
+            drops: vec![ReasonRate { reason: "moved_over_budget".to_owned(), total: 7, rate: 0.2 }],
+            backends,
+            pools: vec![PoolState {
+                name: "web".to_owned(),
+                slots_in_transition: 65_537,
+                transition_ends_in_s: Some(8100),
+                slots_extended: 0,
+            }],
+            tables: vec![TableState { name: "tokens".to_owned(), entries: 500_000, limit: 1_000_000 }],
+        }
+    }
+
+    #[test]
+    fn a_hundred_backends_fit_a_small_terminal_and_the_sick_ones_are_seen() {
+        let mut backends: Vec<_> = (0..100).map(|number| backend(number, "up", f64::from(number))).collect();
+        backends.push(backend(100, "down", 0.0));
+        for (columns, rows) in [(80, 24), (40, 14), (200, 60)] {
+            let lines = render(&view(backends.clone()), Size { columns, rows: Some(rows) }, None);
+            assert_eq!(lines.len(), rows, "{columns} x {rows}");
+            assert!(lines.iter().all(|line| line.chars().count() <= columns), "{lines:#?}");
+        }
+        let screen = render(&view(backends), Size { columns: 80, rows: Some(24) }, None);
+        let at = screen.iter().position(|line| line.starts_with("BACKEND")).expect("a head");
+        assert!(screen[at + 1].contains(" down "), "{screen:#?}");
+        assert!(screen.iter().any(|line| line.starts_with("  ... and ") && line.ends_with(" more")), "{screen:#?}");
+        assert!(
+            screen.iter().any(|line| line.starts_with("learn  forwarded") && line.contains("123.5M")),
+            "{screen:#?}"
+        );
+    }
+
+    #[test]
+    fn trouble_stands_below() {
+        let screen = render(&view(Vec::new()), Size { columns: 80, rows: Some(24) }, Some("no weir answers"));
+        assert_eq!(screen.last().map(String::as_str), Some("no weir answers"));
+    }
+
+    #[test]
+    fn numbers_and_times_are_short() {
+        let counts = [0.0, 0.25, 9.9, 10.4, 99_999.0, 100_000.0, 12_345_678.0].map(count);
+        assert_eq!(counts, ["0", "0.2", "9.9", "10", "99999", "100k", "12.3M"]);
+        assert_eq!([59, 61, 3600, 90_000].map(|seconds: u64| duration(seconds)), ["59 s", "1:01", "1h00", "1d1h"]);
     }
 }

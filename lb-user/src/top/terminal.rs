@@ -7,6 +7,7 @@ use rustix::{
     termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
 };
 use std::{
+    fmt,
     io::{self, IsTerminal as _, Read as _, Write as _},
     thread,
 };
@@ -53,7 +54,7 @@ impl Terminal {
         if before.is_some() {
             // It waits for keys until the process ends.
             thread::spawn(move || {
-                for key in io::stdin().bytes().map_while(Result::ok) {
+                for key in io::stdin().lock().bytes().map_while(Result::ok) {
                     if sender.send(key).is_err() {
                         return;
                     }
@@ -91,7 +92,7 @@ impl Terminal {
                 || line.chars().next().is_some_and(char::is_uppercase) && !line.chars().any(char::is_lowercase);
             let (begin, end) = if is_head { (BOLD, PLAIN) } else { ("", "") };
             let next = if index + 1 == lines.len() { "" } else { "\r\n" };
-            frame.push_str(&format!("{begin}{line}{end}\x1b[K{next}"));
+            let _ = fmt::Write::write_fmt(&mut frame, format_args!("{begin}{line}{end}\x1b[K{next}"));
         }
         frame.push_str("\x1b[J");
         Ok(write(&frame)?)

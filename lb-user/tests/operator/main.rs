@@ -3,6 +3,9 @@
 
 mod doctor;
 mod log;
+mod scrape;
 mod stage;
 mod supervisor;
+mod top;
+mod transcripts;
 mod user;

@@ -18,7 +18,7 @@ use nix::{
 use tempfile::TempDir;
 
 /// Far above what any step takes; only a broken Weir waits so long.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// The namespaces, and a folder for files.
 pub(crate) struct Stage {
@@ -41,7 +41,10 @@ impl Stage {
         let stage = Self { folder: tempfile::tempdir().expect("a folder"), peer };
         let pid = stage.peer.id();
         sh("ip link set lo up");
-        sh(&format!("ip link add weir0 mtu 1600 type veth peer name peer0 mtu 1600 netns {pid}"));
+        sh(&format!(
+            "ip link add weir0 address 02:00:00:00:00:01 mtu 1600 type veth \
+             peer name peer0 address 02:00:00:00:00:02 mtu 1600 netns {pid}"
+        ));
         sh("ip addr add 10.77.0.1/24 dev weir0");
         sh("ip addr add fd77::1/64 dev weir0 nodad");
         sh("ip link set weir0 up");

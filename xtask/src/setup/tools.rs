@@ -54,7 +54,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 12] = [
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
     Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
@@ -64,6 +64,8 @@ const TOOLS: [Tool; 10] = [
     Tool::packaged("tcpdump", "tcpdump", Scope::Tests, "looking into the lab by hand"),
     Tool::packaged("tshark", "tshark", Scope::Tests, "judging the packet parser"),
     Tool::packaged("bpftool", "bpftool", Scope::Tests, "judging the loaded maps"),
+    Tool::packaged("strace", "strace", Scope::Tests, "counting what a scrape asks of the kernel"),
+    Tool::packaged("tmux", "tmux", Scope::Tests, "looking at `weir top`"),
     Tool {
         command: "promtool",
         source: Source::FileOf { package: "prometheus", file: "usr/bin/promtool" },
