@@ -21,7 +21,7 @@ use weir_lab::{
     weir::{Join, PoolBackend, Weir, WeirConfig},
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Quick checks, with the default rise and fall; further fields may follow.
 const QUICK: &str = "interval_ms = 100\n";
 const HTTP_PORT: u16 = 8080;
