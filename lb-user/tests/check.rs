@@ -93,12 +93,14 @@ fn the_example_is_good_and_complete() {
         "[admin]",
         "[limits]",
         "[[pool]]",
+        "[[pool]]\nname = \"p\"\n[pool.health]",
         "[[pool]]\nname = \"p\"\n[[pool.backend]]",
         "[[vip]]",
     ] {
         for field in fields_of(table) {
             let there = text
                 .lines()
+                .map(|line| line.trim_start_matches(['#', ' ']))
                 .any(|line| line.starts_with(&format!("{field} = ")) || line.contains(&format!(".{field}]")));
             assert!(there, "{table}: {field}");
         }
