@@ -18,7 +18,6 @@ use super::{
         setup::Setup,
     },
 };
-use aya::maps::{Array, MapData, PerCpuArray};
 use clock::{calm_tick, tick};
 use lb_common::{
     ids::{BackendId, PoolId},
@@ -26,7 +25,7 @@ use lb_common::{
     reason::Reason,
     recent::bucket_of,
     steer::steer,
-    tables::{Budget, Counter, counter_index},
+    tables::{Counter, counter_index},
 };
 use lb_user::bpf::PerCpuTable;
 use nix::{
@@ -46,8 +45,6 @@ pub(super) struct Pair {
     setup: Setup,
     host: Host,
     kernel: Kernel,
-    networks: Array<MapData, u64>,
-    errors: PerCpuArray<MapData, u64>,
     cpu: usize,
     counted: Vec<Counter>,
     sent: Vec<Counter>,
@@ -70,12 +67,8 @@ impl Pair {
         only.set(cpu).expect("a CPU that there is");
         sched_setaffinity(Pid::from_raw(0), &only).expect("the kernel lets a thread stay");
         let host = Host::new(&setup);
-        let mut kernel = Kernel::of(&setup);
-        let mut take = |name| kernel.balancer.object().take_map(name).expect("a map of the object");
-        let [networks, errors] = ["weir_networks", "weir_errors"].map(&mut take);
+        let kernel = Kernel::of(&setup);
         let mut pair = Self {
-            networks: networks.try_into().expect("an array of words"),
-            errors: errors.try_into().expect("a word for each CPU"),
             counted: vec![Counter::default(); (setup.vips.len() + 1) * Reason::COUNT],
             sent: vec![Counter::default(); setup.backends.len() + 1],
             host,
@@ -172,12 +165,12 @@ impl Pair {
             }
             Touched::Network(network) => {
                 let index = bucket_of(network, limits::NETWORKS);
-                let by_kernel = self.networks.get(&index, 0).expect("within the table");
-                assert_eq!(by_kernel, word(host.networks[index as usize]), "{differ}: a network's budget");
+                let by_kernel = self.kernel.balancer.networks.read(index).expect("within the table");
+                assert_eq!(by_kernel, host.networks[index as usize], "{differ}: a network's budget");
             }
             Touched::Errors => {
-                let by_kernel = self.errors.get(&0, 0).expect("one element")[self.cpu];
-                assert_eq!(by_kernel, word(host.errors), "{differ}: the CPU's budget");
+                let by_kernel = self.kernel.balancer.errors.read(0).expect("one element")[self.cpu];
+                assert_eq!(by_kernel, host.errors, "{differ}: the CPU's budget");
             }
         }
     }
@@ -196,8 +189,4 @@ fn total(table: &PerCpuTable<Counter>, row: u32) -> Counter {
         sum.bytes += counter.bytes;
     }
     sum
-}
-
-fn word(budget: Budget) -> u64 {
-    zerocopy::transmute!(budget)
 }

@@ -6,7 +6,6 @@ use crate::fuzz::{
     touched::Touched,
     worlds::{KINDS, Memory, World as _, host::Host},
 };
-use aya::maps::PerCpuValues;
 use lb_common::{
     limits,
     recent::{Bucket, bucket_of},
@@ -48,7 +47,7 @@ impl Pair {
             Touched::Network(network) => {
                 let index = bucket_of(network, limits::NETWORKS);
                 self.host.tables.networks[index as usize] = Budget::default();
-                self.networks.set(index, 0, 0).expect("within the table");
+                self.kernel.balancer.networks.write(index, Budget::default()).expect("within the table");
             }
             Touched::Errors => self.clear_errors(),
             Touched::Recent(memory, flow) => {
@@ -63,9 +62,7 @@ impl Pair {
 
     fn clear_errors(&mut self) {
         self.host.tables.errors = Budget::default();
-        let cpus = self.errors.get(&0, 0).expect("one element").len();
-        let zeros = PerCpuValues::try_from(vec![0; cpus]).expect("a word for each CPU");
-        self.errors.set(0, zeros, 0).expect("one element");
+        self.kernel.balancer.errors.fill(0, Budget::default()).expect("one element");
     }
 
     /// While it is nearly empty the filter leaves no mistake about it unseen.
@@ -85,8 +82,9 @@ impl Pair {
                 assert_eq!(bucket, Bucket::default(), "the kernel wrote to a bucket that the host did not touch");
             }
         }
-        for index in 0..self.networks.len() {
-            assert_eq!(self.networks.get(&index, 0).expect("within"), 0, "the kernel changed another budget");
+        for index in 0..kernel.networks.len() {
+            let budget = kernel.networks.read(index).expect("within the table");
+            assert_eq!(budget, Budget::default(), "the kernel changed another budget");
         }
         for (table, known) in [(&kernel.counters, &self.counted), (&kernel.sent, &self.sent)] {
             for (index, counter) in (0..).zip(known) {
@@ -102,8 +100,8 @@ impl Pair {
         let setup = &self.setup;
         self.host = Host::new(setup);
         self.kernel.start_over(setup);
-        for index in 0..self.networks.len() {
-            self.networks.set(index, 0, 0).expect("within the table");
+        for index in 0..self.kernel.balancer.networks.len() {
+            self.kernel.balancer.networks.write(index, Budget::default()).expect("within the table");
         }
         self.clear_errors();
         let closing = self.kernel.buckets_mut(Memory::Closing);
