@@ -30,10 +30,10 @@ pub fn send(ctx: &TcContext) -> i32 {
     let Some(id) = probe::backend_of(base, frame.mark()) else { return TC_ACT_UNSPEC };
     frame.clear_mark();
     match tunnel(frame, id) {
-        Some(interface) if interface == frame.interface() => TC_ACT_OK as i32,
+        Some(interface) if interface == frame.interface() => TC_ACT_OK,
         // SAFETY: the helper only notes the interface.
         Some(interface) => unsafe { bpf_redirect(interface, 0) as i32 },
-        None => TC_ACT_SHOT as i32,
+        None => TC_ACT_SHOT,
     }
 }
 
