@@ -98,6 +98,8 @@ pub enum OnStop {
 pub enum Way {
     /// From the keys that the client echoes in its third ACK.
     Learn,
+    /// Each backend has a port or an address of its own, to which its clients join.
+    Endpoint,
 }
 
 /// What happens to a join whose token is unknown.
@@ -259,9 +261,9 @@ impl Word for BackendState {
 }
 
 impl Word for Way {
-    const WORDS: &'static [(&'static str, Self)] = &[("learn", Self::Learn)];
-    const LATER: &'static [&'static str] = &["report", "endpoint", "token"];
-    const OFFERED: &'static str = "learn";
+    const WORDS: &'static [(&'static str, Self)] = &[("learn", Self::Learn), ("endpoint", Self::Endpoint)];
+    const LATER: &'static [&'static str] = &["report", "token"];
+    const OFFERED: &'static str = "learn or endpoint";
 }
 
 impl Word for Protocol {

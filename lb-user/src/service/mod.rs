@@ -39,7 +39,7 @@ use duty::{Arrival, Duty};
 use health::pools_failing_open;
 use lb_common::{
     ids::{BackendId, PoolId},
-    limits::{SERVICES_MAX, VIPS_MAX},
+    limits::{SERVICES_MAX, SERVICES_OF_CONFIG_MAX},
     tables::{self, Services},
 };
 use leaving::Unmeant;
@@ -53,9 +53,9 @@ use std::{
 
 /// The port rules of a configuration lie in one part of their table. Those in force are in another, and while a change
 /// is under way, or was when a controller died, in two.
-const SERVICE_PARTS: u32 = 4;
+const SERVICE_PARTS: u32 = SERVICES_MAX / SERVICES_OF_CONFIG_MAX;
 
-const _: () = assert!(SERVICES_MAX / SERVICE_PARTS >= VIPS_MAX);
+const _: () = assert!(SERVICE_PARTS >= 4);
 
 /// A running balancer.
 pub struct Service {
@@ -392,9 +392,8 @@ impl State {
     /// stay as they are meanwhile: the new ones stand in another part of their table.
     fn write_services(&mut self) -> Result<(), MapError> {
         let in_use = self.balancer.services_in_use()?;
-        let length = SERVICES_MAX / SERVICE_PARTS;
-        let is_free = |part: &u32| !in_use.iter().any(|services| services.first / length == *part);
-        let first = (0..SERVICE_PARTS).find(is_free).map_or(0, |part| part * length);
+        let is_free = |part: &u32| !in_use.iter().any(|services| services.first / SERVICES_OF_CONFIG_MAX == *part);
+        let first = (0..SERVICE_PARTS).find(is_free).map_or(0, |part| part * SERVICES_OF_CONFIG_MAX);
         for (index, &service) in (first..).zip(&self.layout.services) {
             self.balancer.services.write(index, service)?;
         }
