@@ -155,3 +155,10 @@ pub const LEDGER_BYTES_MAX: u32 = 4 << 20;
 
 /// Balancers that a backend takes tunnels from.
 pub const BALANCERS_MAX: u32 = 256;
+
+/// Lines that a CPU may write in a tick for `weir trace`: what a person can still look through, and a fraction of the ring
+/// buffer between two readings of it.
+pub const TRACE_LINES_PER_CPU: u32 = 1000;
+
+/// How long one trace may last: whoever has forgotten it does not pay for it all night.
+pub const TRACE_SECONDS_MAX: u64 = 600;
