@@ -148,7 +148,8 @@ impl Weir {
     /// If it cannot be started.
     pub fn start_command(&self, args: &[&str], log: &str) -> Result<Process, LabError> {
         let socket = self.directory.join(SOCKET);
-        let args = [args, &["--socket", &socket.to_string_lossy()]].concat();
+        let socket = socket.to_string_lossy();
+        let args = [args, &["--socket", &socket]].concat();
         Process::start(&self.namespace, &self.program, &args, self.directory.join(log))
     }
 

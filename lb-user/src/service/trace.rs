@@ -58,6 +58,8 @@ pub struct Named {
 pub struct Trace {
     service: Arc<Service>,
     tracer: Tracer,
+    /// Whether this one still has the data path: another may have it afterwards.
+    goes_on: bool,
 }
 
 impl Service {
@@ -88,7 +90,7 @@ impl Service {
             Ok(tracer)
         });
         match begun {
-            Ok(tracer) => Ok(Trace { service: Arc::clone(self), tracer }),
+            Ok(tracer) => Ok(Trace { service: Arc::clone(self), tracer, goes_on: true }),
             Err(error) => {
                 state.end_trace();
                 Err(error)
@@ -118,8 +120,10 @@ impl Trace {
     }
 
     /// Puts the plain program back; what was told before can still be read.
-    pub fn stop(&self) {
-        self.service.state().end_trace();
+    pub fn stop(&mut self) {
+        if std::mem::take(&mut self.goes_on) {
+            self.service.state().end_trace();
+        }
     }
 }
 
