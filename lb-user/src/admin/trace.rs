@@ -98,8 +98,17 @@ pub struct TraceEnd {
     pub told: u64,
     /// Those that were not, because a CPU had told enough in that second.
     pub over_limit: u64,
-    /// Those that were lost on the way here, or came after the last that was asked for.
+    /// Those that came after the last that was asked for.
+    pub surplus: u64,
+    /// Those that were lost on the way here.
     pub lost: u64,
+}
+
+/// What has become of the lines so far.
+#[derive(Default)]
+struct Tally {
+    told: u64,
+    surplus: u64,
 }
 
 struct Plan {
@@ -137,14 +146,14 @@ impl Plan {
 async fn tell(mut trace: Trace, plan: Plan, lines: mpsc::Sender<Bytes>) {
     let Plan { one_in, seconds, count } = plan;
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut told = 0;
+    let mut tally = Tally::default();
     let begin = TraceBegin { one_in, lines_per_cpu: TRACE_LINES_PER_CPU, seconds };
     let mut listens = say(&lines, &TraceLine::Begin(begin)).await;
     let mut fetch = interval(FETCH);
-    while listens && Instant::now() < end && count.is_none_or(|count| told < count) {
+    while listens && Instant::now() < end && count.is_none_or(|count| tally.told < count) {
         tokio::select! {
             () = lines.closed() => listens = false,
-            _ = fetch.tick() => listens = pass_on(&mut trace, count, &mut told, &lines).await,
+            _ = fetch.tick() => listens = pass_on(&mut trace, count, &mut tally, &lines).await,
         }
     }
     let stopped = spawn_blocking(move || {
@@ -156,22 +165,24 @@ async fn tell(mut trace: Trace, plan: Plan, lines: mpsc::Sender<Bytes>) {
         return;
     }
     tokio::time::sleep(SETTLE).await;
-    pass_on(&mut trace, count, &mut told, &lines).await;
+    pass_on(&mut trace, count, &mut tally, &lines).await;
     let Ok(Counts { packets, sampled, over_limit }) = trace.counts() else { return };
-    let lost = sampled.saturating_sub(over_limit + told);
-    say(&lines, &TraceLine::End(TraceEnd { packets_seen: packets, sampled, told, over_limit, lost })).await;
+    let Tally { told, surplus } = tally;
+    let lost = sampled.saturating_sub(over_limit + told + surplus);
+    say(&lines, &TraceLine::End(TraceEnd { packets_seen: packets, sampled, told, over_limit, surplus, lost })).await;
 }
 
 /// Passes on what has been told since. False if nobody listens.
-async fn pass_on(trace: &mut Trace, count: Option<u64>, told: &mut u64, lines: &mpsc::Sender<Bytes>) -> bool {
+async fn pass_on(trace: &mut Trace, count: Option<u64>, tally: &mut Tally, lines: &mpsc::Sender<Bytes>) -> bool {
     for named in trace.read() {
-        if count.is_some_and(|count| *told >= count) {
-            break;
+        if count.is_some_and(|count| tally.told >= count) {
+            tally.surplus += 1;
+            continue;
         }
         if !say(lines, &TraceLine::Packet(named.into())).await {
             return false;
         }
-        *told += 1;
+        tally.told += 1;
     }
     true
 }
@@ -234,10 +245,10 @@ impl fmt::Display for TraceLine {
                 let (forward, protocol) = (or_none(forward), or_none(protocol));
                 write!(f, "{reason:<20} {action:<8} {vip:<24} {pool:<24} {backend:<24} {forward:<8} {protocol}")
             }
-            Self::End(TraceEnd { packets_seen, sampled, told, over_limit, lost }) => write!(
+            Self::End(TraceEnd { packets_seen, sampled, told, over_limit, surplus, lost }) => write!(
                 f,
-                "told: {told}; in the sample: {sampled}, of which {over_limit} above the limit of lines a second and {lost} \
-                 lost; packets seen: {packets_seen}"
+                "told: {told}; not told: {over_limit} above the limit of lines a second, {surplus} after the last that was \
+                 asked for, {lost} lost; in the sample: {sampled}; packets seen: {packets_seen}"
             ),
         }
     }

@@ -6,6 +6,7 @@ use crate::admin::{self, Client, trace::TraceLine};
 use anyhow::{Context as _, Result, bail};
 use std::{
     io::{self, Write as _},
+    num::NonZeroU64,
     path::PathBuf,
     process::ExitCode,
 };
@@ -20,8 +21,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// End after so many packets.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    count: Option<u64>,
+    #[arg(long, value_name = "N")]
+    count: Option<NonZeroU64>,
     /// How to print it: as a table, or as a JSON document a line.
     #[arg(long, value_enum, default_value_t = Output::Human)]
     output: Output,
