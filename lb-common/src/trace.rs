@@ -18,7 +18,11 @@ pub struct Plan {
 impl Plan {
     /// One packet in so many, and a limit beside that.
     pub const fn new(one_in: u32, lines_per_cpu: u32) -> Self {
-        Self { threshold: if one_in == 0 { 0 } else { u32::MAX / one_in }, lines_per_cpu }
+        let threshold = match u32::MAX.checked_div(one_in) {
+            Some(threshold) => threshold,
+            None => 0,
+        };
+        Self { threshold, lines_per_cpu }
     }
 
     /// Whether a packet with this random number is told of.
