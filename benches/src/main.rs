@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use weir_lab::{
     BackendCount, Lab, LabError,
-    bench::{DESIGN_STUB_NS, Effort, Report},
+    bench::{Case, DESIGN_STUB_NS, Effort, Report},
     churn::{self, Churn},
     demo::{self, Demo, Screen},
     drill,
@@ -117,6 +117,9 @@ enum Command {
         /// Draw nanoseconds against flows
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
+        /// Only these cases, separated by commas
+        #[arg(long, value_name = "CASE", value_delimiter = ',', value_enum, default_values_t = Case::ALL, hide_default_value = true)]
+        cases: Vec<Case>,
     },
     /// Play random sequences of frames through the decision on the host and in the kernel: both must agree
     #[command(after_help = FUZZ_TARGETS)]
@@ -196,8 +199,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
             let time = minutes.map(|minutes| Duration::from_secs(60 * minutes));
             fuzz(fuzz::Options { seed: seed.unwrap_or_else(new_seed), sequences, time }, json, fixtures)
         }
-        Command::Bench { quick, json, ref svg } => {
-            measure(if quick { Effort::QUICK } else { Effort::FULL }, json, svg.as_deref())
+        Command::Bench { quick, json, ref svg, ref cases } => {
+            measure(if quick { Effort::QUICK } else { Effort::FULL }, cases, json, svg.as_deref())
         }
     }
 }
@@ -236,8 +239,8 @@ fn drill(options: drill::Options, screen: drill::Screen) -> anyhow::Result<ExitC
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn measure(effort: Effort, json: bool, svg: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let report = Report::measure(effort, |figure| {
+fn measure(effort: Effort, cases: &[Case], json: bool, svg: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let report = Report::measure(effort, cases, |figure| {
         let point = figure.point;
         eprintln!("{}: {} flows, {} tracked: {:.0} ns", point.case.name(), point.flows, point.tracked, figure.ns);
     })?;

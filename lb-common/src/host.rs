@@ -9,7 +9,7 @@ use crate::{
     recent::{Bucket, bucket_of, buckets_for},
     tables::{
         Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_SLOTS, Service, Services, Slot,
-        Tables, TokenEntry, TokenKey,
+        Span, Tables, TokenEntry, TokenKey,
     },
     wire::ip::Address,
 };
@@ -129,9 +129,8 @@ impl HostTables {
                 embryonic_buckets: buckets_for(limits::EMBRYONIC_FLOWS.min),
                 datagram_buckets: buckets_for(limits::DATAGRAM_FLOWS.min),
                 fragment_buckets: buckets_for(limits::FRAGMENTED_DATAGRAMS.min),
-                filter_words: 1,
-                filter_half: 0,
-                reserved: 0,
+                filters: [Span { first: 0, len: 1 }; 2],
+                filter_asked: 0,
                 entries_per_network: limits::ENTRIES_PER_NETWORK.default,
                 errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
                 prefixes: 0,

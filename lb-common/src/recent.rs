@@ -7,6 +7,7 @@
 use crate::{
     ids::{BackendId, FlowHash, Tick},
     limits::FILTER_BITS_PER_FLOW,
+    tables::Span,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -93,16 +94,22 @@ pub const fn buckets_for(entries: u32) -> u32 {
     entries.div_ceil(4).next_power_of_two()
 }
 
-/// Words of the filter in front of a table of `flows`.
+/// Words that the filter in front of so many flows takes.
+#[expect(clippy::cast_possible_truncation, reason = "an eighth of what came in")]
 pub const fn filter_words(flows: u32) -> u32 {
-    flows.next_power_of_two() / u64::BITS * FILTER_BITS_PER_FLOW
+    (flows as u64 * FILTER_BITS_PER_FLOW as u64).div_ceil(u64::BITS as u64) as u32
 }
 
-/// The word of a flow in a filter of `words`, a power of two, and its two bits there.
+/// Bits that a flow sets in its word of a filter.
+pub const FILTER_BITS_SET: u32 = 3;
+
+/// The word of a flow in a filter, and its bits there. The word is told by a middle part of the hash, scaled to their
+/// number as [`FlowHash::slot`] scales the high part.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "bits of a hash")]
-pub const fn filter_place(flow: FlowHash, words: u32) -> (u32, u64) {
-    ((flow.0 >> 12) as u32 & (words - 1), 1 << (flow.0 & 63) | 1 << (flow.0 >> 6 & 63))
+pub const fn filter_place(flow: FlowHash, filter: Span) -> (u32, u64) {
+    let word = ((flow.0 >> 12 & 0xffff_ffff) * filter.len as u64 >> 32) as u32;
+    (filter.first + word, 1 << (flow.0 & 63) | 1 << (flow.0 >> 6 & 63) | 1 << (flow.0 >> 44 & 63))
 }
 
 impl Bucket {

@@ -18,7 +18,7 @@ use core::cmp::Ordering;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The version of everything below; part of the path under which maps are pinned.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Slots of a ring: a prime, and large enough for 1 % accuracy with hundreds of backends (Maglev, NSDI 2016, 5.3).
 pub const RING_SLOTS: u32 = 65_537;
@@ -39,12 +39,10 @@ pub struct Globals {
     pub datagram_buckets: u32,
     /// Buckets of the datagrams in pieces.
     pub fragment_buckets: u32,
-    /// Words of one half of the filter in front of the flows that have an entry.
-    pub filter_words: u32,
-    /// The half that is asked, 0 or 1; new entries are added to both.
-    pub filter_half: u32,
-    #[doc(hidden)]
-    pub reserved: u32,
+    /// The two filters in front of the flows that have an entry: new entries are added to both.
+    pub filters: [Span; 2],
+    /// Which of them is asked, 0 or 1.
+    pub filter_asked: u32,
     /// Entries that the clients of one network may have made in a tick.
     pub entries_per_network: u32,
     /// ICMP errors that a CPU may send in a tick.
@@ -55,7 +53,17 @@ pub struct Globals {
     pub addresses: Turn,
 }
 
-const _: () = assert!(size_of::<Globals>() == 80);
+const _: () = assert!(size_of::<Globals>() == 88);
+
+/// A run of elements of a table. Aligned, so that no CPU sees half of one that the controller writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct Span {
+    /// The index of the first.
+    pub first: u32,
+    /// How many there are.
+    pub len: u32,
+}
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -172,9 +172,9 @@ impl Tables for KernelTables {
             return false;
         }
         let Some(globals) = self.globals() else { return true };
-        let (index, bits) = filter_place(flow, globals.filter_words);
-        let half = if globals.filter_half == 0 { 0 } else { globals.filter_words };
-        FILTER.get(half + index).is_none_or(|word| word & bits == bits)
+        let [first, second] = globals.filters;
+        let (index, bits) = filter_place(flow, if globals.filter_asked == 0 { first } else { second });
+        FILTER.get(index).is_none_or(|word| word & bits == bits)
     }
 
     #[inline(always)]
@@ -203,9 +203,10 @@ impl Tables for KernelTables {
             unsafe { (*marks).entries = 1 };
         }
         if let Some(globals) = self.globals() {
-            let (index, bits) = filter_place(flow, globals.filter_words);
-            add_to_filter(index, bits);
-            add_to_filter(globals.filter_words + index, bits);
+            for filter in globals.filters {
+                let (index, bits) = filter_place(flow, filter);
+                add_to_filter(index, bits);
+            }
         }
         Ok(())
     }

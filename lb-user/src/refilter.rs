@@ -1,84 +1,99 @@
 //! Renews the filter in front of the flows that have an entry: the data path only ever adds to it, so with time it would
-//! say "maybe" to everything.
+//! say "maybe" to everything. And it is to be no larger than its entries need: every packet of a balancer that has any
+//! reads a word of it, at random, so it should stay in a CPU's cache.
 //!
-//! The filter stands twice, and the data path adds every new entry to both. The half that nobody reads is emptied and
+//! There are two, and the data path adds every new entry to both. The one that nobody asks is given its size, emptied, and
 //! filled from the tables; when it lacks none of their entries, it is turned to. So there is never a false "no".
 
 use crate::bpf::{Balancer, HashTable};
 use aya::maps::MapError;
 use lb_common::{
     ids::FlowHash,
-    recent::filter_place,
-    tables::{FlowEntry, Globals},
+    limits::FILTER_WORDS_MIN,
+    recent::{FILTER_BITS_SET, filter_place, filter_words},
+    tables::{FlowEntry, Globals, Span},
 };
 
 /// Words that are looked at to tell how full the filter is.
 const SAMPLE: u32 = 1024;
-/// A filter is renewed when this part of its bits is set, in percent, and twice as many as its entries need.
-const FULL_PERCENT: u64 = 20;
-/// Bits that an entry sets.
-const BITS_PER_ENTRY: u64 = 2;
+/// From this part of its bits on, in percent, a filter is renewed, if that helps.
+const FULL_PERCENT: u64 = 25;
+/// A new filter has room for so many times the entries that there are.
+const ROOM: u64 = 2;
+/// One that has so many times the words that it would get is too large.
+const TOO_LARGE: u32 = 4;
 /// Each pass but the last has found an entry missing that came meanwhile, whose word this has overwritten.
 const PASSES_MAX: usize = 16;
 
-/// Renews the filter if it has become much fuller than `entries` need. True if it has been renewed.
+/// Renews the filter if it has become much fuller or larger than `entries` need. True if it has been renewed.
 ///
 /// # Errors
 /// The kernel refuses a map operation; the filter in use stays as it is then.
-pub fn renew_if_full(balancer: &mut Balancer, entries: u64) -> Result<bool, MapError> {
-    let globals = balancer.globals.read(0)?;
-    let (set, bits) = sample(balancer, &globals)?;
-    let needed = entries * BITS_PER_ENTRY * bits / (u64::from(globals.filter_words) * u64::from(u64::BITS)).max(1);
-    if set * 100 < bits * FULL_PERCENT || set < 2 * needed {
-        return Ok(false);
+pub fn renew_if_unfit(balancer: &mut Balancer, entries: u64) -> Result<bool, MapError> {
+    let filter = asked(&balancer.globals.read(0)?);
+    let wanted = wanted(balancer, entries);
+    let (set, looked_at) = sample(balancer, filter)?;
+    let bits = u64::from(filter.len.max(1)) * u64::from(u64::BITS);
+    let needed = entries * u64::from(FILTER_BITS_SET) * looked_at / bits;
+    let is_full = set * 100 >= looked_at * FULL_PERCENT;
+    if (is_full && (set > 2 * needed || wanted > filter.len)) || filter.len / TOO_LARGE > wanted {
+        return renew(balancer, wanted);
     }
-    renew(balancer)
+    Ok(false)
 }
 
-/// Renews the filter. False if entries came faster than they could be added.
-///
-/// # Errors
-/// As above.
-pub fn renew(balancer: &mut Balancer) -> Result<bool, MapError> {
+const fn asked(globals: &Globals) -> Span {
+    globals.filters[if globals.filter_asked == 0 { 0 } else { 1 }]
+}
+
+/// Words of a filter for so many entries, and for those that come until it is next looked at.
+fn wanted(balancer: &Balancer, entries: u64) -> u32 {
+    let most = balancer.filter.len() / 2;
+    let roomy = u32::try_from(entries.saturating_mul(ROOM)).map_or(most, filter_words);
+    roomy.max(FILTER_WORDS_MIN).min(most)
+}
+
+/// Turns to a filter of `words`, filled from the tables. False if entries came faster than they could be added.
+fn renew(balancer: &mut Balancer, words: u32) -> Result<bool, MapError> {
     let mut globals = balancer.globals.read(0)?;
-    let half = 1 - globals.filter_half.min(1);
-    let first = half * globals.filter_words;
-    for index in 0..globals.filter_words {
-        balancer.filter.write(first + index, 0)?;
+    let next = if globals.filter_asked == 0 { 1 } else { 0 };
+    globals.filters[next].len = words;
+    balancer.globals.write(0, globals)?;
+    let filter = globals.filters[next];
+    for index in filter.first..filter.first + filter.len {
+        balancer.filter.write(index, 0)?;
     }
     for _ in 0..PASSES_MAX {
-        if add_missing(balancer, &globals, first)? == 0 {
-            globals = Globals { filter_half: half, ..balancer.globals.read(0)? };
-            balancer.globals.write(0, globals)?;
+        if add_missing(balancer, filter)? == 0 {
+            let asked = 1 - globals.filter_asked.min(1);
+            balancer.globals.write(0, Globals { filter_asked: asked, ..balancer.globals.read(0)? })?;
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// How many bits are set in a sample of the filter, and of how many.
-fn sample(balancer: &Balancer, globals: &Globals) -> Result<(u64, u64), MapError> {
-    let words = globals.filter_words;
-    let first = globals.filter_half.min(1) * words;
-    let step = (words / SAMPLE).max(1);
+/// How many bits are set in a sample of a filter, and of how many.
+fn sample(balancer: &Balancer, filter: Span) -> Result<(u64, u64), MapError> {
+    let step = (filter.len / SAMPLE).max(1);
     let (mut set, mut bits) = (0, 0);
-    for index in (0..words).step_by(step as usize) {
-        set += u64::from(balancer.filter.read(first + index)?.count_ones());
+    for index in (0..filter.len).step_by(step as usize) {
+        set += u64::from(balancer.filter.read(filter.first + index)?.count_ones());
         bits += u64::from(u64::BITS);
     }
     Ok((set, bits))
 }
 
-/// Adds the entries that the half from `first` on lacks; how many they were.
-fn add_missing(balancer: &mut Balancer, globals: &Globals, first: u32) -> Result<u64, MapError> {
+/// Adds the entries that a filter lacks; how many they were.
+fn add_missing(balancer: &mut Balancer, span: Span) -> Result<u64, MapError> {
     let Balancer { joined, moved, pinned, filter, .. } = balancer;
     let mut missing = 0;
     for table in [&*joined, &*moved, &*pinned] {
         for flow in flows(table) {
-            let (index, bits) = filter_place(flow?, globals.filter_words);
-            let word = filter.read(first + index)?;
+            let (index, bits) = filter_place(flow?, span);
+            let word = filter.read(index)?;
             if word & bits != bits {
-                filter.write(first + index, word | bits)?;
+                filter.write(index, word | bits)?;
                 missing += 1;
             }
         }

@@ -3,8 +3,9 @@
 use lb_common::{
     hash::SipKey,
     ids::{BackendId, FlowHash, Tick},
+    limits::{FILTER_BITS_PER_FLOW, FILTER_WORDS_MIN},
     recent::filter_place,
-    tables::FlowEntry,
+    tables::{FlowEntry, Span},
 };
 use lb_user::{
     bpf::{Balancer, Sizes},
@@ -67,17 +68,27 @@ fn under_pressure_the_oldest_unproven_flows_end_and_no_other() {
     }
 }
 
-/// Whether the half of the filter that is asked has the bits of a flow.
-fn may_have_entry(balancer: &Balancer, flow: FlowHash) -> bool {
+fn filter_asked(balancer: &Balancer) -> Span {
     let globals = balancer.globals.read(0).expect("one element");
-    let (index, bits) = filter_place(flow, globals.filter_words);
-    let word = balancer.filter.read(globals.filter_half * globals.filter_words + index).expect("within the filter");
+    globals.filters[globals.filter_asked as usize]
+}
+
+/// The flows that a filter of so many words is for.
+const fn filter_flows(words: u32) -> u32 {
+    words * u64::BITS / FILTER_BITS_PER_FLOW
+}
+
+/// Whether the filter that is asked has the bits of a flow.
+fn may_have_entry(balancer: &Balancer, flow: FlowHash) -> bool {
+    let (index, bits) = filter_place(flow, filter_asked(balancer));
+    let word = balancer.filter.read(index).expect("within the filter");
     word & bits == bits
 }
 
 /// A flow hash that has nothing in common with its number.
 fn scattered(number: u64) -> FlowHash {
-    FlowHash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    FlowHash((mixed ^ mixed >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9))
 }
 
 #[test]
@@ -86,7 +97,7 @@ fn a_filter_full_of_ended_flows_is_renewed_and_keeps_those_that_live() {
     let key = SipKey::from_bytes([7; 16]);
     let globals = Sizes { joined_flows: 1024, moved_flows: LIMIT, pinned_flows: 1024, ..Sizes::default() }.globals(key);
     balancer.globals.write(0, globals).expect("one element");
-    for index in 0..2 * globals.filter_words {
+    for index in 0..balancer.filter.len() {
         balancer.filter.write(index, u64::MAX).expect("within the filter");
     }
     let entry = FlowEntry { sequence: 1, seen: NOW, backend: BackendId(1), state: FlowEntry::OPEN };
@@ -99,11 +110,45 @@ fn a_filter_full_of_ended_flows_is_renewed_and_keeps_those_that_live() {
         }
     }
 
-    assert!(refilter::renew_if_full(&mut balancer, 300).expect("the kernel lets it"), "it was full of nothing");
+    assert!(refilter::renew_if_unfit(&mut balancer, 300).expect("the kernel lets it"), "it was full of nothing");
     assert!(live.iter().all(|&flow| may_have_entry(&balancer, flow)), "a false no");
     let strangers = (1000..11_000).filter(|&number| may_have_entry(&balancer, scattered(number))).count();
-    assert!(strangers < 100, "{strangers} of 10,000 strangers pass a filter of {} words", globals.filter_words);
-    assert!(!refilter::renew_if_full(&mut balancer, 300).expect("the kernel lets it"), "it is no longer full");
+    assert!(strangers < 100, "{strangers} of 10,000 strangers pass a filter of {} words", balancer.filter.len() / 2);
+    assert!(!refilter::renew_if_unfit(&mut balancer, 300).expect("the kernel lets it"), "it is no longer full");
+}
+
+/// Every packet reads a word of the filter, so it is to be no larger than the entries need.
+#[test]
+fn the_filter_grows_and_shrinks_with_its_entries() {
+    let flows = filter_flows(FILTER_WORDS_MIN);
+    let sizes = Sizes { pools: 1, tokens: 1024, joined_flows: 8 * flows, ..Sizes::default() };
+    let mut balancer = Balancer::load(&sizes).unwrap_or_else(|error| panic!("{error}"));
+    balancer.globals.write(0, sizes.globals(SipKey::from_bytes([7; 16]))).expect("one element");
+    assert_eq!(filter_asked(&balancer).len, FILTER_WORDS_MIN);
+
+    let live: Vec<_> = (1..=u64::from(flows)).map(scattered).collect();
+    let entry = FlowEntry { sequence: 1, seen: NOW, backend: BackendId(1), state: FlowEntry::OPEN };
+    for &flow in &live {
+        balancer.joined.write(flow, entry).expect("there is room");
+        let (index, bits) = filter_place(flow, filter_asked(&balancer));
+        let word = balancer.filter.read(index).expect("within the filter");
+        balancer.filter.write(index, word | bits).expect("within the filter");
+    }
+    assert!(refilter::renew_if_unfit(&mut balancer, flows.into()).expect("the kernel lets it"), "it was full");
+    assert_eq!(filter_asked(&balancer).len, 2 * FILTER_WORDS_MIN);
+    assert!(live.iter().all(|&flow| may_have_entry(&balancer, flow)), "a false no");
+    assert!(!refilter::renew_if_unfit(&mut balancer, flows.into()).expect("the kernel lets it"), "it fits");
+
+    // As if eight times as many had been there, and all but a hundred had ended.
+    let mut globals = balancer.globals.read(0).expect("one element");
+    globals.filters[globals.filter_asked as usize].len = 8 * FILTER_WORDS_MIN;
+    balancer.globals.write(0, globals).expect("one element");
+    for &flow in &live[100..] {
+        balancer.joined.remove(flow).expect("it is there");
+    }
+    assert!(refilter::renew_if_unfit(&mut balancer, 100).expect("the kernel lets it"), "it was too large");
+    assert_eq!(filter_asked(&balancer).len, FILTER_WORDS_MIN);
+    assert!(live[..100].iter().all(|&flow| may_have_entry(&balancer, flow)), "a false no");
 }
 
 /// The data path may have ended an entry between the controller's look at it and its hand on it.

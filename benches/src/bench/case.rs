@@ -24,7 +24,8 @@ const OTHER_CLIENTS: u32 = 0xc633_0000;
 pub(super) const LEFT_OUT: [(&str, &str); 1] = [("join_token", "this Weir has no stateless tokens")];
 
 /// A case by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub enum Case {
     /// An ACK of a connection that the ring answers.
     Ack,
@@ -86,6 +87,11 @@ impl Case {
         }
     }
 
+    /// Whether an IPv4 tunnel's stub is what is subtracted.
+    pub(super) fn is_over_ipv4_stub(self) -> bool {
+        self.load().baseline == Baseline::Push(Outer::V4)
+    }
+
     /// Nanoseconds that the design wants on a machine whose stub takes [`super::DESIGN_STUB_NS`].
     pub const fn target_ns(self) -> Option<u32> {
         match self {
@@ -106,7 +112,8 @@ impl Case {
         if self == Self::AckTracked {
             return FLOWS.map(|flows| flows.min(TRACKED)).map(|flows| point(flows, flows)).to_vec();
         }
-        [0, TRACKED].into_iter().flat_map(|tracked| FLOWS.map(|flows| point(flows, tracked))).collect()
+        let tracked: &[u32] = if self == Self::Ack { &[0, 65_536, TRACKED] } else { &[0, TRACKED] };
+        tracked.iter().flat_map(|&tracked| FLOWS.map(|flows| point(flows, tracked))).collect()
     }
 
     /// Measures all of its points, on one balancer.

@@ -13,7 +13,10 @@ use lb_common::{
     reason::Reason,
     tables::counter_index,
 };
-use lb_user::bpf::{Balancer, LoadError, Pod, Sizes};
+use lb_user::{
+    bpf::{Balancer, LoadError, Pod, Sizes},
+    refilter,
+};
 
 use super::{
     BenchError, Effort,
@@ -111,6 +114,7 @@ impl Bench {
         let mut plan = Plan { client, ..load.plan(flows, 1) };
         self.run_program(TRACK, &load.frames[0], flows, &mut plan)?;
         self.tracked = flows;
+        refilter::renew_if_unfit(&mut self.balancer, flows.into())?;
         if plan.tracked == flows { Ok(()) } else { Err(BenchError::Untracked { flows, found: plan.tracked }) }
     }
 

@@ -135,22 +135,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// Measures every case; `progress` sees each figure when it is there. The thread leaves the host's network for good.
+    /// Measures these cases; `progress` sees each figure when it is there. The thread leaves the host's network for good.
     ///
     /// # Errors
     /// The kernel refuses something, or packets did not take the path that was to be measured.
-    pub fn measure(effort: Effort, mut progress: impl FnMut(&Figure)) -> Result<Self, BenchError> {
+    pub fn measure(effort: Effort, cases: &[Case], mut progress: impl FnMut(&Figure)) -> Result<Self, BenchError> {
         interfaces::make()?;
         let mut figures = Vec::new();
-        for case in Case::ALL {
+        for &case in cases {
             case.measure(effort, |point, cost| {
                 let figure = Figure { point, ns: cost.net, stub_ns: cost.stub, floor_ns: cost.floor };
                 progress(&figure);
                 figures.push(figure);
             })?;
         }
-        let acks = figures.iter().filter(|figure| figure.point.case == Case::Ack);
-        let stub_ns = measure::median(acks.map(|figure| figure.stub_ns).collect());
+        let over_stub = figures.iter().filter(|figure| figure.point.case.is_over_ipv4_stub());
+        let stub_ns = measure::median(over_stub.map(|figure| figure.stub_ns).collect());
         Ok(Self { stub_ns, effort, figures, memory: memory::of_defaults()? })
     }
 }

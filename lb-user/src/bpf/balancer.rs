@@ -23,7 +23,8 @@ use lb_common::{
     programs::{ENTRY, Program},
     recent::{Bucket, buckets_for, filter_words},
     tables::{
-        Backend, Budget, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, TokenEntry, TokenKey,
+        Backend, Budget, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, Span, TokenEntry,
+        TokenKey,
     },
     wire::ip::Address,
 };
@@ -79,9 +80,15 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// Words of one half of the filter in front of all entries.
+    /// Words of each of the two filters in front of all entries, at most.
     const fn filter_words(&self) -> u32 {
         filter_words(self.joined_flows + self.moved_flows + self.pinned_flows)
+    }
+
+    /// The filters of a balancer without entries.
+    fn filters(&self) -> [Span; 2] {
+        let most = self.filter_words();
+        [0, most].map(|first| Span { first, len: most.min(limits::FILTER_WORDS_MIN) })
     }
 
     /// How many entries each of their tables has.
@@ -122,9 +129,8 @@ impl Sizes {
             embryonic_buckets: buckets_for(self.embryonic_flows),
             datagram_buckets: buckets_for(self.datagram_flows),
             fragment_buckets: buckets_for(self.fragmented_datagrams),
-            filter_words: self.filter_words(),
-            filter_half: 0,
-            reserved: 0,
+            filters: self.filters(),
+            filter_asked: 0,
             entries_per_network: self.entries_per_network,
             errors_per_cpu: self.icmp_errors_per_cpu,
             prefixes: 0,

@@ -147,7 +147,8 @@ impl Kernel {
                     Exception::Pinned => &mut self.balancer.pinned,
                 };
                 table.write(flow, entry)?;
-                let (index, bits) = filter_place(flow, self.balancer.globals.read(0)?.filter_words);
+                let globals = self.balancer.globals.read(0)?;
+                let (index, bits) = filter_place(flow, globals.filters[0]);
                 let word = self.balancer.filter.read(index)?;
                 self.balancer.filter.write(index, word | bits)
             }

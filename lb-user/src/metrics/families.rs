@@ -164,7 +164,7 @@ const TABLE_EVICTED: Family = Family {
 };
 const FILTER_RENEWALS: Family = Family {
     name: "weir_filter_renewals_total",
-    help: "How often the filter in front of the flows' entries was made anew, because those that ended had filled it.",
+    help: "How often the filter in front of the flows' entries was made anew, because it no longer fitted its entries.",
     kind: Kind::Counter,
     labels: &[],
 };

@@ -296,7 +296,7 @@ impl Service {
         state.evicted.tokens += state.swept.tokens_evicted;
         state.evicted.moved_flows += state.swept.moved_flows_evicted;
         let entries = state.swept.joined_flows + state.swept.moved_flows + state.swept.pinned_flows;
-        state.filter_renewals += u64::from(refilter::renew_if_full(&mut state.balancer, entries)?);
+        state.filter_renewals += u64::from(refilter::renew_if_unfit(&mut state.balancer, entries)?);
         state.release_the_gone()
     }
 
