@@ -59,10 +59,11 @@ fn counted(weir: &Weir) -> BTreeMap<String, u64> {
     counted
 }
 
-/// The packets that came to the balancer, as its interface counts.
+/// The packets that the balancer's interface has given to an XDP program, as the driver counts.
 fn arrived(lab: &Lab) -> u64 {
-    let link = json(lab, "ip", &["-json", "-statistics", "link", "show", "dev", INTERFACE]);
-    link[0]["stats64"]["rx"]["packets"].as_u64().expect("a count")
+    let counters = lab.balancer.namespace.output("ethtool", &["-S", INTERFACE]).expect("it runs");
+    let packets = counters.lines().filter_map(|line| line.split_once("_xdp_packets: "));
+    packets.map(|(_, packets)| packets.trim().parse::<u64>().expect("a count")).sum()
 }
 
 /// Begins a trace; returns when it tells.
