@@ -166,3 +166,10 @@ pub const LEDGER_BYTES_MAX: u32 = 4 << 20;
 
 /// Balancers that a backend takes tunnels from.
 pub const BALANCERS_MAX: u32 = 256;
+
+/// Lines that a CPU may write in a tick for `weir trace`: what a person can still look through. All at once they may be too
+/// many for the ring buffer of 128 KiB; what that loses is counted.
+pub const TRACE_LINES_PER_CPU: u32 = 1000;
+
+/// How long one trace may last: whoever has forgotten it does not pay for it all night.
+pub const TRACE_SECONDS_MAX: u64 = 600;

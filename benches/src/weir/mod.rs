@@ -141,6 +141,18 @@ impl Weir {
         self.namespace.output(&program, &[args, &["--socket", &socket]].concat())
     }
 
+    /// Starts a command that asks the running balancer and goes on; what it says goes to the file `log`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start_command(&self, args: &[&str], log: &str) -> Result<Process, LabError> {
+        let socket = self.directory.join(SOCKET);
+        let socket = socket.to_string_lossy();
+        let args = [args, &["--socket", &socket]].concat();
+        Process::start(&self.namespace, &self.program, &args, self.directory.join(log))
+    }
+
     /// Ends the controller by a signal; what steers goes on.
     ///
     /// # Errors

@@ -127,6 +127,17 @@ pub enum Forward {
     Gue,
 }
 
+impl Forward {
+    /// The word for it in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipip => "ipip",
+            Self::L2 => "l2",
+            Self::Gue => "gue",
+        }
+    }
+}
+
 /// What decides which backend a new flow gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Affinity {

@@ -68,12 +68,13 @@ fn steady(line: &str) -> String {
         words.push(match word {
             _ if is_time => "TIME".to_owned(),
             _ if matches!(before, "up" | "counted") && word.starts_with(|c: char| c.is_ascii_digit()) => "N".to_owned(),
+            _ if before == "seen:" => "N".to_owned(),
             _ if before == "Linux" => "RELEASE".to_owned(),
             _ if before == "(program" => "N)".to_owned(),
             _ => word.to_owned(),
         });
     }
-    json_number(&json_number(&words.join(" "), "uptime_s"), "counted_s_ago")
+    ["uptime_s", "counted_s_ago", "packets_seen"].iter().fold(words.join(" "), |line, name| json_number(&line, name))
 }
 
 /// A line of JSON with a number of this name made steady.
