@@ -162,15 +162,17 @@ fn services(config: &Config, numbers: &Numbering) -> (Vec<Service>, ByAddress, B
     (services, addresses, prefixes)
 }
 
-/// Where clients join single backends. What comes there counts for the first TCP VIP of the pool with that address, or else
-/// the first.
+/// Where clients join single backends. What comes there counts for the pool's TCP VIP with that address, or else the
+/// first of its family.
 fn endpoints(config: &Config, numbers: &Numbering) -> Vec<(VipAddress, Service)> {
     let mut all = Vec::new();
     for (index, pool) in config.pools.iter().enumerate() {
         let vips = || config.vips.iter().filter(|vip| vip.pool.0 == index && vip.address.protocol == Protocol::Tcp);
         for backend in &pool.backends {
             for place in backend.join_places(vips()) {
-                let vip = vips().find(|vip| vip.address.prefix == place.prefix).or_else(|| vips().next());
+                let family = |vip: &&Vip| vip.address.prefix.address().is_ipv4() == place.prefix.address().is_ipv4();
+                let there = vips().find(|vip| vip.address.prefix == place.prefix);
+                let vip = there.or_else(|| vips().find(family)).or_else(|| vips().next());
                 let Some(vip) = vip else { continue };
                 let service = Service {
                     port_first: place.ports.first(),
