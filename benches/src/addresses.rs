@@ -71,6 +71,16 @@ impl DualAddress {
     }
 }
 
+/// The port of its own at which clients join a backend over IPv4.
+pub const fn join_port(backend: u8) -> u16 {
+    4500 + backend as u16
+}
+
+/// The address of its own at which they do over IPv6. It is routed to the balancer, as the VIPs are.
+pub const fn join_address(backend: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, backend as u16)
+}
+
 /// The family of a connection's first subflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {

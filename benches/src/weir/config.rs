@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     Backend, Lab, LabError,
-    addresses::{BALANCER, DualAddress, SERVICE_PORT, VIP},
+    addresses::{BALANCER, DualAddress, SERVICE_PORT, VIP, join_address, join_port},
     topology::INTERFACE,
 };
 
@@ -23,6 +23,8 @@ pub enum Join {
     Off,
     /// From the token of each connection, learned from the client's packets.
     Learn,
+    /// By a port (IPv4) and an address (IPv6) of each backend's own.
+    Endpoint,
 }
 
 impl Serialize for Join {
@@ -30,6 +32,7 @@ impl Serialize for Join {
         match self {
             Self::Off => serializer.serialize_str("off"),
             Self::Learn => ["learn"].serialize(serializer),
+            Self::Endpoint => ["endpoint"].serialize(serializer),
         }
     }
 }
@@ -101,7 +104,12 @@ impl WeirConfig {
     /// IPv6 tunnel, so that two backends suffice to see all four family combinations.
     pub fn for_lab(lab: &Lab, join: Join) -> Self {
         let backends = lab.backends.iter().map(|backend| PoolBackend { backend, weight: WEIGHT, state: "up" });
-        let backend = backends.map(BackendTable::from).collect();
+        let backends = backends.map(BackendTable::from);
+        let backend = if join == Join::Endpoint {
+            backends.map(BackendTable::with_join_endpoint).collect()
+        } else {
+            backends.collect()
+        };
         Self {
             balancer: BalancerTable {
                 interface: vec![INTERFACE],
@@ -198,6 +206,8 @@ impl WeirConfig {
             weight: WEIGHT,
             state: "up",
             quic_server_id: None,
+            join_port: None,
+            join_address: None,
             number: 0,
         }));
         self
@@ -328,15 +338,25 @@ struct BackendTable {
     weight: u32,
     state: &'static str,
     quic_server_id: Option<String>,
+    join_port: Option<u16>,
+    join_address: Option<String>,
     #[serde(skip)]
     number: u8,
+}
+
+impl BackendTable {
+    fn with_join_endpoint(self) -> Self {
+        let (join_port, join_address) = (Some(join_port(self.number)), Some(join_address(self.number).to_string()));
+        Self { join_port, join_address, ..self }
+    }
 }
 
 impl From<PoolBackend<'_>> for BackendTable {
     fn from(PoolBackend { backend, weight, state }: PoolBackend<'_>) -> Self {
         let address = tunnel_address(backend.number, backend.address);
         let number = backend.number;
-        Self { name: backend.name.clone(), address, weight, state, quic_server_id: None, number }
+        let name = backend.name.clone();
+        Self { name, address, weight, state, quic_server_id: None, join_port: None, join_address: None, number }
     }
 }
 

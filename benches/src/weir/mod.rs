@@ -19,7 +19,13 @@ pub use status::{BackendStatus, WeirStatus};
 use config::METRICS_LISTEN;
 use nix::sys::signal::Signal;
 
-use crate::{Backend, Balancer, Lab, LabError, namespace::Namespace, process::Process, topology::INTERFACE};
+use crate::{
+    Backend, Balancer, Lab, LabError,
+    addresses::{BALANCER, join_address},
+    namespace::Namespace,
+    process::Process,
+    topology::INTERFACE,
+};
 
 /// Loading and verifying the programs takes most of a start.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -63,6 +69,26 @@ impl Weir {
             directory: lab.balancer.directory.clone(),
             decapsulators,
         })
+    }
+
+    /// Sets the backends up as an operator does: by the script that `weir backend setup` prints for each. The addresses
+    /// at which clients join them are routed to the balancer.
+    ///
+    /// # Errors
+    ///
+    /// If there is no script, or something in it is refused.
+    pub fn set_up_backends(&self, lab: &Lab) -> Result<(), LabError> {
+        let (program, config) = (self.program.display().to_string(), self.directory.join(CONFIG).display().to_string());
+        for backend in &lab.backends {
+            // What the lab itself had announced.
+            backend.namespace.output("ip", &["mptcp", "endpoint", "flush"])?;
+            let script =
+                backend.namespace.output(&program, &["backend", "setup", &backend.name, "--config", &config])?;
+            backend.namespace.output("sh", &["-c", &script])?;
+            let route = format!("route replace {}/128 via {}\n", join_address(backend.number), BALANCER.v6);
+            lab.router.namespace.ip_batch(&route)?;
+        }
+        Ok(())
     }
 
     /// Gives it another configuration, as an operator does: by the file and SIGHUP. Returns when it is in force, with
