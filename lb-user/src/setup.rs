@@ -88,6 +88,17 @@ impl<'c> Setup<'c> {
         at_port.chain(self.backend.join_address.map(|address| address.to_string())).collect()
     }
 
+    /// What `weir doctor` is to be told of the endpoints.
+    fn doctor_options(&self) -> String {
+        if !self.has_endpoints() {
+            return String::new();
+        }
+        self.endpoints()
+            .iter()
+            .map(|endpoint| format!(" --join-endpoint {}", endpoint.replace(" port ", ":")))
+            .collect()
+    }
+
     fn write_vips(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n# The VIPs: this machine answers for them, and tells nobody on the link of them.")?;
         if self.pool.forward == Forward::L2 {
@@ -160,7 +171,7 @@ impl fmt::Display for Setup<'_> {
             f,
             "# Sets {name} ({address}) up as a backend of pool {pool}. Run it there as root, again after each boot;"
         )?;
-        writeln!(f, "# `weir doctor --backend` says what is still missing.\nset -e")?;
+        writeln!(f, "# `weir doctor --backend{}` says what is missing.\nset -e", self.doctor_options())?;
         self.write_vips(f)?;
         if self.pool.join != Join::Off {
             self.write_mptcp(f)?;
