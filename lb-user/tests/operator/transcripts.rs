@@ -114,6 +114,9 @@ fn help_and_mistakes_read_as_they_did() {
         "odd.toml",
         &format!("{GOOD}[[pool]]\nname = \"spare\"\n[[pool.backend]]\nname = \"b1\"\naddress = \"10.0.1.1\"\n"),
     );
+    let endpoint = "address = \"10.0.1.1\"\njoin_port = 4501\njoin_address = \"2001:db8::1001\"";
+    let ways = GOOD.replace("address = \"10.0.1.1\"", endpoint);
+    file("endpoints.toml", &ways.replacen("[[pool]]", "[[pool]]\njoin = [\"endpoint\"]", 1));
     fs::create_dir(folder.path().join("folder")).expect("a folder");
     hold("", folder.path());
 }
