@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bpf;
+pub mod bus;
 mod clock;
 pub mod commands;
 pub mod config;

@@ -33,6 +33,26 @@ const fn ticks(seconds: u64) -> u32 {
 #[derive(Debug, Default)]
 pub struct Sweeper {
     closed: HashMap<FlowHash, Tick>,
+    ended: Vec<Ended>,
+}
+
+/// What others are to hear of.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended {
+    /// The first subflow of a connection has closed.
+    Token {
+        /// The connection's name.
+        key: TokenKey,
+        /// Who holds it.
+        holder: Holder,
+    },
+    /// A joined flow has ended.
+    Flow {
+        /// The flow.
+        flow: FlowHash,
+        /// Its entry.
+        entry: FlowEntry,
+    },
 }
 
 /// What a sweep found and did.
@@ -91,13 +111,24 @@ impl Sweeper {
         let mut swept = Swept::default();
         self.sweep_tokens(balancer, now, exists, &mut swept)?;
         let Swept { flows_ended, backends, .. } = &mut swept;
-        let mut sweep = |table, kind| sweep_flows(table, now, kind, flows_ended, backends);
+        let ended = &mut self.ended;
+        let mut sweep = |table, kind| sweep_flows(table, now, kind, (flows_ended, ended), backends);
         let joined_flows = sweep(&mut balancer.joined, Exception::Joined)?;
         let moved_flows = sweep(&mut balancer.moved, Exception::Moved)?;
         let pinned_flows = sweep(&mut balancer.pinned, Exception::Pinned)?;
         let moved_flows_evicted = evict_unproven(&mut balancer.moved, moved_flows, now, backends)?;
         let moved_flows = moved_flows - moved_flows_evicted;
         Ok(Swept { joined_flows, moved_flows, pinned_flows, moved_flows_evicted, ..swept })
+    }
+
+    /// Notes that a first subflow has closed whose packets have not come here.
+    pub fn note_closed(&mut self, flow: FlowHash, at: Tick) {
+        self.closed.entry(flow).or_insert(at);
+    }
+
+    /// What has ended since this was last asked, by packets that came here.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Whether a connection's first subflow has closed, as of the last sweep.
@@ -121,6 +152,9 @@ impl Sweeper {
             let before = entry;
             for holder in entry.holders.iter_mut().filter(|holder| holder.is_some() && holder.state != Holder::CROWD) {
                 let Some(at) = self.closed_at(holder, &signs) else { continue };
+                if !self.closed.contains_key(&holder.flow) {
+                    self.ended.push(Ended::Token { key, holder: *holder });
+                }
                 if now.since(at) > TOKEN_LINGER {
                     *holder = Holder::default();
                 } else {
@@ -155,6 +189,9 @@ impl Sweeper {
     /// When the first subflow of a holder closed, if it has, by a sign of now or one remembered. A sign from before the
     /// token was learned is of an older connection on the same 5-tuple.
     fn closed_at(&self, holder: &Holder, signs: &[Bucket]) -> Option<Tick> {
+        if holder.flow == FlowHash(0) {
+            return None;
+        }
         let buckets = u32::try_from(signs.len()).unwrap_or(u32::MAX);
         let sign = signs[bucket_of(holder.flow, buckets) as usize].of(holder.flow).map(|sign| sign.at);
         let remembered = self.closed.get(&holder.flow).copied();
@@ -233,7 +270,7 @@ fn sweep_flows(
     table: &mut HashTable<FlowHash, FlowEntry>,
     now: Tick,
     kind: Exception,
-    ended: &mut u64,
+    (count, ended): (&mut u64, &mut Vec<Ended>),
     backends: &mut HashMap<BackendId, Held>,
 ) -> Result<u64, MapError> {
     let mut remaining = 0;
@@ -244,7 +281,10 @@ fn sweep_flows(
         // A packet that came after `now` was read is no silence at all.
         if silence < u32::MAX / 2 && silence > if closed { CLOSED_FLOW_LINGER } else { IDLE_FLOW } {
             table.remove(flow)?;
-            *ended += 1;
+            *count += 1;
+            if kind == Exception::Joined {
+                ended.push(Ended::Flow { flow, entry });
+            }
         } else {
             let held = backends.entry(entry.backend).or_default();
             match kind {

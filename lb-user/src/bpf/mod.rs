@@ -5,6 +5,7 @@
 mod balancer;
 mod decap;
 mod error;
+mod events;
 mod holder;
 mod ledger;
 mod pins;
@@ -17,6 +18,7 @@ mod tracer;
 pub use balancer::{Balancer, Sizes};
 pub use decap::{Decapsulator, PROGRAM as DECAP_PROGRAM};
 pub use error::LoadError;
+pub use events::{AwaitedEvents, Events};
 pub use holder::Holder;
 pub use ledger::{LedgerError, LedgerTable};
 pub use pins::{PinError, Pins, Removed, TABLES, detach};

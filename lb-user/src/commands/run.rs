@@ -8,7 +8,8 @@ use crate::{
         routes,
     },
     bpf::{Holder, LoadError},
-    config::{Config, ConfigErrors, Forward},
+    bus::{Bus, Sharer},
+    config::{Bus as BusSettings, Config, ConfigErrors, Forward},
     health::Checker,
     layout::BackendRow,
     logging::{self, LogArgs},
@@ -119,10 +120,17 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
             error!("health checks are no longer followed: {error:#}");
         }
     });
+    let bus = match service.bus() {
+        Some(settings) => Some(join_cluster(&settings, &service, &mut tasks).await?),
+        None => None,
+    };
     ready.send_replace(Readiness::Ready);
     let mut supervisor = Supervisor::find();
     let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor).await;
     supervisor.stopping();
+    if let Some(bus) = bus {
+        bus.end().await;
+    }
     steered?;
     if service.end()?.is_some() {
         info!("ending; no longer on {interfaces}");
@@ -130,6 +138,21 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         info!("ending; {interfaces} goes on steering, until `weir detach`");
     }
     Ok(())
+}
+
+/// Becomes a member of the cluster, and takes in what the others know.
+async fn join_cluster(settings: &BusSettings, service: &Arc<Service>, tasks: &mut JoinSet<()>) -> Result<Bus> {
+    service.open_to_others()?;
+    let sharer: Arc<dyn Sharer> = Arc::clone(service) as _;
+    let bus = Bus::start(settings, sharer).await?;
+    let (teller, publisher) = (Arc::clone(service), bus.publisher.clone());
+    tasks.spawn(async move {
+        if let Err(error) = teller.tell(publisher).await {
+            error!("what this balancer learns is no longer told to the others: {error}");
+        }
+    });
+    bus.catch_up().await;
+    Ok(bus)
 }
 
 /// Finds the ways to the backends, and begins to steer.

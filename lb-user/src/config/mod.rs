@@ -4,6 +4,7 @@
 //! touches the network or the running balancer: a bad file changes nothing.
 
 mod address;
+mod bus;
 mod check;
 mod either;
 mod file;
@@ -16,6 +17,7 @@ mod quic;
 mod words;
 
 pub use address::{Ports, VipAddress};
+pub use bus::{Bus, Credentials, CredentialsError};
 pub use health::{Check, Health, HttpRequest, Trust, TrustError};
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
@@ -41,6 +43,8 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// Who may use the admin socket.
     pub admin: Admin,
+    /// How the other members of the cluster are reached; `None` where this balancer stands alone.
+    pub bus: Option<Bus>,
     /// Sizes of the tables.
     pub limits: Limits,
     /// The pools, in the order of the file.

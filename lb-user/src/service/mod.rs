@@ -15,6 +15,7 @@ mod reload;
 mod report;
 mod resume;
 mod rings;
+mod share;
 mod trace;
 
 pub use health::News;
@@ -77,6 +78,8 @@ struct State {
     tracing: Tracing,
     balancer: Balancer,
     ledger: LedgerTable,
+    /// Where to say what others are to know, if there are any.
+    publisher: Option<crate::bus::Publisher>,
     /// Whether the tables were there before this process.
     is_resumed: bool,
     /// Whether they are those of the configuration.
@@ -262,6 +265,11 @@ impl Service {
         new
     }
 
+    /// How the other members of the cluster are reached, if there are any.
+    pub fn bus(&self) -> Option<config::Bus> {
+        self.state().config.bus.clone()
+    }
+
     /// The interfaces of the configuration.
     pub fn interfaces(&self) -> Vec<String> {
         self.state().interfaces()
@@ -293,6 +301,8 @@ impl Service {
         let rings = &state.rings;
         state.swept = state.sweeper.sweep(&mut state.balancer, clock::tick(), |pool| rings.contains_key(&pool))?;
         state.swept_at = Instant::now();
+        let ended = state.sweeper.take_ended();
+        state.tell_ended(&ended);
         state.evicted.tokens += state.swept.tokens_evicted;
         state.evicted.moved_flows += state.swept.moved_flows_evicted;
         let entries = state.swept.joined_flows + state.swept.moved_flows + state.swept.pinned_flows;

@@ -66,6 +66,7 @@ impl State {
             tracing: Tracing::Off,
             balancer,
             ledger,
+            publisher: None,
             is_resumed: false,
             is_in_force: false,
             backends: BTreeMap::new(),
