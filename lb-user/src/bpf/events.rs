@@ -35,7 +35,12 @@ impl Events {
     /// # Errors
     /// There is no runtime, or no descriptor left.
     pub fn waited_for(self) -> io::Result<AwaitedEvents> {
-        Ok(AwaitedEvents(AsyncFd::register(self)?))
+        #[expect(
+            deprecated,
+            reason = "the other way is unsafe; the ring buffer has one descriptor as long as it lives"
+        )]
+        let ready = AsyncFd::new(self)?;
+        Ok(AwaitedEvents(ready))
     }
 }
 
