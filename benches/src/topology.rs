@@ -11,11 +11,12 @@
 //!
 //! Building either gives a working lab or leaves nothing. The host's own network is never changed.
 
-mod links;
+pub(crate) mod links;
 
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::unistd::Uid;
@@ -23,6 +24,7 @@ use nix::unistd::Uid;
 use crate::{
     LabError,
     addresses::{self, BACKENDS_MAX, BALANCER, CORE_MTU, DualAddress},
+    delay::DelayLine,
     leftovers,
     namespace::Namespace,
     owner::LabName,
@@ -65,11 +67,12 @@ impl TryFrom<u8> for BackendCount {
 pub struct LabBuilder {
     backends: BackendCount,
     core_mtu: u16,
+    round_trip: Duration,
 }
 
 impl Default for LabBuilder {
     fn default() -> Self {
-        Self { backends: BackendCount::default(), core_mtu: CORE_MTU }
+        Self { backends: BackendCount::default(), core_mtu: CORE_MTU, round_trip: Duration::ZERO }
     }
 }
 
@@ -84,6 +87,12 @@ impl LabBuilder {
     #[must_use]
     pub fn core_mtu(self, core_mtu: u16) -> Self {
         Self { core_mtu, ..self }
+    }
+
+    /// Sets how long a packet takes from the client to the router and back, at least (no time by default).
+    #[must_use]
+    pub fn round_trip(self, round_trip: Duration) -> Self {
+        Self { round_trip, ..self }
     }
 
     /// Clears what dead labs left, then makes this one.
@@ -103,10 +112,17 @@ impl LabBuilder {
 
         let client = Client { namespace: Namespace::of(lab, "client") };
         let router = Namespace::of(lab, "router");
-        let balancer = Balancer { namespace: Namespace::of(lab, "weir"), directory: directory.clone() };
+        let balancer = Balancer {
+            namespace: Namespace::of(lab, "weir"),
+            address: BALANCER,
+            directory: directory.clone(),
+            pins: leftovers::pins(lab),
+        };
         let namespaces: Vec<(u8, Namespace)> =
             (1..=self.backends.0).map(|number| (number, Namespace::of(lab, &format!("b{number}")))).collect();
-        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, self.core_mtu)?;
+        let line = (!self.round_trip.is_zero()).then(|| Namespace::of(lab, "line"));
+        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, line.as_ref(), self.core_mtu)?;
+        let line = line.map(|line| DelayLine::start(&line, &links::line_ends(), self.round_trip / 2)).transpose()?;
 
         Ok(Lab {
             client,
@@ -116,6 +132,7 @@ impl LabBuilder {
                 .into_iter()
                 .map(|(number, namespace)| Backend::start(number, namespace, &directory))
                 .collect::<Result<_, _>>()?,
+            line,
             teardown,
         })
     }
@@ -132,6 +149,8 @@ pub struct Lab {
     pub balancer: Balancer,
     /// Where connections end, b1 first.
     pub backends: Vec<Backend>,
+    /// What makes the client's paths long, if they are.
+    pub line: Option<DelayLine>,
     /// Last, so that the servers are gone before their namespaces.
     teardown: Teardown,
 }
@@ -250,13 +269,17 @@ impl Router {
     }
 }
 
-/// The place for Weir; [`crate::weir`] runs it there.
-#[derive(Debug)]
+/// A place for Weir; [`crate::weir`] runs it there.
+#[derive(Debug, Clone)]
 pub struct Balancer {
     /// Its namespace.
     pub namespace: Namespace,
+    /// Where its tunnels come from.
+    pub address: DualAddress,
     /// For its configuration and log.
     pub(crate) directory: PathBuf,
+    /// For its tables and programs.
+    pub(crate) pins: PathBuf,
 }
 
 /// A backend with the service running.

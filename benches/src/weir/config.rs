@@ -5,8 +5,8 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use serde::Serialize;
 
 use crate::{
-    Backend, Lab, LabError,
-    addresses::{BALANCER, DualAddress, SERVICE_PORT, VIP},
+    Backend, Balancer, Lab, LabError,
+    addresses::{DualAddress, SERVICE_PORT, VIP, join_address, join_port},
     topology::INTERFACE,
 };
 
@@ -23,6 +23,10 @@ pub enum Join {
     Off,
     /// From the token of each connection, learned from the client's packets.
     Learn,
+    /// From the token of each connection, told by its backend's agent.
+    Report,
+    /// From the address and port that a backend has for joins alone.
+    Endpoint,
 }
 
 impl Serialize for Join {
@@ -30,6 +34,8 @@ impl Serialize for Join {
         match self {
             Self::Off => serializer.serialize_str("off"),
             Self::Learn => ["learn"].serialize(serializer),
+            Self::Report => ["report"].serialize(serializer),
+            Self::Endpoint => ["endpoint"].serialize(serializer),
         }
     }
 }
@@ -79,8 +85,20 @@ pub struct WeirConfig {
     balancer: BalancerTable,
     metrics: MetricsTable,
     limits: Option<LimitsTable>,
+    bus: Option<Bus>,
     pool: [PoolTable; 1],
     vip: Vec<VipTable>,
+}
+
+/// A bus, as a member's configuration has it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bus {
+    /// Where it is.
+    pub servers: Vec<String>,
+    /// Who shares what is on it.
+    pub cluster: &'static str,
+    /// This member.
+    pub name: String,
 }
 
 /// What clients connect to, and the lab's pool serves.
@@ -100,20 +118,33 @@ impl WeirConfig {
     /// One pool of all the lab's backends behind both VIPs. Every other backend is reached by an
     /// IPv6 tunnel, so that two backends suffice to see all four family combinations.
     pub fn for_lab(lab: &Lab, join: Join) -> Self {
+        Self::for_balancer(lab, &lab.balancer, join)
+    }
+
+    /// The same for another balancer in the lab's place for Weir.
+    pub fn for_balancer(lab: &Lab, balancer: &Balancer, join: Join) -> Self {
         let backends = lab.backends.iter().map(|backend| PoolBackend { backend, weight: WEIGHT, state: "up" });
-        let backend = backends.map(BackendTable::from).collect();
+        let mut backend: Vec<_> = backends.map(BackendTable::from).collect();
+        if join == Join::Endpoint {
+            for backend in &mut backend {
+                backend.join_port = Some(join_port(backend.number));
+                backend.join_address = Some(join_address(backend.number).to_string());
+            }
+        }
         Self {
             balancer: BalancerTable {
                 interface: vec![INTERFACE],
                 xdp_mode: "native",
-                source_v4: BALANCER.v4.to_string(),
-                source_v6: BALANCER.v6.to_string(),
+                source_v4: balancer.address.v4.to_string(),
+                source_v6: balancer.address.v6.to_string(),
                 transition_s: None,
-                pins: lab.pins(),
+                pins: balancer.pins.clone(),
                 on_stop: None,
+                cluster_key_file: None,
             },
             metrics: MetricsTable { listen: METRICS_LISTEN },
             limits: None,
+            bus: None,
             pool: [PoolTable {
                 name: POOL,
                 join,
@@ -127,6 +158,20 @@ impl WeirConfig {
             }],
             vip: vec![vip("web4", VIP.v4.to_string(), "tcp"), vip("web6", VIP.v6.to_string(), "tcp")],
         }
+    }
+
+    /// The same as a member of a cluster that has its key in this file.
+    #[must_use]
+    pub fn with_cluster_key(mut self, file: PathBuf) -> Self {
+        self.balancer.cluster_key_file = Some(file);
+        self
+    }
+
+    /// The same with a bus by which it and the others tell each other what they know.
+    #[must_use]
+    pub fn with_bus(mut self, bus: Bus) -> Self {
+        self.bus = Some(bus);
+        self
     }
 
     /// The same with a transition time and a slow start, both in seconds.
@@ -198,6 +243,8 @@ impl WeirConfig {
             weight: WEIGHT,
             state: "up",
             quic_server_id: None,
+            join_port: None,
+            join_address: None,
             number: 0,
         }));
         self
@@ -296,6 +343,7 @@ struct BalancerTable {
     transition_s: Option<u32>,
     pins: PathBuf,
     on_stop: Option<&'static str>,
+    cluster_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -328,6 +376,8 @@ struct BackendTable {
     weight: u32,
     state: &'static str,
     quic_server_id: Option<String>,
+    join_port: Option<u16>,
+    join_address: Option<String>,
     #[serde(skip)]
     number: u8,
 }
@@ -336,7 +386,16 @@ impl From<PoolBackend<'_>> for BackendTable {
     fn from(PoolBackend { backend, weight, state }: PoolBackend<'_>) -> Self {
         let address = tunnel_address(backend.number, backend.address);
         let number = backend.number;
-        Self { name: backend.name.clone(), address, weight, state, quic_server_id: None, number }
+        Self {
+            name: backend.name.clone(),
+            address,
+            weight,
+            state,
+            quic_server_id: None,
+            join_port: None,
+            join_address: None,
+            number,
+        }
     }
 }
 
