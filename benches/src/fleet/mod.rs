@@ -5,6 +5,7 @@
 //! flow goes to is for the router to say: no balancer is asked.
 
 mod bus;
+pub mod endpoint;
 mod router;
 
 use std::{
@@ -20,7 +21,7 @@ pub use router::TcpFlow;
 
 use crate::{
     Balancer, Lab, LabError,
-    addresses::{self, BALANCERS_MAX, JOIN_PREFIX, MANAGEMENT, VIP, join_address, join_port},
+    addresses::{self, BALANCERS_MAX, JOIN_PREFIX, MANAGEMENT, VIP},
     namespace::Namespace,
     process::Process,
     topology::links,
@@ -78,7 +79,7 @@ impl Fleet {
         let key = write_key(&lab)?;
         router::set_up(&lab.router.namespace)?;
         if join == Join::Endpoint {
-            set_up_endpoints(&lab)?;
+            lab.backends.iter().try_for_each(endpoint::set_up)?;
         }
         let bus = if with_bus { Some(start_bus(&lab)?) } else { None };
         let on_backends = serve_backends(&lab, join)?;
@@ -226,23 +227,6 @@ fn start_bus(lab: &Lab) -> Result<BusServer, LabError> {
     let management = Namespace::of(lab.name(), MANAGEMENT_SIDE);
     links::lay_further(&lab.router.namespace, &management, MANAGEMENT_SIDE, MANAGEMENT)?;
     BusServer::start(management, &lab.directory())
-}
-
-/// Each backend is joined at a port of its own over IPv4 and at an address of its own over IPv6, where an announced port
-/// does not fit, and nowhere else.
-fn set_up_endpoints(lab: &Lab) -> Result<(), LabError> {
-    for backend in &lab.backends {
-        let (port, address) = (join_port(backend.number), join_address(backend.number));
-        backend.namespace.write_settings(&[("mptcp/allow_join_initial_addr_port", "0")])?;
-        backend.namespace.ip_batch(&format!(
-            "mptcp endpoint flush\n\
-             mptcp endpoint add {} dev lo signal port {port}\n\
-             address add {address}/128 dev lo nodad\n\
-             mptcp endpoint add {address} dev lo signal\n",
-            VIP.v4
-        ))?;
-    }
-    Ok(())
 }
 
 /// What the router sends to the balancers.
