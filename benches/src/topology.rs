@@ -67,12 +67,12 @@ impl TryFrom<u8> for BackendCount {
 pub struct LabBuilder {
     backends: BackendCount,
     core_mtu: u16,
-    round_trip: Duration,
+    round_trip: Option<Duration>,
 }
 
 impl Default for LabBuilder {
     fn default() -> Self {
-        Self { backends: BackendCount::default(), core_mtu: CORE_MTU, round_trip: Duration::ZERO }
+        Self { backends: BackendCount::default(), core_mtu: CORE_MTU, round_trip: None }
     }
 }
 
@@ -89,10 +89,13 @@ impl LabBuilder {
         Self { core_mtu, ..self }
     }
 
-    /// Sets how long a packet takes from the client to the router and back, at least (no time by default).
+    /// Puts a line on each of the client's paths, which takes a packet so long from the client to the router and back, at
+    /// least. A line of no length is one too: what leaves it is bytes, as on a wire. A packet that comes straight from
+    /// another namespace still has the hash of its sender's socket, and the router's kernel would spread flows by that
+    /// hash, which is random and changes when a packet is sent again.
     #[must_use]
     pub fn round_trip(self, round_trip: Duration) -> Self {
-        Self { round_trip, ..self }
+        Self { round_trip: Some(round_trip), ..self }
     }
 
     /// Clears what dead labs left, then makes this one.
@@ -120,9 +123,11 @@ impl LabBuilder {
         };
         let namespaces: Vec<(u8, Namespace)> =
             (1..=self.backends.0).map(|number| (number, Namespace::of(lab, &format!("b{number}")))).collect();
-        let line = (!self.round_trip.is_zero()).then(|| Namespace::of(lab, "line"));
-        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, line.as_ref(), self.core_mtu)?;
-        let line = line.map(|line| DelayLine::start(&line, &links::line_ends(), self.round_trip / 2)).transpose()?;
+        let line = self.round_trip.map(|round_trip| (Namespace::of(lab, "line"), round_trip));
+        let beside = line.as_ref().map(|(line, _)| line);
+        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, beside, self.core_mtu)?;
+        let start = |(line, round_trip)| DelayLine::start(&line, &links::line_ends(), round_trip / 2);
+        let line = line.map(start).transpose()?;
 
         Ok(Lab {
             client,
@@ -149,7 +154,7 @@ pub struct Lab {
     pub balancer: Balancer,
     /// Where connections end, b1 first.
     pub backends: Vec<Backend>,
-    /// What makes the client's paths long, if they are.
+    /// What the client's paths lead through, if there is something.
     pub line: Option<DelayLine>,
     /// Last, so that the servers are gone before their namespaces.
     teardown: Teardown,

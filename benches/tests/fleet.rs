@@ -114,7 +114,8 @@ fn sent_by(router: &Namespace, interface: &str) -> u64 {
 #[test]
 fn flows_go_where_the_router_says() {
     const EXCHANGES: u64 = 300;
-    let fleet = Fleet::start(two_backends().build().expect("a lab"), 2, Join::Learn, false).expect("a fleet");
+    let fleet = Fleet::start(two_backends().round_trip(Duration::ZERO).build().expect("a lab"), 2, Join::Learn, false)
+        .expect("a fleet");
     let router = &fleet.lab.router.namespace;
     let mut chosen = Vec::new();
     for index in 0..12 {

@@ -64,7 +64,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Makes a fleet of `balancers` in a new lab, each with a Weir that forwards. `with_bus` gives them a bus.
+    /// Makes a fleet of `balancers` in a new lab with a line, each with a Weir that forwards. `with_bus` gives them a bus.
     ///
     /// # Errors
     ///
@@ -72,9 +72,10 @@ impl Fleet {
     ///
     /// # Panics
     ///
-    /// If there are no balancers or more than a fleet can have.
+    /// If there are no balancers or more than a fleet can have, or the lab has no line ([`crate::LabBuilder::round_trip`]).
     pub fn start(lab: Lab, balancers: u8, join: Join, with_bus: bool) -> Result<Self, LabError> {
         assert!((1..=BALANCERS_MAX).contains(&balancers), "a fleet has 1 to {BALANCERS_MAX} balancers");
+        assert!(lab.line.is_some(), "a router cannot spread flows by what is not on the wire");
         fs::create_dir_all(lab.pins()).map_err(LabError::file("create", lab.pins()))?;
         let key = write_key(&lab)?;
         router::set_up(&lab.router.namespace)?;
