@@ -80,7 +80,7 @@ fn a_round_trip_takes_its_time() {
 fn kernels_join_at_an_endpoint_and_nowhere_else() {
     let lab = two_backends().build().expect("a lab");
     let backend = &lab.backends[1];
-    endpoint::set_up(backend).expect("settings");
+    endpoint::set_up(&lab).expect("settings");
     lab.router.bypass_balancer(backend).expect("a route");
     let next_hop = backend.address.v6.to_string();
     let route = ["-6", "route", "add", weir_lab::addresses::JOIN_PREFIX, "via", &next_hop];
@@ -96,8 +96,8 @@ fn kernels_join_at_an_endpoint_and_nowhere_else() {
         assert!(tally.established() > 0 && tally.lost() == 0, "{mix:?}: {tally:?}");
         let joined = Flow::read(&lab.client.namespace).expect("ss");
         let joined: Vec<_> = joined.into_iter().filter(|flow| flow.joined).collect();
-        assert!(joined.iter().any(|flow| Path::of(flow.local.ip()) == Some(Path::Two)), "{mix:?}: {joined:?}");
-        assert!(joined.iter().all(|flow| flow.peer == place), "{mix:?}: {joined:?}");
+        let [Flow { local, peer, .. }] = joined.as_slice() else { panic!("{mix:?}: {joined:?}") };
+        assert_eq!((Path::of(local.ip()), *peer), (Some(Path::Two), place), "{mix:?}");
         drop(connection);
         weir_lab::wait::until("it ends", LIMIT, || Ok(Flow::read(&lab.client.namespace)?.is_empty().then_some(())))
             .expect("it is reset");

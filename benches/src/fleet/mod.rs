@@ -80,7 +80,7 @@ impl Fleet {
         let key = write_key(&lab)?;
         router::set_up(&lab.router.namespace)?;
         if join == Join::Endpoint {
-            lab.backends.iter().try_for_each(endpoint::set_up)?;
+            endpoint::set_up(&lab)?;
         }
         let bus = if with_bus { Some(start_bus(&lab)?) } else { None };
         let on_backends = serve_backends(&lab, join)?;
