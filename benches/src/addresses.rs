@@ -78,6 +78,16 @@ impl DualAddress {
     }
 }
 
+/// The port of its own at which clients join a backend over IPv4.
+pub const fn join_port(backend: u8) -> u16 {
+    4500 + backend as u16
+}
+
+/// The address of its own at which they do over IPv6. It is routed to the balancer, as the VIPs are.
+pub const fn join_address(backend: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, backend as u16)
+}
+
 /// The family of a connection's first subflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -131,18 +141,8 @@ pub const fn balancer(number: u8) -> DualAddress {
     }
 }
 
-/// The port at which a backend, counted from 1, is joined on the VIPs, if it has a port of its own.
-pub const fn join_port(number: u8) -> u16 {
-    4500 + number as u16
-}
-
-/// The address at which a backend, counted from 1, is joined over IPv6: all of them are in [`JOIN_PREFIX`].
-pub const fn join_address(number: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, number as u16)
-}
-
-/// Where the addresses for joins are.
-pub const JOIN_PREFIX: &str = "2001:db8:0:1::/64";
+/// Where the addresses for joins are ([`join_address`]).
+pub const JOIN_PREFIX: &str = "2001:db8::1:0/112";
 
 /// The tunnel addresses of a backend, counted from 1.
 pub const fn backend(number: u8) -> DualAddress {

@@ -10,6 +10,8 @@ use lb_user::object::OBJECT;
 use crate::{LabError, namespace::Namespace, verifier::VerifierError};
 
 const PROGRAM: &str = "weir_pass";
+/// A ring buffer: its size is in bytes, and whole pages.
+const LOG_RING: &str = "AYA_LOGS";
 
 /// An attached `weir_pass`.
 #[derive(Debug)]
@@ -23,24 +25,24 @@ impl PassProgram {
     pub(crate) fn attach(namespace: &Namespace, interface: &str) -> Result<Self, LabError> {
         let refused =
             |reason: String| LabError::Xdp { interface: format!("{interface} in {}", namespace.name()), reason };
-        let mut object = small_object().map_err(|error| refused(chain(&error)))?;
+        let mut object = small_object(OBJECT).map_err(|error| refused(chain(&error)))?;
         namespace.run(|| attach(&mut object, interface))?.map_err(refused)?;
         Ok(Self { _object: object })
     }
 }
 
-/// Opens the object with every map as small as can be: the balancer's real tables would take hundreds of megabytes for
+/// Opens an object with every map as small as can be: the balancer's real tables would take hundreds of megabytes for
 /// each lab.
-pub(crate) fn small_object() -> Result<Ebpf, VerifierError> {
-    if OBJECT.is_empty() {
+pub(crate) fn small_object(object: &[u8]) -> Result<Ebpf, VerifierError> {
+    if object.is_empty() {
         return Err(VerifierError::NoObject);
     }
-    let parsed = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
+    let parsed = aya_obj::Object::parse(object).map_err(EbpfError::from)?;
     let mut loader = EbpfLoader::new();
-    for map in parsed.maps.keys() {
+    for map in parsed.maps.keys().filter(|map| *map != LOG_RING) {
         loader.map_max_entries(map, 1);
     }
-    Ok(loader.load(OBJECT)?)
+    Ok(loader.load(object)?)
 }
 
 fn attach(object: &mut Ebpf, interface: &str) -> Result<(), String> {

@@ -14,11 +14,11 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use serde_json::Value;
 use weir_lab::{
     Lab,
-    addresses::{Family, Path, VIP, join_address, join_port},
-    fleet::{Fleet, TcpFlow, endpoint},
+    addresses::{Family, Path, VIP},
+    fleet::{Fleet, TcpFlow},
     leftovers,
     namespace::Namespace,
-    oracle::{Counters, Flow, JoinTally},
+    oracle::{Counters, JoinTally},
     sockets::{self, Transport},
     traffic::{Connection, Mix},
     weir::Join,
@@ -74,34 +74,6 @@ fn a_round_trip_takes_its_time() {
     let shortest: Vec<f64> = shortest.collect();
     assert_eq!(shortest.len(), 2, "{sockets}");
     assert!(shortest.iter().all(|milliseconds| *milliseconds >= 30.0), "{shortest:?}");
-}
-
-#[test]
-fn kernels_join_at_an_endpoint_and_nowhere_else() {
-    let lab = two_backends().build().expect("a lab");
-    let backend = &lab.backends[1];
-    endpoint::set_up(&lab).expect("settings");
-    lab.router.bypass_balancer(backend).expect("a route");
-    let next_hop = backend.address.v6.to_string();
-    let route = ["-6", "route", "add", weir_lab::addresses::JOIN_PREFIX, "via", &next_hop];
-    lab.router.namespace.output("ip", &route).expect("a route");
-    let port = join_port(backend.number);
-    for (mix, place) in [
-        (Mix::V4, (VIP.v4, port).into()),
-        (Mix::V6, (join_address(backend.number), VIP.service(Family::V6).port()).into()),
-    ] {
-        let before = JoinTally::read(&lab).expect("counters");
-        let connection = Connection::open(&lab.client, mix).expect("a connection");
-        let tally = JoinTally::settled_since(&before, &lab, 1, LIMIT).expect("counters");
-        assert!(tally.established() > 0 && tally.lost() == 0, "{mix:?}: {tally:?}");
-        let joined = Flow::read(&lab.client.namespace).expect("ss");
-        let joined: Vec<_> = joined.into_iter().filter(|flow| flow.joined).collect();
-        let [Flow { local, peer, .. }] = joined.as_slice() else { panic!("{mix:?}: {joined:?}") };
-        assert_eq!((Path::of(local.ip()), *peer), (Some(Path::Two), place), "{mix:?}");
-        drop(connection);
-        weir_lab::wait::until("it ends", LIMIT, || Ok(Flow::read(&lab.client.namespace)?.is_empty().then_some(())))
-            .expect("it is reset");
-    }
 }
 
 /// Packets that the router has sent by an interface.
@@ -162,6 +134,19 @@ fn without_a_bus_joins_at_other_balancers_are_lost_and_noticed() {
     let by_balancer = report["by_balancer"].as_object().expect("an object");
     assert_eq!(by_balancer.keys().collect::<Vec<_>>(), ["lb1", "lb2", "lb3"], "{report}");
     assert_eq!(by_balancer.values().filter_map(Value::as_u64).sum::<u64>(), established, "{report}");
+}
+
+/// The destination alone names the backend, so any balancer knows it: nothing is shared, and nothing lost.
+#[test]
+fn joins_at_endpoints_go_through_any_balancer() {
+    let output = drill(&["--ways", "endpoint", "--connections", "60", "--rtt", "10"]).output();
+    let output = output.expect("weir-lab starts");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("JSON: {output:?}"));
+    let figure = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(figure("joins_attempted"), 60, "{report}");
+    assert_eq!(["joins_established", "joins_misrouted", "joined_flows_broken"].map(figure), [60, 0, 0], "{report}");
+    assert!(figure("joins_through_another") > 30, "{report}");
 }
 
 #[test]

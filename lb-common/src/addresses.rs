@@ -8,11 +8,11 @@
 
 #[cfg(any(test, feature = "std"))]
 use crate::hash::sip::{SipKey, sip13};
-use crate::{limits::VIPS_MAX, tables::Services, wire::ip::Address};
+use crate::{limits::ADDRESSES_MAX, tables::Services, wire::ip::Address};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Rows of one half; with four for each VIP nearly every address lies in its own place.
-pub const ROWS: u32 = 4 * VIPS_MAX;
+pub const ROWS: u32 = 4 * ADDRESSES_MAX;
 /// Rows of both.
 pub const ALL_ROWS: u32 = 2 * ROWS;
 /// Rows that a lookup goes through at most.
@@ -85,11 +85,11 @@ const TRIES: u64 = 4096;
 /// The rows of a half with these addresses, and its multiplier.
 ///
 /// # Panics
-/// With more than [`VIPS_MAX`] addresses, or without rules for one.
+/// With more than [`ADDRESSES_MAX`] addresses, or without rules for one.
 #[cfg(any(test, feature = "std"))]
 #[must_use]
 pub fn build(addresses: &[(Address, Services)]) -> (u64, Vec<Row>) {
-    assert!(addresses.len() <= VIPS_MAX as usize, "an address for each VIP at most");
+    assert!(addresses.len() <= ADDRESSES_MAX as usize, "the limit of addresses");
     assert!(addresses.iter().all(|(_, services)| services.count > 0), "an address has rules");
     let key = SipKey::from_bytes(*b"places of a VIP.");
     (0..TRIES)

@@ -27,6 +27,7 @@ pub mod recent;
 pub mod ring;
 pub mod steer;
 pub mod tables;
+pub mod trace;
 #[cfg(any(test, feature = "std"))]
 pub mod transition;
 pub mod wire;

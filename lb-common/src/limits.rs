@@ -22,11 +22,18 @@ pub const POOLS_MAX: u32 = 64;
 /// deployments of a single balancer use.
 pub const BACKENDS_MAX: u32 = 4096;
 
-/// Port rules of one address. The lookup is a binary search of this many steps at most: `log2(64) + 1`.
-pub const SERVICES_PER_ADDRESS_MAX: u32 = 64;
+/// Addresses that are looked up exactly: those of VIPs, and those of backends for joins. Each takes 256 bytes.
+pub const ADDRESSES_MAX: u32 = 4096;
 
-/// Port rules of all addresses together.
-pub const SERVICES_MAX: u32 = 4096;
+/// Port rules of one address, the join ports of backends among them. The lookup is a binary search of this many steps at
+/// most: `log2(1024) + 1`, where the middle one does not fit.
+pub const SERVICES_PER_ADDRESS_MAX: u32 = 1024;
+
+/// Port rules of all addresses together, those of join endpoints among them: 4,096 backends with two each, and 1,024 VIPs.
+pub const SERVICES_OF_CONFIG_MAX: u32 = 16_384;
+
+/// Port rules in the table: those of a configuration, and those of the ones before it that packets may still be reading.
+pub const SERVICES_MAX: u32 = 4 * SERVICES_OF_CONFIG_MAX;
 
 /// Bits of the filter in front of the flows that have an entry, per flow that their tables hold. Three of them are set for
 /// a flow: with 8, one packet in 28 of the flows without an entry looks in vain when the tables are full.
@@ -159,3 +166,10 @@ pub const LEDGER_BYTES_MAX: u32 = 4 << 20;
 
 /// Balancers that a backend takes tunnels from.
 pub const BALANCERS_MAX: u32 = 256;
+
+/// Lines that a CPU may write in a tick for `weir trace`: what a person can still look through. All at once they may be too
+/// many for the ring buffer of 128 KiB; what that loses is counted.
+pub const TRACE_LINES_PER_CPU: u32 = 1000;
+
+/// How long one trace may last: whoever has forgotten it does not pay for it all night.
+pub const TRACE_SECONDS_MAX: u64 = 600;

@@ -93,6 +93,10 @@ reasons! {
         LearnFull = "learn_full",
         /// A joining SYN whose token is known.
         JoinToken = "join_token",
+        /// A joining SYN to a backend's own port or address for joins.
+        JoinEndpoint = "join_endpoint",
+        /// Any other packet to a backend's own port or address for joins.
+        Endpoint = "endpoint",
         /// A joining SYN whose token is unknown, sent by the ring as the pool's policy says.
         JoinUnknownHashed = "join_unknown_hashed",
         /// The ACK that confirms a join: the subflow has an entry now.

@@ -106,9 +106,8 @@ pub const FILTER_BITS_SET: u32 = 3;
 /// The word of a flow in a filter, and its bits there. The word is told by a middle part of the hash, scaled to their
 /// number as [`FlowHash::slot`] scales the high part.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "bits of a hash")]
 pub const fn filter_place(flow: FlowHash, filter: Span) -> (u32, u64) {
-    let word = ((flow.0 >> 12 & 0xffff_ffff) * filter.len as u64 >> 32) as u32;
+    let word = (((flow.0 >> 12 & 0xffff_ffff) * filter.len as u64) >> 32) as u32;
     (filter.first + word, 1 << (flow.0 & 63) | 1 << (flow.0 >> 6 & 63) | 1 << (flow.0 >> 44 & 63))
 }
 

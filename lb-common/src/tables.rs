@@ -133,6 +133,8 @@ impl Ways {
     pub const LEARN: Self = Self(1);
     /// Also from those whose handshake this balancer did not see begin.
     pub const LEARN_UNSEEN: Self = Self(2);
+    /// Each backend has a port or an address of its own for joins: no packet but one to it is known by this way.
+    pub const ENDPOINT: Self = Self(4);
 
     /// Both sets together.
     #[must_use]
@@ -216,7 +218,9 @@ pub struct Service {
     /// Bytes of the server id in the connection ids of QUIC, 1 to 15; 0 where they are not looked at.
     pub quic_id_len: u8,
     #[doc(hidden)]
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// The only backend of a join endpoint; none where the pool's ring and tables decide.
+    pub endpoint: BackendId,
 }
 
 const _: () = assert!(size_of::<Service>() == 16);
@@ -233,7 +237,8 @@ impl Service {
         pool: PoolId(0),
         vip: VipId::NONE,
         quic_id_len: 0,
-        reserved: [0; 3],
+        reserved: 0,
+        endpoint: BackendId::NONE,
     };
 
     /// A copy, in two words: LLVM would copy the rest of a rule of which it knows a part byte by byte, in the kernel.

@@ -13,6 +13,8 @@ mod probe;
 mod programs;
 mod send;
 mod skb;
+#[cfg(feature = "log")]
+mod trace;
 
 use crate::{cursor::XdpFrame, maps::KernelTables};
 use aya_ebpf::{
@@ -21,6 +23,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
+    ids::BackendId,
     reason::Action,
     steer::{Icmp, Kind, Scope, Transport, steer_within},
 };
@@ -53,6 +56,14 @@ pub fn weir_icmp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn weir_answer(ctx: XdpContext) -> u32 {
     programs::write_answer(&ctx)
+}
+
+/// Writes the lines of `weir trace`.
+#[cfg(feature = "log")]
+#[xdp(frags)]
+#[inline(always)]
+pub fn weir_log(ctx: XdpContext) -> u32 {
+    trace::write(&ctx)
 }
 
 /// Does nothing: what a veth peer must carry for the other end to transmit.
@@ -91,7 +102,7 @@ fn balance<S: Scope<Beyond = Kind>>(ctx: &XdpContext) -> u32 {
                 let bytes = forward.ip.end();
                 maps::count(decision.vip, forward.reason, bytes);
                 maps::count_sent(forward.id, bytes);
-                return action;
+                return programs::end(ctx, action, decision.vip, forward.reason, forward.id);
             }
             Err(reason) => reason.into(),
         },
@@ -103,7 +114,7 @@ fn balance<S: Scope<Beyond = Kind>>(ctx: &XdpContext) -> u32 {
         Action::Drop | Action::Forward => xdp_action::XDP_DROP,
     };
     maps::count(decision.vip, refusal.reason, frame.len());
-    action
+    programs::end(ctx, action, decision.vip, refusal.reason, BackendId::NONE)
 }
 
 #[panic_handler]

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     answer::answer,
-    ids::VipId,
+    ids::{BackendId, VipId},
     programs::{COUNT, Program},
     reason::Reason,
     steer::{Kind, Refusal},
@@ -52,7 +52,17 @@ fn call(ctx: &XdpContext, vip: VipId, program: Program) -> u32 {
     // SAFETY: the controller puts nothing there but XDP programs.
     unsafe { PROGRAMS.tail_call(ctx, program as u32) };
     maps::count(vip, Reason::NoProgram, XdpFrame::new(ctx.ctx).len());
-    xdp_action::XDP_DROP
+    end(ctx, xdp_action::XDP_DROP, vip, Reason::NoProgram, BackendId::NONE)
+}
+
+/// The end of a packet that has been counted. In the object of `weir trace` it may be told of; in any other there is no
+/// instruction for it.
+#[inline(always)]
+#[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only what is told is asked for"))]
+pub fn end(ctx: &XdpContext, action: u32, vip: VipId, reason: Reason, backend: BackendId) -> u32 {
+    #[cfg(feature = "log")]
+    crate::trace::tell(ctx, crate::trace::Told { action, reason, vip, backend });
+    action
 }
 
 /// Makes a packet into the answer to it, and sends that back to where it came from.
@@ -67,5 +77,5 @@ pub fn write_answer(ctx: &XdpContext) -> u32 {
         None => (Reason::NoRoomForAnswer, xdp_action::XDP_DROP),
     };
     maps::count(due.vip, reason, bytes);
-    action
+    end(ctx, action, due.vip, reason, BackendId::NONE)
 }

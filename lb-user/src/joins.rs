@@ -18,6 +18,7 @@ pub const fn of(reason: Reason) -> Option<Join> {
         Reason::JoinAmbiguous => ("learn", "ambiguous"),
         Reason::Joined => ("learn", "entry_made"),
         Reason::JoinedFull => ("learn", "entry_refused"),
+        Reason::JoinEndpoint => ("endpoint", "forwarded"),
         Reason::JoinUnknown => ("none", "dropped"),
         Reason::JoinUnknownHashed => ("none", "hashed"),
         Reason::JoinUnknownReset => ("none", "reset"),

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         Affinity, BackendState, Config, Forward, Health, Join, Pool, Prefix, Protocol, QuicServerId, TcpFragments,
-        UnknownJoin, Vip, Way,
+        UnknownJoin, Vip, VipAddress, Way,
     },
     numbering::{BackendName, Numbering},
     resolve::NextHop,
@@ -116,8 +116,7 @@ impl Layout {
 fn backends(config: &Config, numbers: &Numbering) -> Vec<BackendRow> {
     let all = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
     let row = |(pool, backend): (&Pool, &crate::config::Backend)| {
-        let name =
-            BackendName { pool: pool.name.to_string(), name: backend.name.to_string(), address: backend.address };
+        let name = BackendName::of(pool, backend);
         let pool_id = numbers.pool(pool.name.as_str());
         let names = |id: &QuicServerId| {
             pool.quic_rotations.iter().map(|&rotation| QuicKey::new(pool_id, rotation, id.bytes())).collect()
@@ -144,6 +143,9 @@ fn services(config: &Config, numbers: &Numbering) -> (Vec<Service>, ByAddress, B
     for vip in &config.vips {
         by_prefix.entry(vip.address.prefix).or_default().push(service(config, vip, numbers));
     }
+    for (place, endpoint) in endpoints(config, numbers) {
+        by_prefix.entry(place.prefix).or_default().push(endpoint);
+    }
     let mut services = Vec::new();
     let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
     for (prefix, mut rules) in by_prefix {
@@ -160,7 +162,32 @@ fn services(config: &Config, numbers: &Numbering) -> (Vec<Service>, ByAddress, B
     (services, addresses, prefixes)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "at most one for each VIP")]
+/// Where clients join single backends. What comes there counts for the pool's TCP VIP with that address, or else the
+/// first of its family.
+fn endpoints(config: &Config, numbers: &Numbering) -> Vec<(VipAddress, Service)> {
+    let mut all = Vec::new();
+    for (index, pool) in config.pools.iter().enumerate() {
+        let vips = || config.vips.iter().filter(|vip| vip.pool.0 == index && vip.address.protocol == Protocol::Tcp);
+        for backend in &pool.backends {
+            for place in backend.join_places(vips()) {
+                let family = |vip: &&Vip| vip.address.prefix.address().is_ipv4() == place.prefix.address().is_ipv4();
+                let there = vips().find(|vip| vip.address.prefix == place.prefix);
+                let vip = there.or_else(|| vips().find(family)).or_else(|| vips().next());
+                let Some(vip) = vip else { continue };
+                let service = Service {
+                    port_first: place.ports.first(),
+                    port_last: place.ports.last(),
+                    endpoint: numbers.backend(&BackendName::of(pool, backend)),
+                    ..service(config, vip, numbers)
+                };
+                all.push((place, service));
+            }
+        }
+    }
+    all
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "SERVICES_MAX at most")]
 const fn number(rules: usize) -> u32 {
     rules as u32
 }
@@ -190,7 +217,8 @@ fn service(config: &Config, vip: &Vip, numbers: &Numbering) -> Service {
                 pool.backends.iter().find_map(|backend| backend.quic_server_id.as_ref()).map_or(0, QuicServerId::len)
             }
         },
-        reserved: [0; 3],
+        reserved: 0,
+        endpoint: BackendId::NONE,
         pool: numbers.pool(pool.name.as_str()),
         vip: numbers.vip(vip.address),
     }
@@ -215,6 +243,7 @@ fn ways(pool: &Pool) -> Ways {
         bits = bits.and(match way {
             Way::Learn if pool.learn_unseen => Ways::LEARN.and(Ways::LEARN_UNSEEN),
             Way::Learn => Ways::LEARN,
+            Way::Endpoint => Ways::ENDPOINT,
         });
     }
     bits

@@ -18,6 +18,7 @@ pub mod privilege;
 pub mod refilter;
 pub mod resolve;
 pub mod service;
+pub mod setup;
 pub mod supervisor;
 pub mod sweep;
 pub mod top;

@@ -3,6 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::commands::{
     backend, check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens, top,
+    trace,
 };
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Flows(flows::Args),
     /// Show the tokens of MPTCP connections that are known, by backend.
     Tokens(tokens::Args),
+    /// Tell what is decided for packets, as it happens: a sample of them, for a while.
+    Trace(trace::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
     /// Print the script by which a shell completes this command line.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::explain(&args),
         Command::Flows(args) => flows::flows(&args),
         Command::Tokens(args) => tokens::tokens(&args),
+        Command::Trace(args) => trace::trace(&args),
         Command::Decap(args) => decap::decap(&args),
         Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::Generate(args) => generate::generate(&args, Cli::command()),

@@ -1,7 +1,7 @@
 //! The numbers by which the data path knows VIPs, pools and backends. What stays from one configuration to the next keeps
 //! its number; a number is given to another only when nothing in the tables can mean its former bearer.
 
-use crate::config::{Config, VipAddress};
+use crate::config::{Backend, Config, Pool, VipAddress};
 use lb_common::{
     ids::{BackendId, PoolId, VipId},
     limits,
@@ -21,6 +21,13 @@ pub struct BackendName {
     pub name: String,
     /// Its address: under another address it is another machine.
     pub address: IpAddr,
+}
+
+impl BackendName {
+    /// Of a backend in a pool.
+    pub fn of(pool: &Pool, backend: &Backend) -> Self {
+        Self { pool: pool.name.to_string(), name: backend.name.to_string(), address: backend.address }
+    }
 }
 
 /// The numbers in use.
@@ -55,11 +62,7 @@ impl Numbering {
         for pool in &config.pools {
             assign(&mut next.pools, pool.name.to_string(), 0, "pools", limits::POOLS_MAX)?;
             for backend in &pool.backends {
-                let name = BackendName {
-                    pool: pool.name.to_string(),
-                    name: backend.name.to_string(),
-                    address: backend.address,
-                };
+                let name = BackendName::of(pool, backend);
                 assign(&mut next.backends, name, 1, "backends", limits::BACKENDS_MAX)?;
             }
         }

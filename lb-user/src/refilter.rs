@@ -56,7 +56,7 @@ fn wanted(balancer: &Balancer, entries: u64) -> u32 {
 /// Turns to a filter of `words`, filled from the tables. False if entries came faster than they could be added.
 fn renew(balancer: &mut Balancer, words: u32) -> Result<bool, MapError> {
     let mut globals = balancer.globals.read(0)?;
-    let next = if globals.filter_asked == 0 { 1 } else { 0 };
+    let next = usize::from(globals.filter_asked == 0);
     globals.filters[next].len = words;
     balancer.globals.write(0, globals)?;
     let filter = globals.filters[next];

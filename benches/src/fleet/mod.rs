@@ -5,7 +5,7 @@
 //! flow goes to is for the router to say: no balancer is asked.
 
 mod bus;
-pub mod endpoint;
+mod endpoint;
 mod router;
 
 use std::{
@@ -79,16 +79,28 @@ impl Fleet {
         fs::create_dir_all(lab.pins()).map_err(LabError::file("create", lab.pins()))?;
         let key = write_key(&lab)?;
         router::set_up(&lab.router.namespace)?;
-        if join == Join::Endpoint {
-            endpoint::set_up(&lab)?;
-        }
         let bus = if with_bus { Some(start_bus(&lab)?) } else { None };
         let on_backends = serve_backends(&lab, join)?;
         let mut fleet = Self { join, members: Vec::new(), bus, key, _on_backends: on_backends, lab };
         for _ in 0..balancers {
             fleet.add()?;
         }
+        if join == Join::Endpoint {
+            fleet.set_up_endpoints()?;
+        }
         Ok(fleet)
+    }
+
+    /// Has clients join each backend at a port or an address of its own. The client is one with the kernel's own limits:
+    /// it takes one address from such a backend, and joins that from its second path. One that is told to take addresses
+    /// from anybody (`add_addr_accepted`) joins from its first.
+    fn set_up_endpoints(&self) -> Result<(), LabError> {
+        self.lab.client.namespace.ip_batch("mptcp limits set subflow 8 add_addr_accepted 0\n")?;
+        for backend in &self.lab.backends {
+            self.members[0].weir.set_up_backend(backend)?;
+            endpoint::keep_one(backend)?;
+        }
+        Ok(())
     }
 
     /// Adds a balancer: it is announced when it forwards. Returns its name.

@@ -8,7 +8,7 @@ use super::{
         oracle,
         packet::{ETHERNET, Flow, Segment},
         setup::vip_address,
-        wide::{BACKENDS, IN_TRANSITION, PINNING, open_address, prefix_addresses, quic_id},
+        wide::{BACKENDS, IN_TRANSITION, JOIN_PORT, PINNING, open_address, prefix_addresses, quic_id},
     },
 };
 use lb_common::wire::ip::Family;
@@ -18,7 +18,7 @@ type Frames = Vec<Vec<u8>>;
 
 /// The keys that servers have: few, so that tokens meet.
 const SERVER_KEYS: [mptcp::Key; 6] = [*b"server 1", *b"server 2", *b"server 3", *b"server 4", [0; 8], [0xff; 8]];
-const TCP_PORTS: [u16; 8] = [8000, 8000, 8001, 443, 443, 25, 110, 81];
+const TCP_PORTS: [u16; 9] = [8000, 8000, 8001, 443, 443, 25, 110, 81, JOIN_PORT];
 const UDP_PORTS: [u16; 6] = [443, 443, 53, 5000, 5999, 6000];
 
 /// A flow to a service of the farm, and its protocol.

@@ -12,6 +12,11 @@ use aya::{
     programs::{Program, ProgramError, ProgramInfo},
 };
 use comfy_table::Table;
+use lb_common::{
+    programs::{ENTRY, Program as Stage},
+    trace::PROGRAM,
+};
+use lb_user::object::{OBJECT, TRACE_OBJECT};
 
 use crate::{
     screen::{table, thousands},
@@ -82,23 +87,31 @@ pub struct Verified {
     pub translated: u32,
 }
 
-/// Loads every program that Weir ships, with tables as small as can be.
+/// Loads every program that Weir ships, with tables as small as can be. Those that tell what they decide, for
+/// `weir trace`, have names that begin with `trace-`.
 ///
 /// # Errors
 /// The kernel refuses one, or does not count.
 pub fn verify() -> Result<Vec<Verified>, VerifierError> {
-    let mut object = xdp::small_object()?;
-    let mut verified = object
-        .programs_mut()
-        .map(|(name, program)| {
-            let info = load(name, program)?;
-            let instructions = info.verified_instruction_count().ok_or(VerifierError::NoCount)?;
-            let translated = info.size_translated().unwrap_or_default();
-            Ok(Verified { name: name.to_owned(), instructions, translated })
-        })
-        .collect::<Result<Vec<_>, VerifierError>>()?;
+    let mut verified = programs_of(OBJECT, |_| true)?;
+    let told = programs_of(TRACE_OBJECT, |name| {
+        name == PROGRAM || name == ENTRY || Stage::ALL.iter().any(|stage| stage.name() == name)
+    })?;
+    verified.extend(told.into_iter().map(|program| Verified { name: format!("trace-{}", program.name), ..program }));
     verified.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(verified)
+}
+
+fn programs_of(object: &[u8], is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Verified>, VerifierError> {
+    let mut object = xdp::small_object(object)?;
+    let wanted = object.programs_mut().filter(|(name, _)| is_wanted(name));
+    let verify = |(name, program): (&str, &mut Program)| {
+        let info = load(name, program)?;
+        let instructions = info.verified_instruction_count().ok_or(VerifierError::NoCount)?;
+        let translated = info.size_translated().unwrap_or_default();
+        Ok(Verified { name: name.to_owned(), instructions, translated })
+    };
+    wanted.map(verify).collect()
 }
 
 fn load(name: &str, program: &mut Program) -> Result<ProgramInfo, VerifierError> {

@@ -25,7 +25,7 @@ pub enum Join {
     Learn,
     /// From the token of each connection, told by its backend's agent.
     Report,
-    /// From the address and port that a backend has for joins alone.
+    /// By a port (IPv4) and an address (IPv6) of each backend's own.
     Endpoint,
 }
 
@@ -124,13 +124,12 @@ impl WeirConfig {
     /// The same for another balancer in the lab's place for Weir.
     pub fn for_balancer(lab: &Lab, balancer: &Balancer, join: Join) -> Self {
         let backends = lab.backends.iter().map(|backend| PoolBackend { backend, weight: WEIGHT, state: "up" });
-        let mut backend: Vec<_> = backends.map(BackendTable::from).collect();
-        if join == Join::Endpoint {
-            for backend in &mut backend {
-                backend.join_port = Some(join_port(backend.number));
-                backend.join_address = Some(join_address(backend.number).to_string());
-            }
-        }
+        let backends = backends.map(BackendTable::from);
+        let backend = if join == Join::Endpoint {
+            backends.map(BackendTable::with_join_endpoint).collect()
+        } else {
+            backends.collect()
+        };
         Self {
             balancer: BalancerTable {
                 interface: vec![INTERFACE],
@@ -382,20 +381,19 @@ struct BackendTable {
     number: u8,
 }
 
+impl BackendTable {
+    fn with_join_endpoint(self) -> Self {
+        let (join_port, join_address) = (Some(join_port(self.number)), Some(join_address(self.number).to_string()));
+        Self { join_port, join_address, ..self }
+    }
+}
+
 impl From<PoolBackend<'_>> for BackendTable {
     fn from(PoolBackend { backend, weight, state }: PoolBackend<'_>) -> Self {
         let address = tunnel_address(backend.number, backend.address);
         let number = backend.number;
-        Self {
-            name: backend.name.clone(),
-            address,
-            weight,
-            state,
-            quic_server_id: None,
-            join_port: None,
-            join_address: None,
-            number,
-        }
+        let name = backend.name.clone();
+        Self { name, address, weight, state, quic_server_id: None, join_port: None, join_address: None, number }
     }
 }
 

@@ -21,7 +21,13 @@ pub use status::{BackendStatus, WeirStatus};
 use config::METRICS_LISTEN;
 use nix::sys::signal::Signal;
 
-use crate::{Backend, Balancer, Lab, LabError, namespace::Namespace, process::Process, topology::INTERFACE};
+use crate::{
+    Backend, Balancer, Lab, LabError,
+    addresses::{BALANCER, join_address},
+    namespace::Namespace,
+    process::Process,
+    topology::INTERFACE,
+};
 
 /// Loading and verifying the programs takes most of a start.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -68,6 +74,35 @@ impl Weir {
             directory: balancer.directory.clone(),
             decapsulators: Vec::new(),
         })
+    }
+
+    /// Sets the backends up as an operator does: by the script that `weir backend setup` prints for each. The addresses
+    /// at which clients join them are routed to the balancer.
+    ///
+    /// # Errors
+    ///
+    /// If there is no script, or something in it is refused.
+    pub fn set_up_backends(&self, lab: &Lab) -> Result<(), LabError> {
+        for backend in &lab.backends {
+            self.set_up_backend(backend)?;
+            let route = format!("route replace {}/128 via {}\n", join_address(backend.number), BALANCER.v6);
+            lab.router.namespace.ip_batch(&route)?;
+        }
+        Ok(())
+    }
+
+    /// The same with one backend, and no route.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_up_backends`].
+    pub fn set_up_backend(&self, backend: &Backend) -> Result<(), LabError> {
+        let (program, config) = (self.program.display().to_string(), self.directory.join(CONFIG).display().to_string());
+        // What the lab itself had announced.
+        backend.namespace.output("ip", &["mptcp", "endpoint", "flush"])?;
+        let script = backend.namespace.output(&program, &["backend", "setup", &backend.name, "--config", &config])?;
+        backend.namespace.output("sh", &["-c", &script])?;
+        Ok(())
     }
 
     /// Gives it another configuration, as an operator does: by the file and SIGHUP. Returns when it is in force, with
@@ -144,6 +179,18 @@ impl Weir {
         let socket = self.directory.join(SOCKET);
         let (program, socket) = (self.program.to_string_lossy(), socket.to_string_lossy());
         self.namespace.output(&program, &[args, &["--socket", &socket]].concat())
+    }
+
+    /// Starts a command that asks the running balancer and goes on; what it says goes to the file `log`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start_command(&self, args: &[&str], log: &str) -> Result<Process, LabError> {
+        let socket = self.directory.join(SOCKET);
+        let socket = socket.to_string_lossy();
+        let args = [args, &["--socket", &socket]].concat();
+        Process::start(&self.namespace, &self.program, &args, self.directory.join(log))
     }
 
     /// Ends the controller by a signal; what steers goes on.

@@ -58,6 +58,12 @@ impl Arrival {
         udp: Udp::NONE,
         first_at: BackendId::NONE,
     };
+
+    /// The protocol of the packet's payload, where the packet was for a VIP.
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        self.ip.protocol
+    }
 }
 
 /// What a packet for a VIP is.

@@ -44,6 +44,9 @@ pub(super) fn read<P: Packet, H: Header>(packet: &P, header: &H, ip: &Ip) -> Res
 /// The backend of the flow that an error is about.
 #[inline(always)]
 pub(super) fn choose<T: Tables>(tables: &mut T, arrival: &Arrival) -> Choice {
+    if arrival.service.endpoint.is_some() {
+        return Ok((arrival.service.endpoint, Reason::IcmpError));
+    }
     if tables.may_have_entry(arrival.flow)
         && let Some(entry) = tables.entry(arrival.flow)
     {

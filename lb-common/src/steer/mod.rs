@@ -5,6 +5,7 @@
 
 mod arrival;
 mod datagram;
+mod endpoint;
 mod established;
 mod fragment;
 mod icmp;
@@ -119,6 +120,7 @@ fn decide<'t, P: Packet, T: Tables>(
     subject: Result<Subject, Reason>,
 ) -> Decision<'t> {
     let choice = match subject {
+        Ok(Subject::Segment) if arrival.service.endpoint.is_some() => Ok(endpoint::choose(packet, arrival)),
         Ok(Subject::Segment) if arrival.tcp.opens() => syn::choose(packet, tables, arrival),
         Ok(Subject::Segment) => established::choose(packet, tables, arrival),
         Ok(Subject::Datagram) => datagram::choose(packet, tables, arrival),

@@ -3,8 +3,8 @@
 use super::fault::ErrorBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Method, Request, StatusCode, Uri,
-    body::Bytes,
+    Method, Request, Response, StatusCode, Uri,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{CONTENT_TYPE, HOST, HeaderValue},
 };
@@ -86,7 +86,27 @@ impl Client {
         self.ask(Method::POST, path, serde_json::to_vec(body)?.into()).await
     }
 
+    /// Has something done that is told of line by line.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn lines(&self, path: &str) -> Result<Lines, ClientError> {
+        let response = self.send(Method::POST, path, Bytes::new()).await?;
+        if response.status().is_success() {
+            return Ok(Lines { body: response.into_body(), read: Vec::new() });
+        }
+        Err(refusal(response).await?)
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let response = self.send(method, path, body).await?;
+        if response.status().is_success() {
+            return Ok(serde_json::from_slice(&response.into_body().collect().await?.to_bytes())?);
+        }
+        Err(refusal(response).await?)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
         let uri: Uri = path.parse().map_err(|_| ClientError::Path(path.to_owned()))?;
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
             io::ErrorKind::PermissionDenied => ClientError::Denied(self.socket.clone()),
@@ -99,15 +119,41 @@ impl Client {
         *request.uri_mut() = uri;
         request.headers_mut().insert(HOST, HeaderValue::from_static("weir"));
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        if status.is_success() {
-            return Ok(serde_json::from_slice(&body)?);
-        }
-        match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(body) => Err(ClientError::Refused(body.error)),
-            Err(_) => Err(ClientError::Unclear(status)),
+        Ok(sender.send_request(request).await?)
+    }
+}
+
+async fn refusal(response: Response<Incoming>) -> Result<ClientError, ClientError> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(body) => ClientError::Refused(body.error),
+        Err(_) => ClientError::Unclear(status),
+    })
+}
+
+/// An answer that comes by lines.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next, or none where there are no more.
+    ///
+    /// # Errors
+    /// The connection broke, or the line is not of this version.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
+        loop {
+            if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => self.read.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data)),
+            }
         }
     }
 }

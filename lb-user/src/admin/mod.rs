@@ -11,6 +11,7 @@ pub mod routes;
 pub mod schema;
 mod server;
 pub mod status;
+pub mod trace;
 
 pub use client::{Client, ClientError};
 pub use fault::{ErrorBody, Fault};

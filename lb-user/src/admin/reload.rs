@@ -3,7 +3,7 @@
 
 use super::{
     Fault,
-    routes::{Answer, Call, Context},
+    routes::{Answer, Call, Context, Reply},
 };
 use hyper::StatusCode;
 use schemars::JsonSchema;
@@ -45,7 +45,7 @@ impl Requests {
 pub(super) fn handle(context: Context, call: Call) -> Answer {
     Box::pin(async move {
         let dry_run = call.parameter("dry_run")?.unwrap_or(false);
-        Ok(serde_json::to_vec(&context.reloads.ask(dry_run).await?)?)
+        Ok(Reply::Document(serde_json::to_vec(&context.reloads.ask(dry_run).await?)?))
     })
 }
 

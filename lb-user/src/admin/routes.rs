@@ -8,13 +8,14 @@ use super::{
     fault::Fault,
     reload::{self, Reload},
     status::Status,
+    trace,
 };
 use crate::service::Service;
-use hyper::Method;
+use hyper::{Method, body::Bytes};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use std::{collections::BTreeMap, future::Future, pin::Pin, str::FromStr, sync::Arc};
-use tokio::task::spawn_blocking;
+use tokio::{sync::mpsc, task::spawn_blocking};
 
 /// What handlers may reach.
 #[derive(Clone)]
@@ -31,11 +32,20 @@ pub struct Call {
     names: BTreeMap<&'static str, String>,
     query: BTreeMap<&'static str, String>,
     /// What was sent with it.
-    pub body: hyper::body::Bytes,
+    pub body: Bytes,
 }
 
-/// A JSON document, or why there is none.
-pub type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>, Fault>> + Send>>;
+/// What is answered.
+#[derive(Debug)]
+pub enum Reply {
+    /// A JSON document.
+    Document(Vec<u8>),
+    /// JSON documents, each a line, as they come.
+    Lines(mpsc::Receiver<Bytes>),
+}
+
+/// A reply, or why there is none.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
 
 /// Something that the admin socket can be asked.
 pub struct Route {
@@ -124,6 +134,7 @@ pub static ROUTES: &[Route] = &[
         answer: type_of::<ExplainAnswer>,
         handler: explain::answer,
     },
+    trace::TRACE,
 ];
 
 /// The schema of a type.
@@ -133,7 +144,7 @@ pub fn type_of<T: JsonSchema>(types: &mut SchemaGenerator) -> Schema {
 
 /// An answer that is computed where it may take its time.
 pub fn blocking<T: Serialize>(compute: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Answer {
-    Box::pin(async move { spawn_blocking(move || Ok(serde_json::to_vec(&compute()?)?)).await? })
+    Box::pin(async move { spawn_blocking(move || Ok(Reply::Document(serde_json::to_vec(&compute()?)?))).await? })
 }
 
 impl Call {
@@ -227,7 +238,7 @@ mod tests {
             query: &[Parameter { name: "fast", kind: "boolean", about: "" }],
             body: None,
             answer: type_of::<Status>,
-            handler: |_, _| Box::pin(async { Ok(Vec::new()) }),
+            handler: |_, _| Box::pin(async { Ok(Reply::Document(Vec::new())) }),
         }
     }
 

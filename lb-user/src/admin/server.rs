@@ -2,35 +2,41 @@
 
 use super::{
     fault::{ErrorBody, Fault},
-    routes::{self, Context, ROUTES},
+    routes::{self, Context, ROUTES, Reply},
 };
 use crate::config::Name;
-use http_body_util::{BodyExt as _, Full, Limited};
+use futures_util::stream;
+use http_body_util::{BodyExt as _, Either, Full, Limited, StreamBody};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Body, Bytes, Frame, Incoming},
     header::{ALLOW, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use lb_common::limits::TRACE_SECONDS_MAX;
 use nix::unistd::Group;
 use std::{
     convert::Infallible,
     fs, io,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    pin::Pin,
     time::Duration,
 };
 use tokio::{
     net::{UnixListener, UnixStream},
+    sync::mpsc,
     time::timeout,
 };
 
-/// A connection may last so long.
-const CONNECTION_TIME: Duration = Duration::from_mins(1);
+/// A connection may last so long: a trace, and a minute.
+const CONNECTION_TIME: Duration = Duration::from_secs(TRACE_SECONDS_MAX + 60);
 /// What is sent with a request may have so many bytes: the frames of a capture that is to be explained.
 const BODY_MAX: usize = 16 << 20;
+const JSON: &str = "application/json";
+const JSON_LINES: &str = "application/jsonl";
 
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +131,7 @@ fn id_of(group: &Name) -> Result<u32, AdminError> {
     found.map(|group| group.gid.as_raw()).ok_or_else(|| AdminError::NoGroup(group.clone()))
 }
 
-async fn answer(request: Request<Incoming>, context: Context) -> Result<Vec<u8>, Fault> {
+async fn answer(request: Request<Incoming>, context: Context) -> Result<Reply, Fault> {
     let uri = request.uri();
     let (route, mut call) = routes::find(ROUTES, request.method(), uri.path(), uri.query().unwrap_or_default())?;
     let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
@@ -136,16 +142,21 @@ async fn answer(request: Request<Incoming>, context: Context) -> Result<Vec<u8>,
     (route.handler)(context, call).await
 }
 
-fn respond(answer: Result<Vec<u8>, Fault>) -> Response<Full<Bytes>> {
-    let (body, fault) = match answer {
-        Ok(body) => (body, None),
+/// A body that is there, or one that comes by lines.
+type Content = Either<Full<Bytes>, Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>>;
+
+fn respond(answer: Result<Reply, Fault>) -> Response<Content> {
+    let (content, kind, fault) = match answer {
+        Ok(Reply::Document(body)) => (Either::Left(Full::new(body.into())), JSON, None),
+        Ok(Reply::Lines(lines)) => (Either::Right(by_lines(lines)), JSON_LINES, None),
         Err(fault) => {
             let body = ErrorBody { error: fault.message.clone() };
-            (serde_json::to_vec(&body).unwrap_or_default(), Some(fault))
+            let body = serde_json::to_vec(&body).unwrap_or_default();
+            (Either::Left(Full::new(body.into())), JSON, Some(fault))
         }
     };
-    let mut response = Response::new(Full::new(body.into()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::new(content);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     let Some(Fault { status, allow, .. }) = fault else { return response };
     *response.status_mut() = status;
     let allow: Vec<_> = allow.iter().map(Method::as_str).collect();
@@ -153,4 +164,13 @@ fn respond(answer: Result<Vec<u8>, Fault>) -> Response<Full<Bytes>> {
         response.headers_mut().insert(ALLOW, allow);
     }
     response
+}
+
+/// Lines as they come. When the client goes away this is dropped, and whoever sends them hears of it.
+fn by_lines(lines: mpsc::Receiver<Bytes>) -> Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>> {
+    let frames = stream::unfold(lines, |mut lines| async move {
+        let line = lines.recv().await?;
+        Some((Ok(Frame::data(line)), lines))
+    });
+    Box::pin(StreamBody::new(frames))
 }

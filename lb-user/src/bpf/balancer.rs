@@ -200,17 +200,18 @@ impl Balancer {
             pins.check_shapes(&sizes.shapes()?)?;
             let ledger = LedgerTable::open(&path).map_err(|error| PinError::Map { table: LEDGER, error })?;
             if ledger.read().map_err(LedgerError::from)?.is_some() {
-                return Ok((Self::load_over(sizes, pins)?, ledger));
+                return Ok((Self::load_over(OBJECT, sizes, pins)?, ledger));
             }
         }
         // Whoever dies before the ledger has its first entry has attached nothing.
         pins.clear_unused()?;
-        let balancer = Self::load_over(sizes, pins)?;
+        let balancer = Self::load_over(OBJECT, sizes, pins)?;
         Ok((balancer, LedgerTable::make(LEDGER, &path)?))
     }
 
-    fn load_over(sizes: &Sizes, pins: &Pins) -> Result<Self, LoadError> {
-        let mut balancer = Self::open_pinned(OBJECT, sizes, Some(pins))?;
+    /// Loads an object's programs over the pinned maps.
+    pub(super) fn load_over(object: &[u8], sizes: &Sizes, pins: &Pins) -> Result<Self, LoadError> {
+        let mut balancer = Self::open_pinned(object, sizes, Some(pins))?;
         let programs = pins.new_programs();
         balancer.load_programs(|map| map.pin(&programs).map_err(|error| LoadError::pin(&programs, error)))?;
         balancer.programs_pin = Some(programs);
@@ -359,15 +360,17 @@ impl Balancer {
     }
 
     /// Has a pinned link lead to this program. False if there is none, or none any more to an interface.
-    fn take_over(&mut self, path: &Path) -> Result<bool, LoadError> {
+    pub(super) fn take_over(&mut self, path: &Path) -> Result<bool, LoadError> {
         if !path.exists() {
             return Ok(false);
         }
         let link_error = |error| PinError::Link { path: path.to_owned(), error };
         let link = PinnedLink::from_pin(path).map_err(link_error)?;
         let link = XdpLink::try_from(FdLink::from(link)).map_err(link_error)?;
-        match self.program()?.attach_to_link(link) {
-            Ok(_) => Ok(true),
+        let program = self.program()?;
+        match program.attach_to_link(link) {
+            // Its pin holds it.
+            Ok(id) => program.take_link(id).map(|_| true).map_err(|error| LoadError::program(ENTRY, error)),
             Err(error) if LoadError::errno(&error) == Some(Errno::ENOLINK) => {
                 fs::remove_file(path).map_err(|error| LoadError::pin(path, error))?;
                 Ok(false)
@@ -392,12 +395,12 @@ impl Balancer {
     }
 }
 
-fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
+pub(super) fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
     program.try_into().map_err(|error| LoadError::program(name, error))
 }
 
-fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
+pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
     program(ebpf, name)?.load().map_err(|error| LoadError::program(name, error))
 }
 

@@ -12,6 +12,7 @@ mod pod;
 mod probe;
 mod shape;
 mod table;
+mod tracer;
 
 pub use balancer::{Balancer, Sizes};
 pub use decap::{Decapsulator, PROGRAM as DECAP_PROGRAM};
@@ -21,3 +22,4 @@ pub use ledger::{LedgerError, LedgerTable};
 pub use pins::{PinError, Pins, Removed, TABLES, detach};
 pub use pod::Pod;
 pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, RingTable, Value};
+pub use tracer::{Told, Tracer};

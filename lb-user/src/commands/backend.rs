@@ -5,6 +5,7 @@ use crate::admin::{
     self, Client,
     status::{BackendStatus, HeldStatus},
 };
+use crate::{config::Config, setup::Setup};
 use anyhow::Result;
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
@@ -31,6 +32,17 @@ enum Command {
     Drain(Name),
     /// Take the order to drain back.
     Enable(Name),
+    /// Print what to run on a backend: its VIPs, MPTCP, and where clients join it. Asks no balancer.
+    Setup(SetupArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct SetupArgs {
+    #[command(flatten)]
+    backend: Name,
+    /// The configuration of the balancers.
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
+    config: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +53,28 @@ struct Name {
 
 /// Shows or orders, by the balancer behind a socket.
 pub fn backend(args: &Args) -> ExitCode {
-    finish(ask(args))
+    match &args.command {
+        Command::Setup(setup) => print_setup(setup, args.output),
+        _ => finish(ask(args)),
+    }
+}
+
+fn print_setup(SetupArgs { backend: Name { name }, config }: &SetupArgs, output: Output) -> ExitCode {
+    let config = match Config::load(config) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(super::BAD_CONFIG);
+        }
+    };
+    finish(async {
+        let script = Setup::of(&config, name)?.to_string();
+        match output {
+            Output::Human => print!("{script}"),
+            Output::Json => println!("{}", serde_json::json!({ "backend": name, "script": script })),
+        }
+        Ok(())
+    })
 }
 
 async fn ask(args: &Args) -> Result<()> {
@@ -59,6 +92,7 @@ async fn ask(args: &Args) -> Result<()> {
         Command::Show(name) => client.get(&path(name, "")).await?,
         Command::Drain(name) => client.post(&path(name, "/drain")).await?,
         Command::Enable(name) => client.post(&path(name, "/enable")).await?,
+        Command::Setup(_) => unreachable!("it asks no balancer"),
     };
     match args.output {
         Output::Human => print!("{}", story(&one)),

@@ -3,7 +3,7 @@
 use super::{CONFIG, Output, finish_with};
 use crate::{
     config::{Config, Forward},
-    doctor::{BackendQuestions, Links, Report, examine_backend, examine_balancer},
+    doctor::{BackendQuestions, JoinEndpoint, Links, Report, examine_backend, examine_balancer},
 };
 use anyhow::Result;
 use std::{
@@ -30,6 +30,9 @@ pub struct Args {
     /// On a backend: a VIP that it should have; once for each. By default those on `lo`.
     #[arg(long = "vip", value_name = "ADDRESS", requires = "backend")]
     vips: Vec<IpAddr>,
+    /// On a backend: where clients are to join it, such as 192.0.2.1:4501 or 2001:db8::1001; once for each.
+    #[arg(long = "join-endpoint", value_name = "ADDRESS[:PORT]", requires = "backend")]
+    join_endpoints: Vec<JoinEndpoint>,
     /// On a backend: how the balancers send.
     #[arg(long, value_enum, default_value_t = Sending::Ipip, requires = "backend")]
     forward: Sending,
@@ -100,6 +103,7 @@ impl Args {
                 Sending::L2 => Forward::L2,
             },
             client_mtu: self.client_mtu,
+            join_endpoints: self.join_endpoints.clone(),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod run;
 pub mod status;
 pub mod tokens;
 pub mod top;
+pub mod trace;
 
 use anyhow::Result;
 use std::process::ExitCode;

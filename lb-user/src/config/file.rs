@@ -117,6 +117,8 @@ pub(super) struct Backend {
     pub(super) weight: Option<Spanned<i64>>,
     pub(super) state: Option<Spanned<String>>,
     pub(super) quic_server_id: Option<Spanned<String>>,
+    pub(super) join_port: Option<Spanned<i64>>,
+    pub(super) join_address: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -174,6 +174,28 @@ pub struct Backend {
     pub state: BackendState,
     /// Its name in QUIC connection ids: all backends of a pool have one of the same length, or none has.
     pub quic_server_id: Option<QuicServerId>,
+    /// The port of its own that clients join it at, on the addresses of its pool's VIPs.
+    pub join_port: Option<u16>,
+    /// The address of its own that clients join it at, on the ports of its pool's VIPs.
+    pub join_address: Option<IpAddr>,
+}
+
+impl Backend {
+    /// Where clients join it, if its pool's VIPs are these: at its port on their addresses, and at its address on their
+    /// ports; each once.
+    pub fn join_places<'v>(&self, vips: impl Iterator<Item = &'v Vip>) -> Vec<VipAddress> {
+        let mut places = Vec::new();
+        for vip in vips.filter(|vip| vip.address.protocol == Protocol::Tcp) {
+            let at_port = self.join_port.map(|port| VipAddress { ports: port.into(), ..vip.address });
+            let at_address = self.join_address.map(|address| VipAddress { prefix: address.into(), ..vip.address });
+            for place in at_port.into_iter().chain(at_address) {
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+            }
+        }
+        places
+    }
 }
 
 /// A `[[vip]]`: what clients connect to.

@@ -81,6 +81,14 @@ pub enum Problem {
     QuicServerIdLength { id: QuicServerId, len: u8, other_len: u8, line: usize },
     #[error("{id} is already the server id of backend {other:?}, at line {line}; give each its own")]
     QuicServerIdTwice { id: QuicServerId, other: String, line: usize },
+    #[error("the pool's ways name \"endpoint\", but this backend has no join_port and no join_address; give it one")]
+    EndpointMissing,
+    #[error("it has a join_port or join_address, but the pool's ways do not name \"endpoint\"; add it to `join`")]
+    EndpointUnused,
+    #[error("{endpoint} is already taken, at line {line}; give the backend another port or address for joins")]
+    EndpointTaken { endpoint: String, line: usize },
+    #[error("{address} is in {prefix}, which the VIP at line {line} serves; give the backend an address of its own")]
+    EndpointIsVip { address: IpAddr, prefix: Prefix, line: usize },
     #[error("the list is empty; name the rotation bits that the servers use, such as [0]")]
     NoRotation,
     #[error("{0} is named twice; name each once")]

@@ -98,6 +98,8 @@ pub enum OnStop {
 pub enum Way {
     /// From the keys that the client echoes in its third ACK.
     Learn,
+    /// Each backend has a port or an address of its own, to which its clients join.
+    Endpoint,
 }
 
 /// What happens to a join whose token is unknown.
@@ -123,6 +125,17 @@ pub enum Forward {
     L2,
     /// In a UDP tunnel (generic UDP encapsulation).
     Gue,
+}
+
+impl Forward {
+    /// The word for it in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipip => "ipip",
+            Self::L2 => "l2",
+            Self::Gue => "gue",
+        }
+    }
 }
 
 /// What decides which backend a new flow gets.
@@ -259,9 +272,9 @@ impl Word for BackendState {
 }
 
 impl Word for Way {
-    const WORDS: &'static [(&'static str, Self)] = &[("learn", Self::Learn)];
-    const LATER: &'static [&'static str] = &["report", "endpoint", "token"];
-    const OFFERED: &'static str = "learn";
+    const WORDS: &'static [(&'static str, Self)] = &[("learn", Self::Learn), ("endpoint", Self::Endpoint)];
+    const LATER: &'static [&'static str] = &["report", "token"];
+    const OFFERED: &'static str = "learn or endpoint";
 }
 
 impl Word for Protocol {

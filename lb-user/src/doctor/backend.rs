@@ -4,6 +4,7 @@
 use super::{
     DoctorError, Finding, Links, Report,
     balancer::{foreign, tunnel_len},
+    endpoint::{self, JoinEndpoint},
     links::Link,
     machine::{self, Programs},
     offload, sysctl,
@@ -23,6 +24,8 @@ pub struct BackendQuestions {
     pub forward: Forward,
     /// How long clients' packets are, in bytes.
     pub client_mtu: u32,
+    /// Where clients are to join this backend, if the pool has join endpoints.
+    pub join_endpoints: Vec<JoinEndpoint>,
 }
 
 /// Looks at this machine as a backend.
@@ -35,6 +38,7 @@ pub async fn examine_backend(questions: &BackendQuestions) -> Result<Report, Doc
     let programs = if forward == Forward::L2 { Programs::None } else { Programs::Decapsulator };
     let mut findings = machine::findings(programs).await;
     findings.push(mptcp());
+    findings.extend(endpoint::findings(&questions.join_endpoints));
     let vips = match questions.vips.as_slice() {
         [] => addresses_of_lo(&links),
         vips => vips.to_vec(),

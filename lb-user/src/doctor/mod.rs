@@ -3,6 +3,7 @@
 
 mod backend;
 mod balancer;
+mod endpoint;
 mod links;
 mod machine;
 mod offload;
@@ -10,6 +11,7 @@ mod sysctl;
 
 pub use backend::{BackendQuestions, examine_backend};
 pub use balancer::examine_balancer;
+pub use endpoint::JoinEndpoint;
 pub use links::{DoctorError, Links};
 
 use serde::Serialize;

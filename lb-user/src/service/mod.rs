@@ -15,12 +15,14 @@ mod reload;
 mod report;
 mod resume;
 mod rings;
+mod trace;
 
 pub use health::News;
 pub use ledger::Illegible;
 pub use orders::OrderError;
 pub use reload::Staged;
 pub(crate) use resume::sizes;
+pub use trace::{Named, Trace, TraceError};
 
 use crate::{
     bpf::{Balancer, LedgerError, LedgerTable, LoadError, PinError, Pins, Removed},
@@ -39,7 +41,7 @@ use duty::{Arrival, Duty};
 use health::pools_failing_open;
 use lb_common::{
     ids::{BackendId, PoolId},
-    limits::{SERVICES_MAX, VIPS_MAX},
+    limits::{SERVICES_MAX, SERVICES_OF_CONFIG_MAX},
     tables::{self, Services},
 };
 use leaving::Unmeant;
@@ -47,15 +49,16 @@ use rings::Ring;
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
+use trace::Tracing;
 
 /// The port rules of a configuration lie in one part of their table. Those in force are in another, and while a change
 /// is under way, or was when a controller died, in two.
-const SERVICE_PARTS: u32 = 4;
+const SERVICE_PARTS: u32 = SERVICES_MAX / SERVICES_OF_CONFIG_MAX;
 
-const _: () = assert!(SERVICES_MAX / SERVICE_PARTS >= VIPS_MAX);
+const _: () = assert!(SERVICE_PARTS >= 4);
 
 /// A running balancer.
 pub struct Service {
@@ -69,7 +72,9 @@ struct State {
     config: Config,
     numbers: Numbering,
     layout: Layout,
-    pins: Pins,
+    pins: Arc<Pins>,
+    /// Whether the programs that tell what they decide are on the interfaces.
+    tracing: Tracing,
     balancer: Balancer,
     ledger: LedgerTable,
     /// Whether the tables were there before this process.
@@ -204,12 +209,7 @@ impl Service {
     pub fn attach(&self) -> Result<(), ServiceError> {
         let mut state = self.state();
         state.put_in_force(clock::now())?;
-        let mode = match state.config.balancer.xdp_mode {
-            config::XdpMode::Native => XdpMode::Driver,
-            config::XdpMode::Generic => XdpMode::Skb,
-        };
-        let State { config, balancer, pins, .. } = &mut *state;
-        Ok(balancer.attach(config.balancer.interfaces.iter().map(config::InterfaceName::as_str), mode, pins)?)
+        Ok(state.attach()?)
     }
 
     /// Whether the tables were there before this process.
@@ -230,11 +230,12 @@ impl Service {
     ///
     /// # Errors
     /// Something could not be removed.
-    pub fn end(&self) -> Result<Option<Removed>, PinError> {
-        let state = self.state();
+    pub fn end(&self) -> Result<Option<Removed>, ServiceError> {
+        let mut state = self.state();
+        state.end_tracing()?;
         match state.config.balancer.on_stop {
             OnStop::Keep => Ok(None),
-            OnStop::Detach => state.pins.remove().map(Some),
+            OnStop::Detach => Ok(Some(state.pins.remove()?)),
         }
     }
 
@@ -316,6 +317,20 @@ impl Service {
 }
 
 impl State {
+    /// Puts the program on the interfaces of the configuration, or back on them.
+    fn attach(&mut self) -> Result<(), LoadError> {
+        let mode = self.xdp_mode();
+        let Self { config, balancer, pins, .. } = self;
+        balancer.attach(config.balancer.interfaces.iter().map(config::InterfaceName::as_str), mode, pins)
+    }
+
+    const fn xdp_mode(&self) -> XdpMode {
+        match self.config.balancer.xdp_mode {
+            config::XdpMode::Native => XdpMode::Driver,
+            config::XdpMode::Generic => XdpMode::Skb,
+        }
+    }
+
     /// Takes in the backends of the layout, and what each is to do from `now` on.
     fn know_backends(&mut self, now: Duration) -> Result<(), MapError> {
         let duties = self.duties_by(&self.layout, now);
@@ -392,9 +407,8 @@ impl State {
     /// stay as they are meanwhile: the new ones stand in another part of their table.
     fn write_services(&mut self) -> Result<(), MapError> {
         let in_use = self.balancer.services_in_use()?;
-        let length = SERVICES_MAX / SERVICE_PARTS;
-        let is_free = |part: &u32| !in_use.iter().any(|services| services.first / length == *part);
-        let first = (0..SERVICE_PARTS).find(is_free).map_or(0, |part| part * length);
+        let is_free = |part: &u32| !in_use.iter().any(|services| services.first / SERVICES_OF_CONFIG_MAX == *part);
+        let first = (0..SERVICE_PARTS).find(is_free).map_or(0, |part| part * SERVICES_OF_CONFIG_MAX);
         for (index, &service) in (first..).zip(&self.layout.services) {
             self.balancer.services.write(index, service)?;
         }

@@ -5,6 +5,7 @@ use super::{
     Evicted, Known, Reloads, ServiceError, State,
     ledger::{Ledger, PoolEntry},
     rings::Ring,
+    trace::Tracing,
 };
 use crate::{
     bpf::{Balancer, LedgerTable, Pins, Sizes},
@@ -22,6 +23,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -60,7 +62,8 @@ impl State {
             layout: Layout::of(&config, &numbers),
             config,
             numbers,
-            pins,
+            pins: Arc::new(pins),
+            tracing: Tracing::Off,
             balancer,
             ledger,
             is_resumed: false,

@@ -42,6 +42,11 @@ fn error(flow: Flow, kind: u8, frame: &[u8], len: usize) -> Vec<u8> {
     icmp(router(flow), flow.vip.ip(), kind, 1, [0, 0, 5, 0x78], &quoted[..len.min(quoted.len())])
 }
 
+/// An error of each type about what a server sent to the client of a flow.
+pub(crate) fn errors_about(flow: Flow) -> Vec<Vec<u8>> {
+    errors(flow).iter().map(|&kind| error(flow, kind, &answer_of(flow), 100)).collect()
+}
+
 #[test]
 fn an_error_goes_to_the_backend_of_the_flow_that_it_quotes() {
     in_both_worlds(|worlds, flow| {

@@ -15,7 +15,7 @@ use lb_common::{ids::VipId, reason::Reason, wire::ip::Family};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// VIPs of the wide farm for each IP version.
-const VIPS: u16 = 13;
+const VIPS: u16 = 14;
 
 const fn family(flow: Flow) -> Family {
     if flow.vip.is_ipv4() { Family::V4 } else { Family::V6 }

@@ -198,6 +198,14 @@ fn a_backends_machine_is_healed_by_what_it_says() {
     stage.in_peer("sysctl -w net.ipv4.conf.peer0.arp_ignore=0");
     heal(l2, "arp", "fault", "answers ARP for a VIP on lo", kind);
 
+    let joined = || Report::backend(&stage, &["--vip", "192.0.2.1", "--join-endpoint", "192.0.2.1:4501"]);
+    stage.in_peer("sysctl -w net.mptcp.allow_join_initial_addr_port=0");
+    heal(joined, "endpoint", "fault", "clients are not told that they can join at 192.0.2.1 port 4501", kind);
+    stage.in_peer("sysctl -w net.mptcp.allow_join_initial_addr_port=1");
+    heal(joined, "endpoint", "warning", "clients also join at the VIP", kind);
+    stage.in_peer("ip mptcp endpoint flush");
+    heal(look, "endpoint", "warning", "and of nowhere else", kind);
+
     let lost = look();
     assert_eq!(lost.trouble("answers").len(), 2, "{}", lost.json);
     for (_, _, command) in lost.trouble("answers") {

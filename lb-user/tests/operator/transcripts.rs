@@ -68,12 +68,13 @@ fn steady(line: &str) -> String {
         words.push(match word {
             _ if is_time => "TIME".to_owned(),
             _ if matches!(before, "up" | "counted") && word.starts_with(|c: char| c.is_ascii_digit()) => "N".to_owned(),
+            _ if before == "seen:" => "N".to_owned(),
             _ if before == "Linux" => "RELEASE".to_owned(),
             _ if before == "(program" => "N)".to_owned(),
             _ => word.to_owned(),
         });
     }
-    json_number(&json_number(&words.join(" "), "uptime_s"), "counted_s_ago")
+    ["uptime_s", "counted_s_ago", "packets_seen"].iter().fold(words.join(" "), |line, name| json_number(&line, name))
 }
 
 /// A line of JSON with a number of this name made steady.
@@ -113,6 +114,9 @@ fn help_and_mistakes_read_as_they_did() {
         "odd.toml",
         &format!("{GOOD}[[pool]]\nname = \"spare\"\n[[pool.backend]]\nname = \"b1\"\naddress = \"10.0.1.1\"\n"),
     );
+    let endpoint = "address = \"10.0.1.1\"\njoin_port = 4501\njoin_address = \"2001:db8::1001\"";
+    let ways = GOOD.replace("address = \"10.0.1.1\"", endpoint);
+    file("endpoints.toml", &ways.replacen("[[pool]]", "[[pool]]\njoin = [\"endpoint\"]", 1));
     fs::create_dir(folder.path().join("folder")).expect("a folder");
     hold("", folder.path());
 }

@@ -30,16 +30,18 @@ pub(super) fn host_clippy() -> Result<()> {
 /// Clippy on lb-ebpf, by the toolchain that compiles it.
 pub(super) fn bpf_clippy() -> Result<()> {
     let toolchain = Toolchain::find().context("no BPF toolchain: `cargo xtask setup` says what is missing")?;
-    child::run(
-        toolchain
-            .clippy()
-            .args(["--package", "lb-ebpf", "--no-deps", "--features", "bench"])
-            .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core"])
-            .arg("--target-dir")
-            .arg(workspace::target().join("bpf-clippy"))
-            .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"")
-            .args(["--", "--deny", "warnings"]),
-    )
+    ["bench", "log"].into_iter().try_for_each(|feature| {
+        child::run(
+            toolchain
+                .clippy()
+                .args(["--package", "lb-ebpf", "--no-deps", "--features", feature])
+                .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core"])
+                .arg("--target-dir")
+                .arg(workspace::target().join("bpf-clippy"))
+                .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"")
+                .args(["--", "--deny", "warnings"]),
+        )
+    })
 }
 
 /// Rustdoc on the host crates, where a broken link is an error.

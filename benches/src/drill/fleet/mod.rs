@@ -22,7 +22,9 @@ use crate::{
     BackendCount, Lab, LabError,
     fleet::Fleet,
     oracle::{Flow, JoinTally},
-    sockets, wait,
+    sockets,
+    traffic::Mix,
+    wait,
     weir::Join,
 };
 use joined::JoinedFlows;
@@ -45,6 +47,26 @@ pub enum Ways {
     Endpoint,
 }
 
+impl Ways {
+    /// What the `index`th connection is. Endpoints are joined over either family, so the client's socket has to be one of
+    /// both.
+    const fn kind(self, index: usize) -> Mix {
+        match self {
+            Self::Learn | Self::Report => Mix::alternating(index),
+            Self::Endpoint if index.is_multiple_of(2) => Mix::V4JoinedOverV6,
+            Self::Endpoint => Mix::V6,
+        }
+    }
+
+    /// How often the client's kernel joins it: each backend has one endpoint.
+    const fn joins(self, kind: Mix) -> u64 {
+        match self {
+            Self::Learn | Self::Report => kind.joins(),
+            Self::Endpoint => 1,
+        }
+    }
+}
+
 impl From<Ways> for Join {
     fn from(ways: Ways) -> Self {
         match ways {
@@ -61,8 +83,8 @@ pub struct Options {
     /// How joins find their connections
     #[arg(long, value_enum)]
     pub ways: Ways,
-    /// How many connections are opened, all in all; four of them are joined five times
-    #[arg(long, default_value_t = 440)]
+    /// How many connections are opened, all in all; each is joined once or, at tokens, every fourth twice
+    #[arg(long, default_value_t = 520)]
     pub connections: usize,
     /// The client's round trip to the router, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1000))]
@@ -197,8 +219,9 @@ impl Drill<'_> {
     /// Opens connections, waits for their joins, and asks the router for their ways.
     fn open(&mut self, count: usize) -> Result<(), LabError> {
         let before = JoinTally::read(&self.fleet.lab)?;
-        let (opened, failed) = Traffic::open(&self.fleet.lab.client, self.connections, count)?;
-        let wanted = opened.joins();
+        let kinds: Vec<_> = (self.connections..).take(count).map(|index| self.options.ways.kind(index)).collect();
+        let wanted = kinds.iter().map(|kind| self.options.ways.joins(*kind)).sum();
+        let (opened, failed) = Traffic::open(&self.fleet.lab.client, &kinds)?;
         self.connections += count;
         let mut traffic = lock(self.traffic);
         traffic.broken.extend(failed);

@@ -28,19 +28,18 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Opens so many, whose kinds follow from their numbers from `first` on. Also says which could not be opened, and why.
-    pub(super) fn open(client: &Client, first: usize, count: usize) -> Result<(Self, Vec<String>), LabError> {
-        let numbers: Vec<usize> = (first..first + count).collect();
-        let open = |number: &usize| -> Result<Connection, LabError> {
-            let connection = Connection::open(client, Mix::alternating(*number))?;
+    /// Opens one of each of these kinds. Also says which could not be opened, and why.
+    pub(super) fn open(client: &Client, kinds: &[Mix]) -> Result<(Self, Vec<String>), LabError> {
+        let open = |kind: &Mix| -> Result<Connection, LabError> {
+            let connection = Connection::open(client, *kind)?;
             connection.keep_alive().map_err(LabError::system("keep a connection alive"))?;
             Ok(connection)
         };
-        let share = count.div_ceil(OPENERS).max(1);
+        let share = kinds.len().div_ceil(OPENERS).max(1);
         let outcomes: Vec<Result<Connection, LabError>> = thread::scope(|scope| {
-            let openers: Vec<_> = numbers
+            let openers: Vec<_> = kinds
                 .chunks(share)
-                .map(|numbers| scope.spawn(move || numbers.iter().map(open).collect::<Vec<_>>()))
+                .map(|kinds| scope.spawn(move || kinds.iter().map(open).collect::<Vec<_>>()))
                 .collect();
             let join = |opener: thread::ScopedJoinHandle<'_, _>| {
                 opener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -56,11 +55,6 @@ impl Traffic {
             }
         }
         Ok((traffic, failed))
-    }
-
-    /// How often they are joined.
-    pub(super) fn joins(&self) -> u64 {
-        self.connections.iter().map(|connection| connection.mix.joins()).sum()
     }
 
     /// Holds what has been opened.

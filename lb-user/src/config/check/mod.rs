@@ -4,6 +4,7 @@
 //! that failed is absent, never replaced by a default.
 
 mod balancer;
+mod endpoint;
 mod health;
 mod pool;
 mod quic;
@@ -31,6 +32,10 @@ pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let limits = balancer::limits(&written.limits, &mut findings);
     let pools = pool::pools(&written, &mut findings);
     let vips = vip::vips(&written, &mut findings);
+
+    if let (Some(pools), Some(vips)) = (&pools, &vips) {
+        endpoint::overlaps(&written, pools, vips, &mut findings);
+    }
 
     let Findings { problems, oddities, .. } = findings;
     if let (true, Some(balancer), Some(metrics), Some(admin), Some(limits), Some(pools), Some(vips)) =

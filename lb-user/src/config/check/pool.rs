@@ -10,7 +10,7 @@ use super::super::{
     file,
     file::File,
 };
-use super::{Findings, balancer::limit, health, quic};
+use super::{Findings, balancer::limit, endpoint, health, quic};
 use lb_common::limits::{BACKENDS_MAX, DRAIN_TIMEOUT_S, POOLS_MAX, QUIC_SERVERS_MAX, SLOW_START_S, UDP_TRANSITION_S};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -70,6 +70,7 @@ fn pool(
         None => Some(Join::By(vec![Way::Learn])),
         Some(written) => join(written, findings),
     };
+    endpoint::fit_ways(&written.backend, join.as_ref(), findings);
     let unknown_join = findings.parse_optional(written.unknown_join.as_ref(), UnknownJoin::parse);
     let forward = findings.parse_optional(written.forward.as_ref(), Forward::parse);
     let affinity = findings.parse_optional(written.affinity.as_ref(), Affinity::parse);
@@ -146,10 +147,13 @@ fn backends_of(
     let tunnelled = !matches!(&pool.get_ref().forward, Some(word) if word.get_ref() == "l2");
 
     let server_ids = quic::server_ids(written, findings);
+    let endpoints = endpoint::endpoints(written, findings);
     let mut names = Names::new("backend of this pool");
     let mut addresses = HashMap::new();
     let mut backends = Vec::new();
-    for (backend, server_id) in written.iter().map(Spanned::get_ref).zip(server_ids) {
+    for (backend, (server_id, endpoint)) in
+        written.iter().map(Spanned::get_ref).zip(server_ids.into_iter().zip(endpoints))
+    {
         let name = names.take(&backend.name, findings);
         let address = findings.parse(&backend.address, host_address);
         if let Some(address) = address {
@@ -165,20 +169,23 @@ fn backends_of(
         }
         let weight = weight(backend, findings);
         let state = findings.parse_optional(backend.state.as_ref(), BackendState::parse);
-        backends.push((name, address, weight, state.map(Option::unwrap_or_default), server_id));
+        backends.push((name, address, weight, state.map(Option::unwrap_or_default), server_id, endpoint));
     }
     if backends.iter().all(|(_, _, weight, ..)| *weight == Some(0)) {
         findings.problem(pool.span(), Problem::NoWeight);
-    } else if backends.iter().all(|(_, _, weight, state, _)| *weight == Some(0) || *state != Some(BackendState::Up)) {
+    } else if backends.iter().all(|(_, _, weight, state, ..)| *weight == Some(0) || *state != Some(BackendState::Up)) {
         findings.oddity(pool.span(), Oddity::NoneUp);
     }
-    let backend = |(name, address, weight, state, quic_server_id): (_, _, _, Option<_>, Option<_>)| {
+    let backend = |(name, address, weight, state, quic_server_id, endpoint): (_, _, _, Option<_>, Option<_>, _)| {
+        let (join_port, join_address): (_, _) = endpoint?;
         Some(Backend {
             name: name?,
             address: address?,
             weight: weight?,
             state: state?,
             quic_server_id: quic_server_id?,
+            join_port,
+            join_address,
         })
     };
     backends.into_iter().map(backend).collect()

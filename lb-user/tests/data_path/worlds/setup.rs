@@ -92,6 +92,8 @@ pub(crate) struct Vip {
     pub(crate) protocol: u8,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) pool: PoolId,
+    /// The backend whose join endpoint this is.
+    pub(crate) endpoint: BackendId,
 }
 
 /// Everything that a balancer is told.
@@ -183,6 +185,7 @@ impl Setup {
             quic_id_len: if vip.protocol == ip::UDP { pool.quic_id_len } else { 0 },
             pool: vip.pool,
             vip: id,
+            endpoint: vip.endpoint,
             ..Service::NONE
         }
     }
@@ -190,7 +193,12 @@ impl Setup {
 
 impl Vip {
     pub(crate) const fn exact(address: IpAddr, protocol: u8, ports: RangeInclusive<u16>, pool: PoolId) -> Self {
-        Self { address, prefix: None, protocol, ports, pool }
+        Self { address, prefix: None, protocol, ports, pool, endpoint: BackendId::NONE }
+    }
+
+    /// A backend's own TCP port for joins.
+    pub(crate) const fn endpoint(address: IpAddr, port: u16, pool: PoolId, endpoint: BackendId) -> Self {
+        Self { endpoint, ..Self::exact(address, ip::TCP, port..=port, pool) }
     }
 }
 

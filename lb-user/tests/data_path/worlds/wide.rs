@@ -40,6 +40,8 @@ pub(crate) fn owner(pool: PoolId, hash: FlowHash) -> Option<BackendId> {
 pub(crate) const BACKENDS: std::ops::RangeInclusive<u16> = 1..=9;
 /// Bytes of a server's id.
 pub(crate) const QUIC_ID_LEN: u8 = 4;
+/// The port at which clients join backend 2.
+pub(crate) const JOIN_PORT: u16 = 4502;
 /// All ports.
 const ANY: std::ops::RangeInclusive<u16> = 0..=u16::MAX;
 
@@ -168,5 +170,6 @@ fn vips(family: Family) -> Vec<Vip> {
         prefix(wide, wide_len, ip::UDP, QUIC),
         prefix(narrow, narrow_len, ip::TCP, HASHING),
         prefix(narrow, narrow_len, ip::UDP, RESETTING),
+        Vip::endpoint(exact, JOIN_PORT, LEARNING, BackendId(2)),
     ]
 }
