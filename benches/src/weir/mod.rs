@@ -2,6 +2,7 @@
 //! an operator would, by the command. The lab knows Weir's command line, configuration and metrics
 //! page and nothing else of it.
 
+pub mod agent;
 mod config;
 mod metrics;
 mod status;
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+pub use agent::Agent;
 pub use config::{Alias, Join, PoolBackend, Vip, WeirConfig};
 pub use metrics::Sample;
 pub use status::{BackendStatus, WeirStatus};
@@ -59,6 +61,16 @@ impl Weir {
         for (process, backend) in decapsulators.iter_mut().zip(&lab.backends) {
             process.wait_until("attaches XDP", START_LIMIT, |_| carries_xdp(&backend.namespace))?;
         }
+        Ok(Self { decapsulators, ..Self::start_without_backends(lab, config)? })
+    }
+
+    /// The same where something else decapsulates on the backends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_without_backends(lab: &Lab, config: &WeirConfig) -> Result<Self, LabError> {
+        let program = command()?;
         Ok(Self {
             balancer: {
                 write_config(&lab.balancer.directory, config)?;
@@ -67,7 +79,7 @@ impl Weir {
             program,
             namespace: lab.balancer.namespace.clone(),
             directory: lab.balancer.directory.clone(),
-            decapsulators,
+            decapsulators: Vec::new(),
         })
     }
 
