@@ -130,6 +130,9 @@ fn help_and_mistakes_read_as_they_did() {
         &AGENT.replace("10.0.9.0/24", "10.0.9.1/24").replace("port = 443", "port = 443\nprotocol = \"tcp\""),
     );
     file("odd-agent.toml", &AGENT.replace("10.0.9.0/24", "10.0.9.1/24").replace("web1", "web 1").replace("443", "0"));
+    let endpoint = "address = \"10.0.1.1\"\njoin_port = 4501\njoin_address = \"2001:db8::1001\"";
+    let ways = GOOD.replace("address = \"10.0.1.1\"", endpoint);
+    file("endpoints.toml", &ways.replacen("[[pool]]", "[[pool]]\njoin = [\"endpoint\"]", 1));
     fs::create_dir(folder.path().join("folder")).expect("a folder");
     hold("", folder.path());
 }
