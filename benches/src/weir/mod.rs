@@ -2,6 +2,7 @@
 //! an operator would, by the command. The lab knows Weir's command line, configuration and metrics
 //! page and nothing else of it.
 
+pub mod agent;
 mod agents;
 mod config;
 mod metrics;
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+pub use agent::Agent;
 pub use agents::run_agents;
 pub use config::{Alias, Bus, Join, PoolBackend, Vip, WeirConfig};
 pub use metrics::Sample;

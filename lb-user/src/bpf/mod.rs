@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of configuration or metrics; what stands in the maps is decided in [`crate::layout`].
 
+mod agent;
 mod balancer;
 mod decap;
 mod error;
@@ -14,6 +15,7 @@ mod shape;
 mod table;
 mod tracer;
 
+pub use agent::{AgentCounters, AgentPrograms};
 pub use balancer::{Balancer, Sizes};
 pub use decap::{Decapsulator, PROGRAM as DECAP_PROGRAM};
 pub use error::LoadError;

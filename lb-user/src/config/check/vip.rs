@@ -51,7 +51,7 @@ fn vip<'w>(
     Some(Vip { name: name?.map_or_else(|| address.to_string(), |name| name.to_string()), address, pool: pool? })
 }
 
-fn ports(written: &Spanned<Port>, findings: &mut Findings<'_>) -> Option<Ports> {
+pub(super) fn ports(written: &Spanned<Port>, findings: &mut Findings<'_>) -> Option<Ports> {
     match written.get_ref() {
         Port::Number(port) => findings.port(*port, written.span()).map(Ports::from),
         Port::Word(word) => findings.parse_at(word, written.span(), str::parse),
