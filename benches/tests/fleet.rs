@@ -36,25 +36,25 @@ fn a_line_keeps_order_and_loses_nothing() {
     let lab = two_backends().round_trip(Duration::from_millis(30)).build().expect("a lab");
     let router = &lab.router.namespace;
     let (to, before) = (Path::One.client().router().v4, Counters::read(router).expect("nstat"));
-    let receiver = router.run(|| UdpSocket::bind((to, 9000))).expect("a namespace").expect("a socket");
-    setsockopt(&receiver, RcvBufForce, &(64 << 20)).expect("room");
-    receiver.set_read_timeout(Some(LIMIT)).expect("a limit");
-    let sender = lab.client.namespace.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a namespace").expect("a socket");
+    let sink = router.run(|| UdpSocket::bind((to, 9000))).expect("a namespace").expect("a socket");
+    setsockopt(&sink, RcvBufForce, &(64 << 20)).expect("room");
+    sink.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let source = lab.client.namespace.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a namespace").expect("a socket");
     thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0..DATAGRAMS {
-                sender.send_to(&number.to_be_bytes(), (to, 9000)).expect("it is sent");
+                source.send_to(&number.to_be_bytes(), (to, 9000)).expect("it is sent");
             }
         });
         for number in 0..DATAGRAMS {
-            let mut received = [0; 4];
-            receiver.recv(&mut received).expect("it is received");
-            assert_eq!(u32::from_be_bytes(received), number);
+            let mut datagram = [0; 4];
+            sink.recv(&mut datagram).expect("it is received");
+            assert_eq!(u32::from_be_bytes(datagram), number);
         }
     });
-    let received = |counters: &Counters| counters.value("UdpInDatagrams");
+    let arrived = |counters: &Counters| counters.value("UdpInDatagrams");
     let now = Counters::read(router).expect("nstat");
-    assert_eq!(received(&now) - received(&before), u64::from(DATAGRAMS));
+    assert_eq!(arrived(&now) - arrived(&before), u64::from(DATAGRAMS));
     let tally = lab.line.as_ref().expect("a line").tally().expect("ss");
     assert!(tally.carried >= u64::from(DATAGRAMS) && tally.lost == 0, "{tally:?}");
 }
