@@ -68,7 +68,7 @@ fn fields_of(table: &str) -> Vec<String> {
 fn the_example_is_good_and_complete() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/weir.toml");
     let file = path.display();
-    let words = format!("{file} is good: 4 VIPs, 2 pools, 4 backends\n");
+    let words = format!("{file} is good: 5 VIPs, 3 pools, 5 backends\n");
     assert_eq!(check(&path), (Some(0), words, String::new()));
 
     let folder = tempfile::tempdir().unwrap();
@@ -84,7 +84,7 @@ fn the_example_is_good_and_complete() {
     let text = lines.collect::<Vec<_>>().join("\n");
     let written = folder.path().join("weir.toml");
     fs::write(&written, text.replace("/etc/weir/cluster.key", &key.display().to_string())).unwrap();
-    let words = format!("{} is good: 4 VIPs, 2 pools, 4 backends\n", written.display());
+    let words = format!("{} is good: 5 VIPs, 3 pools, 5 backends\n", written.display());
     assert_eq!(check(&written), (Some(0), words, String::new()));
 
     for table in [
