@@ -114,6 +114,10 @@ struct Held {
     frame: Vec<u8>,
 }
 
+/// The other thread of a direction has ended.
+#[derive(Debug)]
+struct Disconnected;
+
 /// One end of a line.
 struct End {
     socket: Socket,
@@ -163,13 +167,21 @@ fn take(from: &End, sender: &SyncSender<Held>, delay: Duration, counts: &Counts)
             Err(_) => return,
         };
         let held = Held { due: Instant::now() + delay, frame: buffer[..length].to_vec() };
-        match sender.try_send(held) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                counts.lost.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(TrySendError::Disconnected(_)) => return,
+        if hold(held, sender, counts).is_err() {
+            return;
         }
+    }
+}
+
+/// Lets a frame wait its time, or counts it if there is no room. Fails if nobody delivers any more.
+fn hold(held: Held, sender: &SyncSender<Held>, counts: &Counts) -> Result<(), Disconnected> {
+    match sender.try_send(held) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Full(_)) => {
+            counts.lost.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(TrySendError::Disconnected(_)) => Err(Disconnected),
     }
 }
 
@@ -178,5 +190,23 @@ fn deliver(to: &End, receiver: &Receiver<Held>, counts: &Counts) {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let count = if to.socket.send(&frame).is_ok() { &counts.carried } else { &counts.lost };
         count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let (counts, (sender, receiver)) = (Counts::default(), sync_channel(2));
+        let frame = |number| Held { due: Instant::now(), frame: vec![number] };
+        for number in 1..=5 {
+            hold(frame(number), &sender, &counts).expect("there is a receiver");
+        }
+        assert_eq!(receiver.try_iter().map(|held| held.frame).collect::<Vec<_>>(), [[1], [2]]);
+        assert_eq!(counts.lost.load(Ordering::Relaxed), 3);
+        drop(receiver);
+        hold(frame(6), &sender, &counts).expect_err("there is none");
     }
 }

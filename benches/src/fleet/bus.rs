@@ -1,4 +1,4 @@
-//! The bus of a fleet: `nats-server` with JetStream, on a machine of its own.
+//! The bus of a fleet: `nats-server` with its `JetStream`, on a machine of its own.
 
 use std::{
     net::TcpStream,

@@ -13,7 +13,7 @@ use crate::{
 /// Where the balancer's metrics page is, inside its namespace.
 pub(super) const METRICS_LISTEN: &str = "127.0.0.1:9107";
 
-const POOL: &str = "web";
+pub(super) const POOL: &str = "web";
 const WEIGHT: u32 = 100;
 
 /// How the pool keeps the subflows of a connection together.
@@ -346,8 +346,8 @@ struct BalancerTable {
 }
 
 #[derive(Debug, Serialize)]
-struct MetricsTable {
-    listen: &'static str,
+pub(super) struct MetricsTable {
+    pub(super) listen: &'static str,
 }
 
 #[derive(Debug, Serialize)]

@@ -252,6 +252,8 @@ impl Drill<'_> {
             Ok(()) | Err(LabError::Deadline { .. }) => {}
             Err(error) => return Err(error),
         }
+        // A join that was dropped may have come about by now.
+        self.joined.take_in(&self.fleet)?;
         let lost = self.joined.lost(&self.fleet.lab, &silent)?;
         self.screen.step(&format!("{since}: of {} joined flows {lost} are broken", self.joined.count()));
         Ok(())
