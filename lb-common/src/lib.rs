@@ -9,6 +9,7 @@
 pub mod addresses;
 pub mod answer;
 pub mod bench;
+pub mod clamp;
 pub mod decap;
 pub mod encap;
 pub mod flow;

@@ -18,6 +18,13 @@ pub const VIPS_MAX: u32 = 1024;
 /// Pools of a balancer. Each has two words of 16 bits for a slot, allocated at load: 64 cost 16 MiB.
 pub const POOLS_MAX: u32 = 64;
 
+/// Port ranges of a VIP's address whose SYNs an agent looks at. The program compares each with every one of them.
+pub const CLAMP_RANGES_MAX: usize = 8;
+
+/// Bytes of events about MPTCP connections that the kernel keeps while an agent is busy. It charges about 1 KiB for one, two
+/// for each connection: 4 MiB are a burst of 2,000. What does not fit is lost, and heals by a look at all sockets.
+pub const EVENT_BUFFER_BYTES: Limit = Limit { min: 2048, default: 4 << 20, max: 256 << 20 };
+
 /// Backends of all pools together. A ring slot has 13 bits for each of its two owners; 4,096 is what the largest known
 /// deployments of a single balancer use.
 pub const BACKENDS_MAX: u32 = 4096;

@@ -109,7 +109,8 @@ impl Entered {
 
     /// The one of a number that the program returned.
     pub const fn from_number(number: u32) -> Self {
-        if number < Self::ALL.len() as u32 { Self::ALL[number as usize] } else { Self::Malformed }
+        let number = number as usize;
+        if number < Self::ALL.len() { Self::ALL[number] } else { Self::Malformed }
     }
 }
 

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod clamp;
 mod cursor;
 mod decap;
 mod maps;
@@ -95,6 +96,13 @@ pub fn weir_decap(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn weir_probe(ctx: TcContext) -> i32 {
     probe::send(&ctx)
+}
+
+/// Lowers the MSS in SYNs of VIPs as they leave a backend, so that what clients send fits into the balancers' tunnels.
+#[classifier]
+#[inline(always)]
+pub fn weir_clamp(ctx: TcContext) -> i32 {
+    clamp::clamp(&ctx)
 }
 
 #[inline(always)]

@@ -6,9 +6,11 @@ use aya_ebpf::{
         __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::generated::{bpf_skb_adjust_room, bpf_skb_vlan_push},
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_store_bytes, bpf_skb_vlan_push},
 };
+use core::arch::asm;
 use lb_common::{
+    clamp::Change,
     packet::{Frame, Packet},
     tables::{Encap, TAGS_MAX},
 };
@@ -71,6 +73,22 @@ impl SkbFrame {
         if len > 0 { self.push_tag([a, b, c, d]) } else { Some(()) }
     }
 
+    /// Makes a change. The checksum may be one that the kernel has yet to complete, which its own function knows and a
+    /// sum by hand would not.
+    #[inline(always)]
+    pub fn change(&mut self, change: &Change) -> Option<()> {
+        let ([a, b], [c, d]) = change.summands();
+        let (from, to) = (u16::from_ne_bytes([a, b]).into(), u16::from_ne_bytes([c, d]).into());
+        let length = change.to.len();
+        // SAFETY: both helpers refuse what lies beyond the packet; `to` outlives the call, and no reference into the packet
+        // outlives the exclusive borrow.
+        let refused = unsafe {
+            bpf_l4_csum_replace(self.skb, change.checksum as u32, from, to, length as u64) != 0
+                || bpf_skb_store_bytes(self.skb, change.at as u32, change.to.as_ptr().cast(), length as u32, 0) != 0
+        };
+        if refused { None } else { Some(()) }
+    }
+
     #[inline(always)]
     fn push_tag(&mut self, [a, b, c, d]: [u8; 4]) -> Option<()> {
         let (ethertype, control) = (u16::from_ne_bytes([a, b]), u16::from_be_bytes([c, d]));
@@ -96,6 +114,13 @@ impl Packet for SkbFrame {
         let place = self.at(offset)?;
         // SAFETY: `at` has checked that all N bytes lie in the packet.
         Some(unsafe { place.read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn below_64(mut offset: usize) -> usize {
+        // SAFETY: one instruction on one register.
+        unsafe { asm!("{0} &= 63", inout(reg) offset, options(pure, nomem, preserves_flags, nostack)) };
+        offset
     }
 
     #[inline(always)]

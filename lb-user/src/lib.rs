@@ -1,6 +1,7 @@
 //! The controller of Weir: it owns the tables that the XDP program steers by, and answers the operator.
 
 pub mod admin;
+pub mod agent;
 pub mod bpf;
 pub mod bus;
 mod clock;

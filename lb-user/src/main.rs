@@ -2,8 +2,8 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::commands::{
-    backend, check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens, top,
-    trace,
+    agent, backend, check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens,
+    top, trace,
 };
 use std::process::ExitCode;
 
@@ -41,6 +41,8 @@ enum Command {
     Tokens(tokens::Args),
     /// Tell what is decided for packets, as it happens: a sample of them, for a while.
     Trace(trace::Args),
+    /// On a backend: take the balancers' tunnels off, clamp the MSS, and follow the MPTCP connections that live there.
+    Agent(agent::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
     /// Print the script by which a shell completes this command line.
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Flows(args) => flows::flows(&args),
         Command::Tokens(args) => tokens::tokens(&args),
         Command::Trace(args) => trace::trace(&args),
+        Command::Agent(args) => agent::agent(&args),
         Command::Decap(args) => decap::decap(&args),
         Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::Generate(args) => generate::generate(&args, Cli::command()),

@@ -1,6 +1,6 @@
 //! `weir check` as an operator runs it: words on the right stream, and the exit code.
 
-use lb_user::config::Config;
+use lb_user::config::{AgentConfig, Config, Mss};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -68,7 +68,7 @@ fn fields_of(table: &str) -> Vec<String> {
 fn the_example_is_good_and_complete() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/weir.toml");
     let file = path.display();
-    let words = format!("{file} is good: 4 VIPs, 2 pools, 4 backends\n");
+    let words = format!("{file} is good: 5 VIPs, 3 pools, 5 backends\n");
     assert_eq!(check(&path), (Some(0), words, String::new()));
 
     let folder = tempfile::tempdir().unwrap();
@@ -84,7 +84,7 @@ fn the_example_is_good_and_complete() {
     let text = lines.collect::<Vec<_>>().join("\n");
     let written = folder.path().join("weir.toml");
     fs::write(&written, text.replace("/etc/weir/cluster.key", &key.display().to_string())).unwrap();
-    let words = format!("{} is good: 4 VIPs, 2 pools, 4 backends\n", written.display());
+    let words = format!("{} is good: 5 VIPs, 3 pools, 5 backends\n", written.display());
     assert_eq!(check(&written), (Some(0), words, String::new()));
 
     for table in [
@@ -133,4 +133,27 @@ fn a_missing_file_ends_with_2() {
     let (code, stdout, stderr) = check(&folder.path().join("weir.toml"));
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     assert!(stderr.ends_with("write it, or name another with --config\n"), "{stderr}");
+}
+
+/// Every field of an agent is in its example, and those that are commented out can be written.
+#[test]
+fn the_example_of_an_agent_is_good_and_complete() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agent.toml");
+    let text = fs::read_to_string(path).unwrap();
+    let config = AgentConfig::parse(&text, "agent.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!((config.vips.len(), config.mss), (2, Mss::AtMost(1400)));
+    let written = text.replace("# xdp_mode", "xdp_mode").replace("# gue_port", "gue_port").replace("# mss_", "mss_");
+    let written = written.replace("# pins", "pins").replace("# event_", "event_");
+    let all = AgentConfig::parse(&written, "agent.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(
+        (all.xdp_mode, all.gue_port, &all.pins, all.event_buffer),
+        (config.xdp_mode, config.gue_port, &config.pins, config.event_buffer)
+    );
+    for table in ["[agent]\nbackend = \"b\"", "[[vip]]"] {
+        let text = format!("[agent]\nno_such_field = 1\n").replace("[agent]\n", &format!("{table}\n"));
+        let refused = AgentConfig::parse(&text, "agent.toml").unwrap_err().to_string();
+        let fields: Vec<_> =
+            refused.split_once("expected ").expect("it lists the fields").1.split('`').skip(1).step_by(2).collect();
+        assert!(fields.iter().all(|field| written.contains(&format!("\n{field} = "))), "{table}: {fields:?}");
+    }
 }

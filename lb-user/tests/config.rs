@@ -254,6 +254,15 @@ fn numbers_of_things_are_limited() {
             text
         })
     };
+    let endpoints = |count: u32| {
+        let backends = (0..count).fold(String::new(), |mut text, i| {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0001 + i);
+            writeln!(text, "[[pool.backend]]\nname = \"b{i}\"\naddress = \"{address}\"\njoin_port = {}", 4000 + i)
+                .unwrap();
+            text
+        });
+        format!("[[pool]]\nname = \"p0\"\njoin = [\"endpoint\"]\n{backends}")
+    };
     let servers = |range: std::ops::Range<u32>, rotations: &str| {
         let backends = range.fold(String::new(), |mut text, i| {
             let address = std::net::Ipv4Addr::from_bits(0x0a00_0001 + i);
@@ -283,9 +292,9 @@ fn numbers_of_things_are_limited() {
             "weir.toml:5128:1: vip[1024]: there are 1025 VIPs, and 1024 are the most that one balancer serves; split them over balancers",
         ),
         (
-            format!("{balancer}{}{}", pools(0..1), vips(0..64, 64)),
-            format!("{balancer}{}{}", pools(0..1), vips(0..65, 65)),
-            "weir.toml:328:1: vip[64]: there are 65 VIPs with this address, and 64 are the most that one balancer serves; split them over balancers",
+            format!("{balancer}{}{}", endpoints(1023), vips(0..1, 1)),
+            format!("{balancer}{}{}", endpoints(1024), vips(0..1, 1)),
+            "weir.toml:4098:1: pool \"p0\": backend \"b1023\": there are 1025 VIPs and join ports with this address, and 1024 are the most that one balancer serves; split them over balancers",
         ),
         (
             format!("{balancer}{}{}", pools(0..1), prefixes(0..256)),

@@ -22,7 +22,7 @@ fn every_command_and_option_of_weir_that_the_documents_name_is_one() {
             assert!(help.contains(&format!("{option} ")) || help.contains(&format!("{option}\n")), "{line}");
         }
     }
-    for command in ["run", "check", "status", "explain", "flows", "tokens", "decap"] {
+    for command in ["run", "check", "status", "explain", "flows", "tokens", "agent", "decap"] {
         assert!(named.iter().any(|arguments| arguments[0] == command), "no document shows `weir {command}`");
     }
 }

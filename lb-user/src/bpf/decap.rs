@@ -1,12 +1,12 @@
 //! The decapsulation program of a backend.
 
 use super::{
-    LoadError, PerCpuTable, PrefixTable,
+    LoadError, PerCpuTable, PrefixTable, TABLES,
     balancer::{per_cpu, prefix},
 };
 use crate::{config::Prefix, object::OBJECT};
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::MapError,
     programs::{Xdp, XdpMode},
 };
@@ -28,10 +28,7 @@ impl Decapsulator {
     /// # Errors
     /// The kernel refuses.
     pub fn load() -> Result<Self, LoadError> {
-        if OBJECT.is_empty() {
-            return Err(LoadError::NoObject);
-        }
-        let mut ebpf = Ebpf::load(OBJECT).map_err(LoadError::object)?;
+        let mut ebpf = open()?;
         program(&mut ebpf)?.load().map_err(|error| LoadError::program(PROGRAM, error))?;
         Ok(Self { balancers: prefix(&mut ebpf, "weir_balancers")?, counters: per_cpu(&mut ebpf, "weir_decaps")?, ebpf })
     }
@@ -69,6 +66,18 @@ impl Decapsulator {
         let count = |outcome: Decap| Ok((outcome, self.counters.read(outcome as u32)?.iter().sum()));
         Decap::ALL.into_iter().map(count).collect()
     }
+}
+
+/// Makes the object's maps. Those of the balancer are as small as they can be: nothing on a backend uses them.
+pub(super) fn open() -> Result<Ebpf, LoadError> {
+    if OBJECT.is_empty() {
+        return Err(LoadError::NoObject);
+    }
+    let mut loader = EbpfLoader::new();
+    for table in TABLES {
+        loader.map_max_entries(table, 1);
+    }
+    loader.load(OBJECT).map_err(LoadError::object)
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {

@@ -81,6 +81,17 @@ pub enum LoadError {
         /// What the kernel said.
         reason: String,
     },
+    /// An interface refused the program that clamps the MSS.
+    #[error(
+        "the program that clamps the MSS could not be attached to {interface}: {reason}; it takes Linux 6.6, so before that \
+         set `mss_clamp = false`"
+    )]
+    AttachClamp {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// The interface refused the program for another reason.
     #[error("the XDP program could not be attached to {interface}: {error}")]
     Attach {
@@ -127,6 +138,11 @@ impl LoadError {
             ProgramError::SyscallError(call) => call.io_error.raw_os_error().map(Errno::from_raw),
             _ => None,
         }
+    }
+
+    pub(super) fn attach_clamp(interface: &str, error: &ProgramError) -> Self {
+        let reason = Self::errno(error).map_or_else(|| error.to_string(), |errno| errno.desc().to_owned());
+        Self::AttachClamp { interface: interface.to_owned(), reason }
     }
 
     pub(super) fn attach(interface: &str, error: ProgramError) -> Self {

@@ -2,12 +2,14 @@
 //!
 //! Nothing here knows of configuration or metrics; what stands in the maps is decided in [`crate::layout`].
 
+mod agent;
 mod balancer;
 mod decap;
 mod error;
 mod events;
 mod holder;
 mod ledger;
+mod lender;
 mod pins;
 mod pod;
 mod probe;
@@ -15,12 +17,14 @@ mod shape;
 mod table;
 mod tracer;
 
+pub use agent::{AgentCounters, AgentPrograms};
 pub use balancer::{Balancer, Sizes};
 pub use decap::{Decapsulator, PROGRAM as DECAP_PROGRAM};
 pub use error::LoadError;
 pub use events::{AwaitedEvents, Events};
 pub use holder::Holder;
 pub use ledger::{LedgerError, LedgerTable};
+pub use lender::Lender;
 pub use pins::{PinError, Pins, Removed, TABLES, detach};
 pub use pod::Pod;
 pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, RingTable, Value};

@@ -214,7 +214,12 @@ impl Pins {
 
     /// Where the link to an interface is. A bpffs name has no dot, and an interface's no colon.
     pub(super) fn link(&self, interface: &str, mode: XdpMode) -> PathBuf {
-        self.directory.join(format!("{LINK}{}-{}", mode_word(mode), interface.replace('.', ":")))
+        self.link_of(mode_word(mode), interface)
+    }
+
+    /// The same of another kind of link, by the word for it.
+    pub(super) fn link_of(&self, kind: &str, interface: &str) -> PathBuf {
+        self.directory.join(format!("{LINK}{kind}-{}", interface.replace('.', ":")))
     }
 
     /// Removes the links to other interfaces than these, or in another mode: the program is no longer on them.
@@ -287,7 +292,10 @@ fn remove_own(directory: &Path, removed: &mut Removed) -> Result<(), PinError> {
         let path = directory.join(name);
         if let Some(link) = name.strip_prefix(LINK) {
             let interface = link.split_once('-').map_or(link, |(_, interface)| interface);
-            removed.interfaces.push(interface.replace(':', "."));
+            let interface = interface.replace(':', ".");
+            if !removed.interfaces.contains(&interface) {
+                removed.interfaces.push(interface);
+            }
         } else if !name.starts_with(OWN) {
             removed.foreign.push(path);
             continue;
@@ -363,8 +371,8 @@ mod tests {
     use super::*;
     use crate::object::OBJECT;
 
-    /// Maps that say nothing from one packet to the next, or go with the programs, or are the decapsulator's.
-    const OTHERS: [&str; 8] = [
+    /// Maps that say nothing from one packet to the next, or go with the programs, or are a backend's.
+    const OTHERS: [&str; 10] = [
         "weir_programs",
         "weir_due",
         "weir_arrival",
@@ -373,6 +381,8 @@ mod tests {
         "weir_decaps",
         "weir_probes",
         "weir_probe_mark",
+        "weir_clamp_vips",
+        "weir_clamps",
     ];
 
     #[test]

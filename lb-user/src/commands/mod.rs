@@ -1,5 +1,6 @@
 //! The commands of `weir`, one file each: what a command is told, and what it does.
 
+pub mod agent;
 pub mod backend;
 pub mod check;
 pub mod completions;

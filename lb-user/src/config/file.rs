@@ -39,6 +39,39 @@ pub(super) struct Balancer {
     pub(super) on_stop: Option<Spanned<String>>,
 }
 
+/// The file of an agent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentFile {
+    pub(super) agent: Agent,
+    pub(super) metrics: Option<Metrics>,
+    #[serde(default)]
+    pub(super) vip: Vec<Spanned<AgentVip>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agent {
+    pub(super) backend: Spanned<String>,
+    pub(super) interface: Spanned<Words<Interfaces>>,
+    pub(super) xdp_mode: Option<Spanned<String>>,
+    pub(super) balancers: Spanned<Vec<Spanned<String>>>,
+    pub(super) gue_port: Option<Spanned<i64>>,
+    #[serde(default = "yes")]
+    pub(super) mss_clamp: bool,
+    pub(super) mss_max: Option<Spanned<i64>>,
+    pub(super) pins: Option<Spanned<PathBuf>>,
+    pub(super) event_buffer_bytes: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentVip {
+    pub(super) address: Spanned<String>,
+    pub(super) port: Spanned<Port>,
+    pub(super) pool: Spanned<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Metrics {

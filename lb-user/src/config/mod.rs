@@ -4,6 +4,7 @@
 //! touches the network or the running balancer: a bad file changes nothing.
 
 mod address;
+mod agent;
 mod bus;
 mod check;
 mod either;
@@ -17,6 +18,7 @@ mod quic;
 mod words;
 
 pub use address::{Ports, VipAddress};
+pub use agent::{AgentConfig, AgentVip, Mss};
 pub use bus::{Bus, Credentials, CredentialsError};
 pub use health::{Check, Health, HttpRequest, Trust, TrustError};
 pub use key::{ClusterKey, KeyError};
@@ -239,11 +241,8 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or something in it is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let file = path.display().to_string();
-        match fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, &file),
-            Err(source) => Err(ConfigErrors::Unreadable { file, source }),
-        }
+        let (text, file) = read(path)?;
+        Self::parse(&text, &file)
     }
 
     /// Checks a text, and the key file that it names; `file` is what the messages call it.
@@ -264,11 +263,23 @@ impl Config {
 
     /// How much is configured, such as `2 VIPs, 1 pool, 3 backends`.
     pub fn summary(&self) -> String {
-        let count = |n: usize, thing| format!("{n} {thing}{}", if n == 1 { "" } else { "s" });
         let backends = self.pools.iter().map(|pool| pool.backends.len()).sum();
         let parts = [count(self.vips.len(), "VIP"), count(self.pools.len(), "pool"), count(backends, "backend")];
         parts.join(", ")
     }
+}
+
+/// The text of a file, and what messages call it.
+fn read(path: &Path) -> Result<(String, String), ConfigErrors> {
+    let file = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => Ok((text, file)),
+        Err(source) => Err(ConfigErrors::Unreadable { file, source }),
+    }
+}
+
+fn count(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 fn advice(kind: io::ErrorKind) -> &'static str {

@@ -51,6 +51,13 @@ pub enum Problem {
     #[error("{} is not an absolute path; name a directory below /sys/fs/bpf", .0.display())]
     Pins(PathBuf),
 
+    #[error("the list is empty; name the balancers' addresses, or the prefixes that their tunnels come from")]
+    NoBalancer,
+    #[error("mss_clamp = false leaves the MSS as it is; remove one of the two")]
+    NoClamp,
+    #[error("there is no [[vip]]; name those of the balancers' configuration that this backend serves")]
+    NoAgentVip,
+
     #[error(transparent)]
     ClusterKey(#[from] KeyError),
 

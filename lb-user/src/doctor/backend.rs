@@ -139,7 +139,7 @@ fn decapsulation(link: Link<'_>, links: &Links) -> Finding {
     }
     Finding::fault("xdp", format!("nobody takes the balancers' tunnels off on {name}"))
         .mend(format!("weir decap --interface {name} --from BALANCER"))
-        .advise("with each balancer's source_v4 and source_v6; `weir-decap@.service` does it at every start")
+        .advise("with each balancer's source_v4 and source_v6; `weir-agent.service` does it at every start")
 }
 
 /// Whether a packet with its tunnel can come in.

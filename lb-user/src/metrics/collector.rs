@@ -2,8 +2,8 @@
 //!
 //! The registry asks the collector, the collector the source: a metric has no state between two scrapes.
 
-use super::Source;
 use super::families::{FAMILIES, Family, Kind, Row, rows};
+use super::{Source, listener::Page};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
@@ -21,9 +21,10 @@ impl Exposition {
         registry.register(Box::new(SourceCollector::new(source)?))?;
         Ok(Self { registry })
     }
+}
 
-    /// The text format of what the source has now.
-    pub(super) fn render(&self) -> Result<String, prometheus::Error> {
+impl Page for Exposition {
+    fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -57,7 +58,7 @@ fn describe(family: &Family) -> Result<Desc, prometheus::Error> {
     Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new())
 }
 
-fn metric_family(family: &Family, rows: &[Row<'_>]) -> MetricFamily {
+pub(super) fn metric_family(family: &Family, rows: &[Row<'_>]) -> MetricFamily {
     let mut exposed = MetricFamily::default();
     exposed.set_name(family.name.to_owned());
     exposed.set_help(family.help.to_owned());

@@ -44,6 +44,15 @@ pub enum Readiness {
     Ready,
 }
 
+/// A page of metrics.
+pub trait Page: Send + Sync + 'static {
+    /// Its text, with the numbers as they are now. May block for the time of some system calls.
+    ///
+    /// # Errors
+    /// The numbers cannot be had, or contradict each other.
+    fn render(&self) -> Result<String, prometheus::Error>;
+}
+
 /// An open listener.
 #[derive(Debug)]
 pub struct Listener {
@@ -77,7 +86,12 @@ impl Listener {
         source: Arc<dyn Source>,
         readiness: watch::Receiver<Readiness>,
     ) -> Result<Infallible, ListenError> {
-        let exposition = Arc::new(Exposition::new(source).map_err(ListenError::Metrics)?);
+        let exposition = Exposition::new(source).map_err(ListenError::Metrics)?;
+        Ok(self.serve_page(Arc::new(exposition), readiness).await)
+    }
+
+    /// Serves another page of metrics until it is dropped.
+    pub async fn serve_page(self, page: Arc<dyn Page>, readiness: watch::Receiver<Readiness>) -> Infallible {
         let mut connections = JoinSet::new();
         loop {
             while connections.len() >= CONNECTIONS_MAX {
@@ -88,7 +102,7 @@ impl Listener {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let pages = Pages { exposition: Arc::clone(&exposition), readiness: readiness.clone() };
+            let pages = Pages { page: Arc::clone(&page), readiness: readiness.clone() };
             connections.spawn(timeout(CONNECTION_TIME, serve_one(stream, pages)));
         }
     }
@@ -106,7 +120,7 @@ async fn serve_one(stream: TcpStream, pages: Pages) {
 
 /// What the listener has to show.
 struct Pages {
-    exposition: Arc<Exposition>,
+    page: Arc<dyn Page>,
     readiness: watch::Receiver<Readiness>,
 }
 
@@ -132,8 +146,8 @@ impl Pages {
 
     /// Reading the kernel's tables blocks, so it has a thread of its own.
     async fn metrics(&self) -> Answer {
-        let exposition = Arc::clone(&self.exposition);
-        let text = match spawn_blocking(move || exposition.render()).await {
+        let page = Arc::clone(&self.page);
+        let text = match spawn_blocking(move || page.render()).await {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => return unreadable(&error),
             Err(panicked) => return unreadable(&panicked),

@@ -3,13 +3,14 @@
 //! The numbers live in the kernel's tables. A [`Source`] reads them when Prometheus asks and never in between, and
 //! nothing here counts by itself. No label ever holds an address, port or token of a client.
 
+pub mod agent;
 mod collector;
 mod families;
 mod listener;
 pub mod reference;
 
 pub use families::{FAMILIES, Family, Kind};
-pub use listener::{ListenError, Listener, Readiness};
+pub use listener::{ListenError, Listener, Page, Readiness};
 
 /// Where the numbers come from.
 pub trait Source: Send + Sync + 'static {

@@ -1,6 +1,9 @@
 //! The reference of the metrics, for people: one page, made of what the code says of itself.
 
-use super::families::{FAMILIES, Kind};
+use super::{
+    agent,
+    families::{FAMILIES, Family, Kind},
+};
 use crate::joins;
 use lb_common::reason::{Action, Reason};
 use std::fmt::Write as _;
@@ -19,19 +22,7 @@ This page is generated: `cargo xtask docs`.
 /// The page, in Markdown.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
-    let mut row = |cells: &[&str]| {
-        let _ = writeln!(page, "| {} |", cells.join(" | "));
-    };
-    row(&["metric", "kind", "labels", "meaning"]);
-    row(&["---"; 4]);
-    for family in FAMILIES {
-        let kind = match family.kind {
-            Kind::Counter | Kind::Time => "counter",
-            Kind::Gauge => "gauge",
-        };
-        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
-        row(&[&format!("`{}`", family.name), kind, &labels.join(", "), family.help]);
-    }
+    table(&mut page, FAMILIES);
     page.push_str(
         "\n## Reasons\n\nEvery packet has exactly one: `reason` of `weir_packets_total` and `weir_bytes_total`.\n",
     );
@@ -51,5 +42,21 @@ pub fn page() -> String {
     for (reason, join) in Reason::ALL.iter().filter_map(|&reason| Some((reason, joins::of(reason)?))) {
         let _ = writeln!(page, "| `{}` | `{}` | `{}` |", join.way, join.outcome, reason.as_str());
     }
+    page.push_str(
+        "\n## Agent\n\n`weir agent` serves these on a backend, where its own `[metrics] listen` names an address.\n\n",
+    );
+    table(&mut page, agent::FAMILIES);
     page
+}
+
+fn table(page: &mut String, families: &[Family]) {
+    page.push_str("| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for family in families {
+        let kind = match family.kind {
+            Kind::Counter | Kind::Time => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", family.name, labels.join(", "), family.help);
+    }
 }

@@ -121,7 +121,7 @@ impl State {
         let is_it = |holder: &Holder| holder.is_some() && holder.backend == backend && holder.flow == flow;
         let Some(holder) = entry.holders.iter_mut().find(|holder| is_it(holder)) else { return Ok(()) };
         if flow != FlowHash(0) {
-            self.sweeper.note_closed(flow, crate::clock::tick());
+            self.heard_closed.insert(flow, crate::clock::tick());
             return Ok(());
         }
         *holder = Holder::default();

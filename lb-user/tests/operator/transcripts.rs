@@ -25,6 +25,16 @@ port = 443
 pool = "web"
 "#;
 
+const AGENT: &str = r#"[agent]
+backend = "web1"
+interface = "eth0"
+balancers = ["10.0.9.0/24"]
+[[vip]]
+address = "192.0.2.1"
+port = 443
+pool = "web"
+"#;
+
 /// Every transcript of a folder, in a fixed order.
 fn transcripts(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(folder);
@@ -114,6 +124,12 @@ fn help_and_mistakes_read_as_they_did() {
         "odd.toml",
         &format!("{GOOD}[[pool]]\nname = \"spare\"\n[[pool.backend]]\nname = \"b1\"\naddress = \"10.0.1.1\"\n"),
     );
+    file("agent.toml", AGENT);
+    file(
+        "bad-agent.toml",
+        &AGENT.replace("10.0.9.0/24", "10.0.9.1/24").replace("port = 443", "port = 443\nprotocol = \"tcp\""),
+    );
+    file("odd-agent.toml", &AGENT.replace("10.0.9.0/24", "10.0.9.1/24").replace("web1", "web 1").replace("443", "0"));
     let endpoint = "address = \"10.0.1.1\"\njoin_port = 4501\njoin_address = \"2001:db8::1001\"";
     let ways = GOOD.replace("address = \"10.0.1.1\"", endpoint);
     file("endpoints.toml", &ways.replacen("[[pool]]", "[[pool]]\njoin = [\"endpoint\"]", 1));

@@ -34,7 +34,7 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
             .map(Some)
             .ok(),
     };
-    let pins = pins(written.pins.as_ref(), findings);
+    let pins = pins(written.pins.as_ref(), Balancer::PINS, findings);
     let on_stop = findings.parse_optional(written.on_stop.as_ref(), OnStop::parse);
     let probe_mark = probe_mark(written.probe_mark.as_ref(), findings);
     Some(Balancer {
@@ -51,8 +51,8 @@ pub(super) fn balancer(written: &file::Balancer, findings: &mut Findings<'_>) ->
     })
 }
 
-fn pins(written: Option<&Spanned<PathBuf>>, findings: &mut Findings<'_>) -> Option<PathBuf> {
-    let Some(written) = written else { return Some(Balancer::PINS.into()) };
+pub(super) fn pins(written: Option<&Spanned<PathBuf>>, default: &str, findings: &mut Findings<'_>) -> Option<PathBuf> {
+    let Some(written) = written else { return Some(default.into()) };
     let path = written.get_ref();
     if path.is_absolute() && path.parent().is_some() {
         return Some(path.clone());
@@ -70,7 +70,10 @@ fn probe_mark(written: Option<&Spanned<i64>>, findings: &mut Findings<'_>) -> Op
     mark
 }
 
-fn interfaces(written: &Spanned<Words<Interfaces>>, findings: &mut Findings<'_>) -> Option<Vec<InterfaceName>> {
+pub(super) fn interfaces(
+    written: &Spanned<Words<Interfaces>>,
+    findings: &mut Findings<'_>,
+) -> Option<Vec<InterfaceName>> {
     let list = match written.get_ref() {
         Words::One(name) => return findings.parse_at(name, written.span(), str::parse).map(|name| vec![name]),
         Words::List(list, _) => list,

@@ -3,6 +3,7 @@
 //! A check that fails notes its problem and the others go on, so that an operator sees all of them at once. A value
 //! that failed is absent, never replaced by a default.
 
+mod agent;
 mod balancer;
 mod bus;
 mod endpoint;
@@ -11,20 +12,17 @@ mod pool;
 mod quic;
 mod vip;
 
-use super::file::File;
+use super::file::{AgentFile, File};
 use super::place::Text;
 use super::problem::{Oddity, Problem};
-use super::{Config, ConfigErrors};
+use super::{AgentConfig, Config, ConfigErrors};
+use serde::de::DeserializeOwned;
 use std::ops::Range;
 use toml::Spanned;
 
 pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let text_of_file = Text::new(file, text);
-    let written: File = toml::from_str(text).map_err(|error| {
-        let problem = Problem::Syntax(syntax_message(error.message()));
-        let span = error.span().unwrap_or_default();
-        ConfigErrors::Wrong(text_of_file.locate(vec![(span, problem)]))
-    })?;
+    let written: File = deserialize(text, &text_of_file)?;
 
     let mut findings = Findings::new(&text_of_file);
     let balancer = balancer::balancer(&written.balancer, &mut findings);
@@ -55,6 +53,23 @@ pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         });
     }
     Err(ConfigErrors::Wrong(text_of_file.locate(problems)))
+}
+
+pub(super) fn agent(text: &str, file: &str) -> Result<AgentConfig, ConfigErrors> {
+    let text_of_file = Text::new(file, text);
+    let written: AgentFile = deserialize(text, &text_of_file)?;
+    let mut findings = Findings::new(&text_of_file);
+    let config = agent::agent(&written, &mut findings);
+    let problems = findings.problems;
+    config.filter(|_| problems.is_empty()).ok_or_else(|| ConfigErrors::Wrong(text_of_file.locate(problems)))
+}
+
+fn deserialize<T: DeserializeOwned>(text: &str, text_of_file: &Text<'_>) -> Result<T, ConfigErrors> {
+    toml::from_str(text).map_err(|error| {
+        let problem = Problem::Syntax(syntax_message(error.message()));
+        let span = error.span().unwrap_or_default();
+        ConfigErrors::Wrong(text_of_file.locate(vec![(span, problem)]))
+    })
 }
 
 /// What the checks have found so far.

@@ -5,8 +5,8 @@ use super::super::file::{self, File};
 use super::super::words::{Word as _, host_prefix};
 use super::super::{Oddity, PoolIndex, Ports, Prefix, Problem, Protocol, Vip, VipAddress};
 use super::{Findings, pool::Names};
-use lb_common::limits::{PREFIXES_MAX, SERVICES_PER_ADDRESS_MAX, VIPS_MAX};
-use std::collections::HashMap;
+use lb_common::limits::{PREFIXES_MAX, VIPS_MAX};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use toml::Spanned;
 
@@ -18,7 +18,7 @@ pub(super) fn vips(written: &File, findings: &mut Findings<'_>) -> Option<Vec<Vi
         findings.oddity(0..0, Oddity::NoVip);
     }
     findings.count(written.vip.iter().map(Spanned::span), "VIPs", VIPS_MAX);
-    count_rules(written, findings);
+    count_prefixes(written, findings);
 
     let mut names = Names::new("VIP");
     let mut taken = Taken::new();
@@ -51,7 +51,7 @@ fn vip<'w>(
     Some(Vip { name: name?.map_or_else(|| address.to_string(), |name| name.to_string()), address, pool: pool? })
 }
 
-fn ports(written: &Spanned<Port>, findings: &mut Findings<'_>) -> Option<Ports> {
+pub(super) fn ports(written: &Spanned<Port>, findings: &mut Findings<'_>) -> Option<Ports> {
     match written.get_ref() {
         Port::Number(port) => findings.port(*port, written.span()).map(Ports::from),
         Port::Word(word) => findings.parse_at(word, written.span(), str::parse),
@@ -103,20 +103,13 @@ fn known_pools(pools: &HashMap<&str, PoolIndex>) -> String {
     format!("choose {}{more}", names.join(" or "))
 }
 
-/// The data path searches an address's ports, and the prefixes, in a bounded number of steps.
-fn count_rules(written: &File, findings: &mut Findings<'_>) {
-    let mut spans: HashMap<Prefix, Vec<Range<usize>>> = HashMap::new();
-    let mut prefixes = Vec::new();
-    for vip in &written.vip {
-        let Ok(prefix) = vip.get_ref().address.get_ref().parse::<Prefix>() else { continue };
-        let spans = spans.entry(prefix).or_default();
-        if spans.is_empty() && !prefix.is_host() {
-            prefixes.push(vip.span());
-        }
-        spans.push(vip.span());
-    }
-    for spans in spans.into_values() {
-        findings.count(spans.into_iter(), "VIPs with this address", SERVICES_PER_ADDRESS_MAX);
-    }
-    findings.count(prefixes.into_iter(), "prefixes", PREFIXES_MAX);
+/// The data path searches the prefixes in a bounded number of steps.
+fn count_prefixes(written: &File, findings: &mut Findings<'_>) {
+    let mut seen = HashSet::new();
+    let prefixes = written.vip.iter().filter(|vip| {
+        let prefix = vip.get_ref().address.get_ref().parse::<Prefix>();
+        prefix.is_ok_and(|prefix| !prefix.is_host() && seen.insert(prefix))
+    });
+    let spans: Vec<_> = prefixes.map(Spanned::span).collect();
+    findings.count(spans.into_iter(), "prefixes", PREFIXES_MAX);
 }

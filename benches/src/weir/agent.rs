@@ -1,0 +1,121 @@
+//! Runs `weir agent` on a backend, as an operator would, by the command and its own file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::signal::Signal;
+
+use super::{METRICS_LISTEN, START_LIMIT, Sample, command, metrics};
+use crate::{
+    Backend, Lab, LabError,
+    addresses::{BALANCER, SERVICE_PORT, VIP},
+    namespace::Namespace,
+    process::Process,
+    topology::INTERFACE,
+};
+
+/// The pool of the lab's VIPs, as the agent names it.
+pub const POOL: &str = "web";
+
+/// A running agent. Dropping it ends it; what it has put on the interface goes with the lab.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    program: PathBuf,
+    namespace: Namespace,
+    config: PathBuf,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Runs one on a backend; returns when it is ready. `more` are further lines of its `[agent]` table.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `weir` command, or it ends or is not ready in time; with its own words.
+    pub fn start(lab: &Lab, backend: &Backend, more: &str) -> Result<Self, LabError> {
+        Self::start_from(lab, backend, &text(lab, backend, more))
+    }
+
+    /// The same with another configuration.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_from(lab: &Lab, backend: &Backend, text: &str) -> Result<Self, LabError> {
+        let program = command()?;
+        let config = lab.directory().join(format!("agent-{}.toml", backend.name));
+        fs::create_dir_all(lab.pins()).map_err(LabError::file("make", lab.pins()))?;
+        fs::write(&config, text).map_err(LabError::file("write", &config))?;
+        let log = lab.directory().join(format!("agent-{}.log", backend.name));
+        let namespace = backend.namespace.clone();
+        let process = run(&namespace, &program, &config, &log)?;
+        Ok(Self { process, program, namespace, config, log })
+    }
+
+    /// Ends it by a signal; what is on the interface goes on.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended before, or does not end.
+    pub fn end_by(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.process.end_by(signal)
+    }
+
+    /// Starts another in the place of the one that has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_again(&mut self) -> Result<(), LabError> {
+        self.process = run(&self.namespace, &self.program, &self.config, &self.log)?;
+        Ok(())
+    }
+
+    /// Takes away what it has put on the interface; returns what `weir agent --detach` says.
+    ///
+    /// # Errors
+    ///
+    /// If it refuses.
+    pub fn detach(&self) -> Result<String, LabError> {
+        let args = ["agent", "--detach", "--config", &self.config.to_string_lossy()];
+        self.namespace.output(&self.program.to_string_lossy(), &args)
+    }
+
+    /// Every sample on its metrics page.
+    ///
+    /// # Errors
+    ///
+    /// If the page cannot be had or read.
+    pub fn metrics(&self) -> Result<Vec<Sample>, LabError> {
+        metrics::scrape(&self.namespace)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// The configuration of an agent of the lab.
+pub fn text(lab: &Lab, backend: &Backend, more: &str) -> String {
+    let (name, pins) = (&backend.name, lab.pins().join(format!("agent-{}", backend.name)));
+    let mut text = format!(
+        "[agent]\nbackend = {name:?}\ninterface = {INTERFACE:?}\nbalancers = [\"{}\", \"{}\"]\npins = {pins:?}\n{more}\n\
+         [metrics]\nlisten = {METRICS_LISTEN:?}\n",
+        BALANCER.v4, BALANCER.v6
+    );
+    for vip in VIP.both() {
+        text += &format!("[[vip]]\naddress = \"{vip}\"\nport = {SERVICE_PORT}\npool = {POOL:?}\n");
+    }
+    text
+}
+
+fn run(namespace: &Namespace, program: &Path, config: &Path, log: &Path) -> Result<Process, LabError> {
+    let args = ["agent", "--config", &config.to_string_lossy()];
+    let mut process = Process::start(namespace, program, &args, log.to_owned())?;
+    process.wait_for_word("ready", START_LIMIT)?;
+    Ok(process)
+}

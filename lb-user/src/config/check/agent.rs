@@ -1,0 +1,89 @@
+//! Checks of the configuration of an agent.
+
+use super::super::agent::{AgentConfig, AgentVip, Mss};
+use super::super::file;
+use super::super::words::{Word as _, host_prefix};
+use super::super::{Prefix, Problem, XdpMode};
+use super::Findings;
+use super::balancer::{interfaces, limit, metrics, pins};
+use super::vip::ports;
+use lb_common::{
+    encap::GUE_PORT,
+    limits::{BALANCERS_MAX, CLAMP_RANGES_MAX, EVENT_BUFFER_BYTES, VIPS_MAX},
+};
+use std::collections::HashMap;
+use toml::Spanned;
+
+pub(super) fn agent(written: &file::AgentFile, findings: &mut Findings<'_>) -> Option<AgentConfig> {
+    let file::Agent { backend, interface, .. } = &written.agent;
+    let backend = findings.parse(backend, str::parse);
+    let interfaces = interfaces(interface, findings);
+    let xdp_mode = findings.parse_optional(written.agent.xdp_mode.as_ref(), XdpMode::parse);
+    let balancers = balancers(&written.agent.balancers, findings);
+    let gue_port = match &written.agent.gue_port {
+        None => Some(GUE_PORT),
+        Some(port) => findings.in_range(port, 0, u16::MAX.into()).and_then(|port| u16::try_from(port).ok()),
+    };
+    let mss = mss(&written.agent, findings);
+    let pins = pins(written.agent.pins.as_ref(), AgentConfig::PINS, findings);
+    let event_buffer = limit(written.agent.event_buffer_bytes.as_ref(), EVENT_BUFFER_BYTES, findings);
+    let metrics = metrics(written.metrics.as_ref(), findings);
+    let vips = vips(&written.vip, findings);
+    Some(AgentConfig {
+        backend: backend?,
+        interfaces: interfaces?,
+        xdp_mode: xdp_mode?.unwrap_or_default(),
+        balancers: balancers?,
+        gue_port: gue_port?,
+        mss: mss?,
+        pins: pins?,
+        event_buffer: event_buffer?,
+        metrics: metrics?,
+        vips: vips?,
+    })
+}
+
+fn balancers(written: &Spanned<Vec<Spanned<String>>>, findings: &mut Findings<'_>) -> Option<Vec<Prefix>> {
+    let list = written.get_ref();
+    if list.is_empty() {
+        findings.problem(written.span(), Problem::NoBalancer);
+    }
+    findings.count(list.iter().map(Spanned::span), "balancers", BALANCERS_MAX);
+    list.iter().map(|balancer| findings.parse(balancer, host_prefix)).collect::<Vec<_>>().into_iter().collect()
+}
+
+fn mss(written: &file::Agent, findings: &mut Findings<'_>) -> Option<Mss> {
+    let Some(most) = &written.mss_max else {
+        return Some(if written.mss_clamp { Mss::Fitting } else { Mss::Kept });
+    };
+    let number = findings.in_range(most, AgentConfig::MSS_MIN.into(), u16::MAX.into())?;
+    if !written.mss_clamp {
+        findings.problem(most.span(), Problem::NoClamp);
+        return None;
+    }
+    u16::try_from(number).ok().map(Mss::AtMost)
+}
+
+fn vips(written: &[Spanned<file::AgentVip>], findings: &mut Findings<'_>) -> Option<Vec<AgentVip>> {
+    if written.is_empty() {
+        findings.problem(0..0, Problem::NoAgentVip);
+    }
+    findings.count(written.iter().map(Spanned::span), "VIPs", VIPS_MAX);
+    let mut by_prefix: HashMap<Prefix, Vec<_>> = HashMap::new();
+    let mut vips = Vec::new();
+    for vip in written {
+        let file::AgentVip { address, port, pool } = vip.get_ref();
+        let prefix = findings.parse(address, host_prefix);
+        let ports = ports(port, findings);
+        let pool = findings.parse(pool, str::parse);
+        if let Some(prefix) = prefix {
+            by_prefix.entry(prefix).or_default().push(vip.span());
+        }
+        vips.push(prefix.zip(ports).zip(pool).map(|((prefix, ports), pool)| AgentVip { prefix, ports, pool }));
+    }
+    for spans in by_prefix.into_values() {
+        let most = u32::try_from(CLAMP_RANGES_MAX).unwrap_or(u32::MAX);
+        findings.count(spans.into_iter(), "VIPs with this address", most);
+    }
+    vips.into_iter().collect()
+}

@@ -1,0 +1,101 @@
+//! What an agent counts: the metric families of a backend, and the page that has them. No label holds anything of a client.
+
+use super::{
+    collector::metric_family,
+    families::{Family, Kind, Row},
+    listener::Page,
+};
+use crate::{
+    agent::{Counts, Known},
+    bpf::AgentCounters,
+    config::Name,
+};
+use prometheus::TextEncoder;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// Every family that an agent has.
+pub const FAMILIES: &[Family] = &[BUILD_INFO, CLAMPS, CONNECTIONS, DECAPS, EVENTS, EVENTS_LOST, RESYNCS];
+
+const BUILD_INFO: Family = Family {
+    name: "weir_agent_build_info",
+    help: "The running version of the agent; always 1.",
+    kind: Kind::Gauge,
+    labels: &["version"],
+};
+const CLAMPS: Family = Family {
+    name: "weir_agent_syns_total",
+    help: "SYNs and SYN/ACKs that left from a VIP, by what became of their MSS: lowered, fits, or kept where there is none.",
+    kind: Kind::Counter,
+    labels: &["mss"],
+};
+const CONNECTIONS: Family = Family {
+    name: "weir_agent_connections",
+    help: "MPTCP connections of a pool's VIPs that live here.",
+    kind: Kind::Gauge,
+    labels: &["pool"],
+};
+const DECAPS: Family = Family {
+    name: "weir_agent_frames_total",
+    help: "Frames received, by what became of their tunnel: taken, no_tunnel, stranger (not from a balancer) or malformed.",
+    kind: Kind::Counter,
+    labels: &["tunnel"],
+};
+const EVENTS: Family = Family {
+    name: "weir_agent_events_total",
+    help: "MPTCP connections of VIPs that the kernel told of as created or closed.",
+    kind: Kind::Counter,
+    labels: &["event"],
+};
+const EVENTS_LOST: Family = Family {
+    name: "weir_agent_event_losses_total",
+    help: "How often the kernel had more events than room for them.",
+    kind: Kind::Counter,
+    labels: &[],
+};
+const RESYNCS: Family = Family {
+    name: "weir_agent_resyncs_total",
+    help: "How often all MPTCP sockets were read: at the start, after a loss, and now and then.",
+    kind: Kind::Counter,
+    labels: &[],
+};
+
+/// Where the numbers come from.
+pub struct AgentPage {
+    /// The pools that have VIPs here.
+    pub pools: Vec<Name>,
+    /// Of the programs.
+    pub counters: AgentCounters,
+    /// The connections.
+    pub known: Arc<Known>,
+    /// What happened to them.
+    pub counts: Arc<Counts>,
+}
+
+impl Page for AgentPage {
+    fn render(&self) -> Result<String, prometheus::Error> {
+        let kernel = |error: aya::maps::MapError| prometheus::Error::Msg(error.to_string());
+        let (decaps, clamps) = (self.counters.decaps().map_err(kernel)?, self.counters.clamps().map_err(kernel)?);
+        let count = |count: &AtomicU64| count.load(Relaxed);
+        let connections = self.known.counts();
+        let of_pool = |pool: &Name| connections.get(pool).copied().unwrap_or_default();
+        let counts = &self.counts;
+        let families = [
+            (BUILD_INFO, vec![row(Some(env!("CARGO_PKG_VERSION")), 1)]),
+            (CLAMPS, clamps.iter().map(|&(word, count)| row(Some(word), count)).collect()),
+            (CONNECTIONS, self.pools.iter().map(|pool| row(Some(pool.as_str()), of_pool(pool))).collect()),
+            (DECAPS, decaps.iter().map(|&(word, count)| row(Some(word), count)).collect()),
+            (EVENTS, vec![row(Some("created"), count(&counts.created)), row(Some("closed"), count(&counts.closed))]),
+            (EVENTS_LOST, vec![row(None, count(&counts.lost))]),
+            (RESYNCS, vec![row(None, count(&counts.resyncs))]),
+        ];
+        let families: Vec<_> = families.iter().map(|(family, rows)| metric_family(family, rows)).collect();
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+fn row(label: Option<&str>, value: u64) -> Row<'_> {
+    Row { labels: label.into_iter().collect(), value }
+}
