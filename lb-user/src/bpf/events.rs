@@ -20,8 +20,8 @@ impl Events {
         RingBuf::try_from(map).map(Self).map_err(map_error)
     }
 
-    /// The next one.
-    pub fn next(&mut self) -> Option<Event> {
+    /// The next one, if there is one now.
+    pub fn take(&mut self) -> Option<Event> {
         loop {
             let item = self.0.next()?;
             if let Ok(event) = Event::read_from_bytes(&item) {
@@ -67,7 +67,7 @@ impl AwaitedEvents {
     pub async fn some(&mut self, most: usize) -> io::Result<Vec<Event>> {
         let mut guard = self.0.readable_mut().await?;
         let ring = guard.get_inner_mut();
-        let events: Vec<_> = std::iter::from_fn(|| ring.next()).take(most).collect();
+        let events: Vec<_> = std::iter::from_fn(|| ring.take()).take(most).collect();
         if events.len() < most {
             guard.clear_ready();
         }

@@ -34,22 +34,22 @@ impl Credentials {
     /// # Errors
     /// It cannot be read, or others than its owner may touch it.
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
-        let owned = || path.to_owned();
+        let named = || path.to_owned();
         if !path.is_absolute() {
-            return Err(CredentialsError::Relative(owned()));
+            return Err(CredentialsError::Relative(named()));
         }
-        let unreadable = |source| CredentialsError::Unreadable { path: owned(), source };
+        let unreadable = |source| CredentialsError::Unreadable { path: named(), source };
         let metadata = fs::metadata(path).map_err(unreadable)?;
         if !metadata.is_file() {
-            return Err(CredentialsError::NotAFile(owned()));
+            return Err(CredentialsError::NotAFile(named()));
         }
         let mode = metadata.mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(CredentialsError::Rights { path: owned(), mode });
+            return Err(CredentialsError::Rights { path: named(), mode });
         }
         let owner = metadata.uid();
         if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-            return Err(CredentialsError::Owner { path: owned(), owner });
+            return Err(CredentialsError::Owner { path: named(), owner });
         }
         fs::read_to_string(path).map(Self).map_err(unreadable)
     }

@@ -188,7 +188,9 @@ impl State {
                 Ended::Token { key, holder } => self.notice(holder.backend, Op::Close, key.token.number(), holder.flow),
                 Ended::Flow { flow, entry } => self.notice(entry.backend, Op::End, entry.sequence, flow),
             };
-            notice.into_iter().for_each(|notice| publisher.tell(notice));
+            if let Some(notice) = notice {
+                publisher.tell(notice);
+            }
         }
     }
 }

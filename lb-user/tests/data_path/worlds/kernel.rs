@@ -147,7 +147,7 @@ impl Kernel {
     /// What the last frames have had to be told to others.
     pub(crate) fn told(&mut self) -> Vec<Event> {
         let events = self.balancer.events.as_mut().expect("nobody has taken them");
-        std::iter::from_fn(|| events.next()).collect()
+        std::iter::from_fn(|| events.take()).collect()
     }
 
     /// Sends a frame of which only the first `head` bytes lie in the linear part of the buffer.
