@@ -2,7 +2,8 @@
 //! namespaces; nothing here may ever be put on an interface of the host.
 //!
 //! The third octet (or second IPv6 group) is the network: 1 and 2 the client's paths, 9 the
-//! balancer's, 10 + n that of backend n. The router is host 254 in each.
+//! balancer's, 10 + n that of backend n, 99 + n that of a further balancer n, 200 the management's.
+//! The router is host 254 in each.
 
 use std::{
     fmt,
@@ -25,6 +26,12 @@ pub const CORE_MTU: u16 = 1700;
 /// The two addresses of the service.
 pub const VIP: DualAddress =
     DualAddress { v4: Ipv4Addr::new(192, 0, 2, 10), v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10) };
+
+/// The most balancers that a fleet can have, dead ones included.
+pub const BALANCERS_MAX: u8 = 16;
+
+/// Where the bus of a fleet is.
+pub const MANAGEMENT: DualAddress = DualAddress::host(200, 2);
 
 /// The balancer's addresses, which are the outer source of its tunnels.
 pub const BALANCER: DualAddress = DualAddress::host(9, 2);
@@ -126,6 +133,17 @@ impl Path {
     }
 }
 
+/// The addresses of a balancer of a fleet, counted from 1: the first is the [`BALANCER`] of every lab.
+pub const fn balancer(number: u8) -> DualAddress {
+    match number {
+        1 => BALANCER,
+        _ => DualAddress::host(99 + number, 2),
+    }
+}
+
+/// Where the addresses for joins are ([`join_address`]).
+pub const JOIN_PREFIX: &str = "2001:db8::1:0/112";
+
 /// The tunnel addresses of a backend, counted from 1.
 pub const fn backend(number: u8) -> DualAddress {
     DualAddress::host(10 + number, 2)
@@ -141,6 +159,7 @@ mod tests {
         assert_eq!(last.v4, Ipv4Addr::new(10, 71, 74, 2));
         assert_eq!(last.router().v4, Ipv4Addr::new(10, 71, 74, 254));
         assert_eq!(last.router().v6.to_string(), "fd71:4a::fe");
+        assert!(last.v4 < balancer(2).v4 && balancer(BALANCERS_MAX).v4 < MANAGEMENT.v4);
     }
 
     #[test]

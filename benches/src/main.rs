@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use weir_lab::{
     BackendCount, Lab, LabError,
     bench::{Case, DESIGN_STUB_NS, Effort, Report},
@@ -75,25 +76,12 @@ enum Command {
         json: bool,
     },
     /// Do to Weir what operators do to it, or what befalls it, while traffic runs
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Drill {
-        /// What to do
-        #[arg(value_enum)]
-        kind: drill::Kind,
-        /// How many connections are held from the start
-        #[arg(long, default_value_t = 200)]
-        connections: usize,
-        /// How often; a backend is killed once
-        #[arg(long, default_value_t = 4)]
-        times: usize,
-        /// How many backends (2 to 64)
-        #[arg(long, default_value_t, value_parser = drill_backend_count)]
-        backends: BackendCount,
-        /// What becomes of the data path when the controller is told to end; `detach` shows what that costs
-        #[arg(long, value_enum, default_value_t = drill::OnStop::Keep)]
-        on_stop: drill::OnStop,
-        /// Print one JSON object and nothing else on standard output
-        #[arg(long)]
-        json: bool,
+        #[command(subcommand)]
+        fleet: Option<FleetDrill>,
+        #[command(flatten)]
+        drill: Option<drill::Options>,
     },
     /// Make a lab and keep it until Ctrl-C
     Up {
@@ -151,6 +139,13 @@ enum Command {
     },
 }
 
+/// Drills of several balancers.
+#[derive(Debug, Subcommand)]
+enum FleetDrill {
+    /// A balancer dies, another comes, and the bus between them is restarted
+    Fleet(drill::fleet::Options),
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Steering {
     /// Weir, which learns the tokens
@@ -187,9 +182,14 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
             let screen = if json { churn::Screen::Quiet } else { churn::Screen::Table };
             churn_pool(churn::Options { connections, changes, backends, seed, transition_s }, screen)
         }
-        Command::Drill { kind, connections, times, backends, on_stop, json } => {
-            let screen = if json { drill::Screen::Quiet } else { drill::Screen::Lines };
-            drill(drill::Options { kind, connections, times, backends, on_stop }, screen)
+        Command::Drill { fleet: Some(FleetDrill::Fleet(options)), .. } => {
+            conclude(options.json, drill::fleet::run(options, drill::Screen::of(options.json))?)
+        }
+        Command::Drill { fleet: None, drill: Some(options) } => {
+            conclude(options.json, drill::run(options, drill::Screen::of(options.json))?)
+        }
+        Command::Drill { .. } => {
+            anyhow::bail!("`weir-lab drill` needs to know what to do: see `weir-lab drill --help`")
         }
         Command::Up { backends, steering } => up(backends, steering),
         Command::Down => down(),
@@ -228,9 +228,8 @@ fn churn_pool(options: churn::Options, screen: churn::Screen) -> anyhow::Result<
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn drill(options: drill::Options, screen: drill::Screen) -> anyhow::Result<ExitCode> {
-    let (report, failures) = drill::run(options, screen)?;
-    if screen == drill::Screen::Quiet {
+fn conclude(json: bool, (report, failures): (impl Serialize, Vec<String>)) -> anyhow::Result<ExitCode> {
+    if json {
         println!("{}", serde_json::to_string(&report)?);
     }
     for failure in &failures {
@@ -348,14 +347,6 @@ fn churn_backend_count(text: &str) -> Result<BackendCount, String> {
     match text.parse::<u8>() {
         Ok(5..) => backend_count(text),
         _ => Err("not a number from 5 to 64".to_owned()),
-    }
-}
-
-/// One is drained or killed, and another has to be there.
-fn drill_backend_count(text: &str) -> Result<BackendCount, String> {
-    match text.parse::<u8>() {
-        Ok(2..) => backend_count(text),
-        _ => Err("not a number from 2 to 64".to_owned()),
     }
 }
 

@@ -11,11 +11,12 @@
 //!
 //! Building either gives a working lab or leaves nothing. The host's own network is never changed.
 
-mod links;
+pub(crate) mod links;
 
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::unistd::Uid;
@@ -23,6 +24,7 @@ use nix::unistd::Uid;
 use crate::{
     LabError,
     addresses::{self, BACKENDS_MAX, BALANCER, CORE_MTU, DualAddress},
+    delay::DelayLine,
     leftovers,
     namespace::Namespace,
     owner::LabName,
@@ -65,11 +67,12 @@ impl TryFrom<u8> for BackendCount {
 pub struct LabBuilder {
     backends: BackendCount,
     core_mtu: u16,
+    round_trip: Option<Duration>,
 }
 
 impl Default for LabBuilder {
     fn default() -> Self {
-        Self { backends: BackendCount::default(), core_mtu: CORE_MTU }
+        Self { backends: BackendCount::default(), core_mtu: CORE_MTU, round_trip: None }
     }
 }
 
@@ -84,6 +87,15 @@ impl LabBuilder {
     #[must_use]
     pub fn core_mtu(self, core_mtu: u16) -> Self {
         Self { core_mtu, ..self }
+    }
+
+    /// Puts a line on each of the client's paths, which takes a packet so long from the client to the router and back, at
+    /// least. A line of no length is one too: what leaves it is bytes, as on a wire. A packet that comes straight from
+    /// another namespace still has the hash of its sender's socket, and the router's kernel would spread flows by that
+    /// hash, which is random and changes when a packet is sent again.
+    #[must_use]
+    pub fn round_trip(self, round_trip: Duration) -> Self {
+        Self { round_trip: Some(round_trip), ..self }
     }
 
     /// Clears what dead labs left, then makes this one.
@@ -103,10 +115,19 @@ impl LabBuilder {
 
         let client = Client { namespace: Namespace::of(lab, "client") };
         let router = Namespace::of(lab, "router");
-        let balancer = Balancer { namespace: Namespace::of(lab, "weir"), directory: directory.clone() };
+        let balancer = Balancer {
+            namespace: Namespace::of(lab, "weir"),
+            address: BALANCER,
+            directory: directory.clone(),
+            pins: leftovers::pins(lab),
+        };
         let namespaces: Vec<(u8, Namespace)> =
             (1..=self.backends.0).map(|number| (number, Namespace::of(lab, &format!("b{number}")))).collect();
-        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, self.core_mtu)?;
+        let line = self.round_trip.map(|round_trip| (Namespace::of(lab, "line"), round_trip));
+        let beside = line.as_ref().map(|(line, _)| line);
+        links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, beside, self.core_mtu)?;
+        let start = |(line, round_trip)| DelayLine::start(&line, &links::line_ends(), round_trip / 2);
+        let line = line.map(start).transpose()?;
 
         Ok(Lab {
             client,
@@ -116,6 +137,7 @@ impl LabBuilder {
                 .into_iter()
                 .map(|(number, namespace)| Backend::start(number, namespace, &directory))
                 .collect::<Result<_, _>>()?,
+            line,
             teardown,
         })
     }
@@ -132,6 +154,8 @@ pub struct Lab {
     pub balancer: Balancer,
     /// Where connections end, b1 first.
     pub backends: Vec<Backend>,
+    /// What the client's paths lead through, if there is something.
+    pub line: Option<DelayLine>,
     /// Last, so that the servers are gone before their namespaces.
     teardown: Teardown,
 }
@@ -250,13 +274,17 @@ impl Router {
     }
 }
 
-/// The place for Weir; [`crate::weir`] runs it there.
-#[derive(Debug)]
+/// A place for Weir; [`crate::weir`] runs it there.
+#[derive(Debug, Clone)]
 pub struct Balancer {
     /// Its namespace.
     pub namespace: Namespace,
+    /// Where its tunnels come from.
+    pub address: DualAddress,
     /// For its configuration and log.
     pub(crate) directory: PathBuf,
+    /// For its tables and programs.
+    pub(crate) pins: PathBuf,
 }
 
 /// A backend with the service running.

@@ -17,6 +17,7 @@ use crate::{
 /// How long each step of opening a connection may take: three SYNs (1 s and 2 s apart) and a bit.
 const STEP_LIMIT: Duration = Duration::from_secs(5);
 const GREETING_MAX_BYTES: usize = 64;
+const LINE: &[u8; 5] = b"ping\n";
 
 /// How a connection comes about: its family, and the family of its joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,14 +111,49 @@ impl Connection {
     ///
     /// If the connection has ended, or the echo does not come or is not what was sent.
     pub fn exchange(&mut self) -> io::Result<()> {
-        let sent = b"ping\n";
-        self.stream.write_all(sent)?;
-        let mut received = [0; 5];
+        self.say()?;
+        self.hear()
+    }
+
+    /// Sends a line.
+    ///
+    /// # Errors
+    ///
+    /// If the connection has ended.
+    pub fn say(&mut self) -> io::Result<()> {
+        self.stream.write_all(LINE)
+    }
+
+    /// Waits for the echo of a line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::exchange`].
+    pub fn hear(&mut self) -> io::Result<()> {
+        let mut received = [0; LINE.len()];
         self.stream.read_exact(&mut received)?;
-        if &received == sent {
+        if &received == LINE {
             return Ok(());
         }
         Err(io::Error::other("the echo is not what was sent"))
+    }
+
+    /// Has the kernel probe its idle subflows.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn keep_alive(&self) -> io::Result<()> {
+        sockets::keep_alive(&self.stream)
+    }
+
+    /// Lets each further read take so long.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, as it does a limit of nothing.
+    pub fn limit_reads(&self, limit: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(limit))
     }
 
     /// Sends many bytes and waits for their echo, at the same time.

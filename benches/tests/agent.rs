@@ -170,7 +170,7 @@ fn an_agent_that_dies_loses_no_packet_and_its_follower_knows_the_connections() {
     let lab = Lab::builder().build().expect("a lab");
     let mut agents: Vec<_> =
         lab.backends.iter().map(|backend| Agent::start(&lab, backend, "").expect("an agent")).collect();
-    let _weir = Weir::start_without_backends(&lab, &WeirConfig::for_lab(&lab, Join::Learn)).expect("weir runs");
+    let _weir = Weir::start_alone(&lab.balancer, &WeirConfig::for_lab(&lab, Join::Learn)).expect("weir runs");
     let before = JoinTally::read(&lab).expect("counters");
     let mut connections = open(&lab, 12);
     let joins = (0..12).map(|index| Mix::alternating(index).joins()).sum();
@@ -220,7 +220,7 @@ fn tunnels_of_strangers_are_not_taken_off() {
     let lab = Lab::builder().backends(1.try_into().expect("one")).build().expect("a lab");
     let agent = Agent::start(&lab, &lab.backends[0], "").expect("an agent");
     let config = WeirConfig::for_lab(&lab, Join::Learn);
-    let _weir = Weir::start_without_backends(&lab, &config).expect("weir runs");
+    let _weir = Weir::start_alone(&lab.balancer, &config).expect("weir runs");
     let _open = open(&lab, 2);
     let metrics = agent.metrics().expect("a page");
     assert!(value(&metrics, "weir_agent_frames_total", "taken") >= 2.0);

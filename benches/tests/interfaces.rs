@@ -59,6 +59,13 @@ fn packets_go_out_by_the_interface_of_their_backend() {
         assert_eq!((tally.established(), tally.misrouted(), tally.lost()), (joins, 0, 0));
         connection.exchange().expect("it works");
     }
+
+    let status = || weir.ask(&["status"]);
+    assert!(status().expect("a status").contains(" on eth0, eth1 (native XDP), up "));
+    run(&lab.router.namespace, "ip link delete weir2");
+    let told = " (eth0 native, eth1 none XDP, configured native), up ";
+    wait::until("the mode is what the kernel tells", LIMIT, || Ok(status()?.contains(told).then_some(())))
+        .unwrap_or_else(|error| panic!("{error}: {:?}", status()));
 }
 
 /// Whether each of the two interfaces has an XDP program.

@@ -4,8 +4,9 @@
 //!
 //! There are two, and the data path adds every new entry to both. The one that nobody asks is given its size, emptied, and
 //! filled from the tables; when it lacks none of their entries, it is turned to. So there is never a false "no".
+//! The tables are had for the two changes of what the data path knows of the filters, and not while one is filled.
 
-use crate::bpf::{Balancer, HashTable};
+use crate::bpf::{ArrayTable, Balancer, HashTable, Lender};
 use aya::maps::MapError;
 use lb_common::{
     ids::FlowHash,
@@ -25,19 +26,71 @@ const TOO_LARGE: u32 = 4;
 /// Each pass but the last has found an entry missing that came meanwhile, whose word this has overwritten.
 const PASSES_MAX: usize = 16;
 
+/// The filters and what they stand in front of, by descriptors of this file's own.
+struct Tables {
+    filter: ArrayTable<u64>,
+    flows: [HashTable<FlowHash, FlowEntry>; 3],
+}
+
+impl Tables {
+    fn of(balancer: &Balancer) -> Result<Self, MapError> {
+        let Balancer { filter, joined, moved, pinned, .. } = balancer;
+        Ok(Self { filter: filter.reader()?, flows: [joined.reader()?, moved.reader()?, pinned.reader()?] })
+    }
+
+    /// Words of a filter for so many entries, and for those that come until it is next looked at.
+    fn wanted(&self, entries: u64) -> u32 {
+        let most = self.filter.len() / 2;
+        let roomy = u32::try_from(entries.saturating_mul(ROOM)).map_or(most, filter_words);
+        roomy.max(FILTER_WORDS_MIN).min(most)
+    }
+
+    /// How many bits are set in a sample of a filter, and of how many.
+    fn sample(&self, filter: Span) -> Result<(u64, u64), MapError> {
+        let step = (filter.len / SAMPLE).max(1);
+        let (mut set, mut bits) = (0, 0);
+        for index in (0..filter.len).step_by(step as usize) {
+            set += u64::from(self.filter.read(filter.first + index)?.count_ones());
+            bits += u64::from(u64::BITS);
+        }
+        Ok((set, bits))
+    }
+
+    fn empty(&mut self, span: Span) -> Result<(), MapError> {
+        (span.first..span.first + span.len).try_for_each(|index| self.filter.write(index, 0))
+    }
+
+    /// Adds the entries that a filter lacks; how many they were.
+    fn add_missing(&mut self, span: Span) -> Result<u64, MapError> {
+        let Self { filter, flows } = self;
+        let mut missing = 0;
+        for entry in flows.iter().flat_map(|table| table.entries()) {
+            let (flow, _) = entry?;
+            let (index, bits) = filter_place(flow, span);
+            let word = filter.read(index)?;
+            if word & bits != bits {
+                filter.write(index, word | bits)?;
+                missing += 1;
+            }
+        }
+        Ok(missing)
+    }
+}
+
 /// Renews the filter if it has become much fuller or larger than `entries` need. True if it has been renewed.
 ///
 /// # Errors
 /// The kernel refuses a map operation; the filter in use stays as it is then.
-pub fn renew_if_unfit(balancer: &mut Balancer, entries: u64) -> Result<bool, MapError> {
-    let filter = asked(&balancer.globals.read(0)?);
-    let wanted = wanted(balancer, entries);
-    let (set, looked_at) = sample(balancer, filter)?;
+pub fn renew_if_unfit(lender: &mut impl Lender, entries: u64) -> Result<bool, MapError> {
+    let (tables, globals) = lender.lend(|balancer, _| (Tables::of(balancer), balancer.globals.read(0)));
+    let (tables, filter) = (tables?, asked(&globals?));
+    let wanted = tables.wanted(entries);
+    let (set, looked_at) = tables.sample(filter)?;
     let bits = u64::from(filter.len.max(1)) * u64::from(u64::BITS);
     let needed = entries * u64::from(FILTER_BITS_SET) * looked_at / bits;
     let is_full = set * 100 >= looked_at * FULL_PERCENT;
     if (is_full && (set > 2 * needed || wanted > filter.len)) || filter.len / TOO_LARGE > wanted {
-        return renew(balancer, wanted);
+        return renew(lender, tables, wanted);
     }
     Ok(false)
 }
@@ -46,61 +99,25 @@ const fn asked(globals: &Globals) -> Span {
     globals.filters[if globals.filter_asked == 0 { 0 } else { 1 }]
 }
 
-/// Words of a filter for so many entries, and for those that come until it is next looked at.
-fn wanted(balancer: &Balancer, entries: u64) -> u32 {
-    let most = balancer.filter.len() / 2;
-    let roomy = u32::try_from(entries.saturating_mul(ROOM)).map_or(most, filter_words);
-    roomy.max(FILTER_WORDS_MIN).min(most)
-}
-
 /// Turns to a filter of `words`, filled from the tables. False if entries came faster than they could be added.
-fn renew(balancer: &mut Balancer, words: u32) -> Result<bool, MapError> {
-    let mut globals = balancer.globals.read(0)?;
-    let next = usize::from(globals.filter_asked == 0);
-    globals.filters[next].len = words;
-    balancer.globals.write(0, globals)?;
-    let filter = globals.filters[next];
-    for index in filter.first..filter.first + filter.len {
-        balancer.filter.write(index, 0)?;
-    }
+fn renew(lender: &mut impl Lender, mut tables: Tables, words: u32) -> Result<bool, MapError> {
+    let filter = lender.lend(|balancer, _| {
+        let mut globals = balancer.globals.read(0)?;
+        let next = usize::from(globals.filter_asked == 0);
+        globals.filters[next].len = words;
+        balancer.globals.write(0, globals)?;
+        Ok::<_, MapError>(globals.filters[next])
+    })?;
+    tables.empty(filter)?;
     for _ in 0..PASSES_MAX {
-        if add_missing(balancer, filter)? == 0 {
-            let asked = 1 - globals.filter_asked.min(1);
-            balancer.globals.write(0, Globals { filter_asked: asked, ..balancer.globals.read(0)? })?;
+        if tables.add_missing(filter)? == 0 {
+            lender.lend(|balancer, _| {
+                let globals = balancer.globals.read(0)?;
+                let filter_asked = 1 - globals.filter_asked.min(1);
+                balancer.globals.write(0, Globals { filter_asked, ..globals })
+            })?;
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-/// How many bits are set in a sample of a filter, and of how many.
-fn sample(balancer: &Balancer, filter: Span) -> Result<(u64, u64), MapError> {
-    let step = (filter.len / SAMPLE).max(1);
-    let (mut set, mut bits) = (0, 0);
-    for index in (0..filter.len).step_by(step as usize) {
-        set += u64::from(balancer.filter.read(filter.first + index)?.count_ones());
-        bits += u64::from(u64::BITS);
-    }
-    Ok((set, bits))
-}
-
-/// Adds the entries that a filter lacks; how many they were.
-fn add_missing(balancer: &mut Balancer, span: Span) -> Result<u64, MapError> {
-    let Balancer { joined, moved, pinned, filter, .. } = balancer;
-    let mut missing = 0;
-    for table in [&*joined, &*moved, &*pinned] {
-        for flow in flows(table) {
-            let (index, bits) = filter_place(flow?, span);
-            let word = filter.read(index)?;
-            if word & bits != bits {
-                filter.write(index, word | bits)?;
-                missing += 1;
-            }
-        }
-    }
-    Ok(missing)
-}
-
-fn flows(table: &HashTable<FlowHash, FlowEntry>) -> impl Iterator<Item = Result<FlowHash, MapError>> + '_ {
-    table.entries().map(|entry| entry.map(|(flow, _)| flow))
 }

@@ -3,15 +3,20 @@
 //! A token outlives its first subflow, for others may live on; it is never ended while it may still be needed, except
 //! under pressure, oldest first, and counted. An entry of a flow in use is never ended; one of a moved flow that has shown
 //! no second packet may be a stranger's, and gives way under pressure in the same manner.
+//!
+//! It looks through a table while others use it, notes what seems to be over, and then ends that in pieces, each entry as it
+//! is then: nobody waits longer than a piece takes, and what has changed meanwhile is judged anew.
 
-use crate::bpf::{Balancer, HashTable};
+use crate::bpf::{ArrayTable, Balancer, HashTable, Lender};
 use aya::maps::MapError;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Tick},
+    limits::POOLS_MAX,
     recent::{Bucket, bucket_of},
     tables::{Exception, FlowEntry, Holder, TokenEntry, TokenKey},
 };
+use std::sync::Arc;
 
 /// How long a token stays after its first subflow has closed: 10 minutes, the longest that a second subflow is likely to
 /// be opened late. The kernel itself keeps a connection for 60 s after its last subflow.
@@ -22,6 +27,8 @@ const CLOSED_FLOW_LINGER: u32 = ticks(120);
 const IDLE_FLOW: u32 = ticks(8100);
 /// The part of a table, in percent, from which on the oldest entries that may go do, and down to which.
 const PRESSURE_PERCENT: (u64, u64) = (95, 90);
+/// Entries that are ended, or judged anew, in one piece: it bounds how long others wait for the tables.
+pub const PIECE: usize = 512;
 
 const fn ticks(seconds: u64) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "hours")]
@@ -30,9 +37,9 @@ const fn ticks(seconds: u64) -> u32 {
 }
 
 /// What remains of one sweep to the next: the first subflows that have closed, and when.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sweeper {
-    closed: HashMap<FlowHash, Tick>,
+    closed: Arc<HashMap<FlowHash, Tick>>,
 }
 
 /// What a sweep found and did.
@@ -77,27 +84,61 @@ pub struct Held {
     pub flows_closing: u64,
 }
 
+/// The tables that a sweep looks through, by descriptors of its own.
+struct Readers {
+    closing: ArrayTable<Bucket>,
+    tokens: HashTable<TokenKey, TokenEntry>,
+    flows: [(Exception, HashTable<FlowHash, FlowEntry>); 3],
+}
+
+impl Readers {
+    fn of(balancer: &Balancer) -> Result<Self, MapError> {
+        Ok(Self {
+            closing: balancer.closing.reader()?,
+            tokens: balancer.tokens.reader()?,
+            flows: [
+                (Exception::Joined, balancer.joined.reader()?),
+                (Exception::Moved, balancer.moved.reader()?),
+                (Exception::Pinned, balancer.pinned.reader()?),
+            ],
+        })
+    }
+}
+
+impl Swept {
+    /// Entries of flows that remain.
+    pub const fn flows(&self) -> u64 {
+        self.joined_flows + self.moved_flows + self.pinned_flows
+    }
+
+    fn keep_flow(&mut self, kind: Exception, entry: &FlowEntry) {
+        let held = self.backends.entry(entry.backend).or_default();
+        let (of_backend, of_table) = match kind {
+            Exception::Joined => (&mut held.joined_flows, &mut self.joined_flows),
+            Exception::Moved => (&mut held.moved_flows, &mut self.moved_flows),
+            Exception::Pinned => (&mut held.pinned_flows, &mut self.pinned_flows),
+        };
+        *of_backend += 1;
+        *of_table += 1;
+        held.flows_closing += u64::from(is_closed(entry));
+    }
+}
+
 impl Sweeper {
     /// Goes through the tables once. The tokens of pools that no longer exist end: no packet can ask for them.
     ///
     /// # Errors
     /// The kernel refuses a map operation.
-    pub fn sweep(
-        &mut self,
-        balancer: &mut Balancer,
-        now: Tick,
-        exists: impl Fn(PoolId) -> bool,
-    ) -> Result<Swept, MapError> {
+    pub fn sweep(&mut self, tables: &mut impl Lender, now: Tick) -> Result<Swept, MapError> {
+        let (readers, gone) = tables.lend(|balancer, exists| (Readers::of(balancer), gone_pools(exists)));
+        let readers = readers?;
         let mut swept = Swept::default();
-        self.sweep_tokens(balancer, now, exists, &mut swept)?;
-        let Swept { flows_ended, backends, .. } = &mut swept;
-        let mut sweep = |table, kind| sweep_flows(table, now, kind, flows_ended, backends);
-        let joined_flows = sweep(&mut balancer.joined, Exception::Joined)?;
-        let moved_flows = sweep(&mut balancer.moved, Exception::Moved)?;
-        let pinned_flows = sweep(&mut balancer.pinned, Exception::Pinned)?;
-        let moved_flows_evicted = evict_unproven(&mut balancer.moved, moved_flows, now, backends)?;
-        let moved_flows = moved_flows - moved_flows_evicted;
-        Ok(Swept { joined_flows, moved_flows, pinned_flows, moved_flows_evicted, ..swept })
+        self.sweep_tokens(tables, &readers, &gone, now, &mut swept)?;
+        for (kind, table) in &readers.flows {
+            sweep_flows(tables, table, *kind, now, &mut swept)?;
+        }
+        evict_unproven(tables, &readers.flows[1].1, now, &mut swept)?;
+        Ok(swept)
     }
 
     /// Whether a connection's first subflow has closed, as of the last sweep.
@@ -107,41 +148,51 @@ impl Sweeper {
 
     fn sweep_tokens(
         &mut self,
-        balancer: &mut Balancer,
+        tables: &mut impl Lender,
+        readers: &Readers,
+        gone: &HashSet<PoolId>,
         now: Tick,
-        exists: impl Fn(PoolId) -> bool,
         swept: &mut Swept,
     ) -> Result<(), MapError> {
-        let signs: Vec<Bucket> =
-            (0..balancer.closing.len()).map(|i| balancer.closing.read(i)).collect::<Result<_, _>>()?;
+        let closing = &readers.closing;
+        let signs: Vec<Bucket> = (0..closing.len()).map(|index| closing.read(index)).collect::<Result<_, _>>()?;
         let mut closed = HashMap::new();
-        let mut remaining = Vec::new();
-        for entry in balancer.tokens.entries().collect::<Vec<_>>() {
-            let (key, mut entry) = entry?;
-            let before = entry;
-            for holder in entry.holders.iter_mut().filter(|holder| holder.is_some() && holder.state != Holder::CROWD) {
-                let Some(at) = self.closed_at(holder, &signs) else { continue };
-                if now.since(at) > TOKEN_LINGER {
-                    *holder = Holder::default();
-                } else {
-                    closed.insert(holder.flow, at);
-                }
+        let (mut remaining, mut changed) = (Vec::new(), Vec::new());
+        for entry in readers.tokens.entries() {
+            let (key, entry) = entry?;
+            if !gone.contains(&key.pool) && self.left_of(entry, &signs, now, &mut closed) == Some(entry) {
+                remaining.push((key, entry));
+            } else {
+                changed.push(key);
             }
-            let over = entry.holders.iter().all(|holder| matches!(holder.state, Holder::VACANT | Holder::CROWD));
-            if over || !exists(key.pool) {
-                balancer.tokens.remove(key)?;
-                swept.tokens_ended += 1;
-                continue;
-            }
-            if entry != before {
-                balancer.tokens.write(key, entry)?;
-            }
-            remaining.push((key, entry));
         }
-        self.closed = closed;
-        swept.tokens_evicted = evict(&mut balancer.tokens, &mut remaining, now)?;
+        for piece in changed.chunks(PIECE) {
+            tables.lend(|balancer, exists| {
+                for &key in piece {
+                    let Some(entry) = balancer.tokens.read(key)? else { continue };
+                    let left = self.left_of(entry, &signs, now, &mut closed);
+                    let Some(left) = left.filter(|_| exists(key.pool)) else {
+                        balancer.tokens.remove(key)?;
+                        swept.tokens_ended += 1;
+                        continue;
+                    };
+                    if left != entry {
+                        balancer.tokens.write(key, left)?;
+                    }
+                    remaining.push((key, left));
+                }
+                Ok::<_, MapError>(())
+            })?;
+        }
+        self.closed = Arc::new(closed);
+        swept.tokens_evicted = evict(tables, readers.tokens.limit()?, &mut remaining, now)?;
+        self.count_tokens(&remaining, swept);
+        Ok(())
+    }
+
+    fn count_tokens(&self, remaining: &[(TokenKey, TokenEntry)], swept: &mut Swept) {
         swept.tokens = remaining.len() as u64;
-        for (_, entry) in &remaining {
+        for (_, entry) in remaining {
             swept.tokens_ambiguous += u64::from(entry.backend().is_none());
             for holder in entry.holders.iter().filter(|holder| holder.is_some()) {
                 let held = swept.backends.entry(holder.backend).or_default();
@@ -149,7 +200,27 @@ impl Sweeper {
                 held.tokens_closing += u64::from(self.has_closed(holder));
             }
         }
-        Ok(())
+    }
+
+    /// What is left of a token's entry now: it without the holders that are over, or nothing. Notes in `closed` which of
+    /// those that stay have closed.
+    fn left_of(
+        &self,
+        mut entry: TokenEntry,
+        signs: &[Bucket],
+        now: Tick,
+        closed: &mut HashMap<FlowHash, Tick>,
+    ) -> Option<TokenEntry> {
+        for holder in entry.holders.iter_mut().filter(|holder| holder.is_some() && holder.state != Holder::CROWD) {
+            let Some(at) = self.closed_at(holder, signs) else { continue };
+            if now.since(at) > TOKEN_LINGER {
+                *holder = Holder::default();
+            } else {
+                closed.insert(holder.flow, at);
+            }
+        }
+        let is_over = |holder: &Holder| matches!(holder.state, Holder::VACANT | Holder::CROWD);
+        (!entry.holders.iter().all(is_over)).then_some(entry)
     }
 
     /// When the first subflow of a holder closed, if it has, by a sign of now or one remembered. A sign from before the
@@ -162,26 +233,52 @@ impl Sweeper {
     }
 }
 
-/// Ends the oldest tokens until there is room again.
+/// The numbers that no pool has.
+fn gone_pools(exists: &dyn Fn(PoolId) -> bool) -> HashSet<PoolId> {
+    (0..POOLS_MAX).filter_map(|number| number.try_into().ok().map(PoolId)).filter(|&pool| !exists(pool)).collect()
+}
+
+/// How long something is ago; what came after `now` was read is the youngest.
+const fn age(now: Tick, at: Tick) -> u32 {
+    let age = now.since(at);
+    if age < u32::MAX / 2 { age } else { 0 }
+}
+
+/// Ends the oldest tokens until there is room again; how many.
 fn evict(
-    tokens: &mut HashTable<TokenKey, TokenEntry>,
+    tables: &mut impl Lender,
+    limit: u32,
     remaining: &mut Vec<(TokenKey, TokenEntry)>,
     now: Tick,
 ) -> Result<u64, MapError> {
-    let excess = excess(remaining.len() as u64, tokens.limit()?);
+    let excess = excess(remaining.len() as u64, limit);
     if excess == 0 {
         return Ok(0);
     }
-    let age = |entry: &TokenEntry| {
+    let youngest = |entry: &TokenEntry| {
         let live = entry.holders.iter().filter(|holder| holder.is_some());
-        live.map(|holder| now.since(holder.since)).min()
+        live.map(|holder| age(now, holder.since)).min()
     };
-    remaining.sort_by_key(|(_, entry)| age(entry));
+    remaining.sort_by_key(|(_, entry)| youngest(entry));
     let oldest = remaining.split_off(remaining.len().saturating_sub(excess));
-    for (key, _) in &oldest {
-        tokens.remove(*key)?;
+    let mut evicted = 0;
+    for piece in oldest.chunks(PIECE) {
+        tables.lend(|balancer, _| {
+            for &(key, entry) in piece {
+                match balancer.tokens.read(key)? {
+                    Some(same) if same == entry => {
+                        balancer.tokens.remove(key)?;
+                        evicted += 1;
+                    }
+                    // Learned anew meanwhile, it is no longer among the oldest.
+                    Some(other) => remaining.push((key, other)),
+                    None => {}
+                }
+            }
+            Ok::<_, MapError>(())
+        })?;
     }
-    Ok(oldest.len() as u64)
+    Ok(evicted)
 }
 
 /// How many of a table's entries are too many.
@@ -194,67 +291,88 @@ fn excess(entries: u64, limit: u32) -> usize {
     usize::try_from(entries - limit * stop / 100).unwrap_or(usize::MAX)
 }
 
-/// Ends the oldest entries that no second packet has come for, until there is room again; how many.
+/// Ends the oldest entries of moved flows that no second packet has come for, until there is room again.
 fn evict_unproven(
-    table: &mut HashTable<FlowHash, FlowEntry>,
-    entries: u64,
+    tables: &mut impl Lender,
+    moved: &HashTable<FlowHash, FlowEntry>,
     now: Tick,
-    backends: &mut HashMap<BackendId, Held>,
-) -> Result<u64, MapError> {
-    let excess = excess(entries, table.limit()?);
+    swept: &mut Swept,
+) -> Result<(), MapError> {
+    let excess = excess(swept.moved_flows, moved.limit()?);
     if excess == 0 {
-        return Ok(0);
+        return Ok(());
     }
     let is_unproven = |entry: &FlowEntry| entry.state & FlowEntry::UNPROVEN != 0;
     let mut unproven = Vec::new();
-    for entry in table.entries() {
+    for entry in moved.entries() {
         let (flow, entry) = entry?;
         if is_unproven(&entry) {
-            unproven.push((flow, now.since(entry.seen)));
+            unproven.push((flow, age(now, entry.seen)));
         }
     }
-    // One that came after `now` was read is the youngest.
-    unproven.sort_by_key(|&(_, age)| std::cmp::Reverse(if age < u32::MAX / 2 { age } else { 0 }));
-    let mut evicted = 0;
-    for (flow, _) in unproven.into_iter().take(excess) {
-        if let Some(entry) = table.read(flow)?.filter(is_unproven) {
-            table.remove(flow)?;
-            if let Some(held) = backends.get_mut(&entry.backend) {
-                held.moved_flows = held.moved_flows.saturating_sub(1);
+    unproven.sort_by_key(|&(_, age)| std::cmp::Reverse(age));
+    unproven.truncate(excess);
+    for piece in unproven.chunks(PIECE) {
+        tables.lend(|balancer, _| {
+            for &(flow, _) in piece {
+                let Some(entry) = balancer.moved.read(flow)?.filter(is_unproven) else { continue };
+                balancer.moved.remove(flow)?;
+                if let Some(held) = swept.backends.get_mut(&entry.backend) {
+                    held.moved_flows = held.moved_flows.saturating_sub(1);
+                }
+                swept.moved_flows -= 1;
+                swept.moved_flows_evicted += 1;
             }
-            evicted += 1;
-        }
+            Ok::<_, MapError>(())
+        })?;
     }
-    Ok(evicted)
+    Ok(())
 }
 
-/// Ends the entries of a table that are over; how many remain.
+/// Ends the entries of a table that are over.
 fn sweep_flows(
-    table: &mut HashTable<FlowHash, FlowEntry>,
-    now: Tick,
+    tables: &mut impl Lender,
+    table: &HashTable<FlowHash, FlowEntry>,
     kind: Exception,
-    ended: &mut u64,
-    backends: &mut HashMap<BackendId, Held>,
-) -> Result<u64, MapError> {
-    let mut remaining = 0;
-    for entry in table.entries().collect::<Vec<_>>() {
+    now: Tick,
+    swept: &mut Swept,
+) -> Result<(), MapError> {
+    let mut over = Vec::new();
+    for entry in table.entries() {
         let (flow, entry) = entry?;
-        let silence = now.since(entry.seen);
-        let closed = entry.state & FlowEntry::CLOSED != 0;
-        // A packet that came after `now` was read is no silence at all.
-        if silence < u32::MAX / 2 && silence > if closed { CLOSED_FLOW_LINGER } else { IDLE_FLOW } {
-            table.remove(flow)?;
-            *ended += 1;
+        if is_over(&entry, now) {
+            over.push(flow);
         } else {
-            let held = backends.entry(entry.backend).or_default();
-            match kind {
-                Exception::Joined => held.joined_flows += 1,
-                Exception::Moved => held.moved_flows += 1,
-                Exception::Pinned => held.pinned_flows += 1,
-            }
-            held.flows_closing += u64::from(closed);
-            remaining += 1;
+            swept.keep_flow(kind, &entry);
         }
     }
-    Ok(remaining)
+    for piece in over.chunks(PIECE) {
+        tables.lend(|balancer, _| {
+            let table = match kind {
+                Exception::Joined => &mut balancer.joined,
+                Exception::Moved => &mut balancer.moved,
+                Exception::Pinned => &mut balancer.pinned,
+            };
+            for &flow in piece {
+                match table.read(flow)? {
+                    Some(entry) if is_over(&entry, now) => {
+                        table.remove(flow)?;
+                        swept.flows_ended += 1;
+                    }
+                    Some(entry) => swept.keep_flow(kind, &entry),
+                    None => {}
+                }
+            }
+            Ok::<_, MapError>(())
+        })?;
+    }
+    Ok(())
+}
+
+fn is_over(entry: &FlowEntry, now: Tick) -> bool {
+    age(now, entry.seen) > if is_closed(entry) { CLOSED_FLOW_LINGER } else { IDLE_FLOW }
+}
+
+const fn is_closed(entry: &FlowEntry) -> bool {
+    entry.state & FlowEntry::CLOSED != 0
 }

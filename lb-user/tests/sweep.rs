@@ -2,15 +2,15 @@
 
 use lb_common::{
     hash::SipKey,
-    ids::{BackendId, FlowHash, Tick},
+    ids::{BackendId, FlowHash, PoolId, Tick, Token},
     limits::{FILTER_BITS_PER_FLOW, FILTER_WORDS_MIN},
     recent::filter_place,
-    tables::{FlowEntry, Span},
+    tables::{FlowEntry, Holder, Span, TokenEntry, TokenKey},
 };
 use lb_user::{
-    bpf::{Balancer, Sizes},
+    bpf::{Balancer, Lender, Sizes},
     refilter,
-    sweep::Sweeper,
+    sweep::{PIECE, Sweeper},
 };
 
 const LIMIT: u32 = 1024;
@@ -59,7 +59,7 @@ fn under_pressure_the_oldest_unproven_flows_end_and_no_other() {
     for (count, evicted) in [(LIMIT * 95 / 100, 0), (LIMIT * 95 / 100 + 1, LIMIT * 95 / 100 + 1 - LIMIT * 9 / 10)] {
         let mut balancer = balancer();
         fill(&mut balancer, count);
-        let swept = Sweeper::default().sweep(&mut balancer, NOW, |_| true).expect("the kernel lets it");
+        let swept = Sweeper::default().sweep(&mut balancer, NOW).expect("the kernel lets it");
         assert_eq!(swept.moved_flows_evicted, u64::from(evicted));
         assert_eq!(swept.moved_flows, u64::from(count - evicted));
         let oldest = (1..=count).filter(|&number| !is_proven(number)).nth(evicted as usize).expect("one remains");
@@ -160,4 +160,61 @@ fn what_is_gone_already_can_be_removed() {
         balancer.moved.remove(FlowHash(1)).expect("it need not be there");
         assert!(remaining(&balancer).is_empty());
     }
+}
+
+/// Tables that something happens to when a sweep has looked through them, before it ends anything.
+struct Meanwhile<'b, F> {
+    balancer: &'b mut Balancer,
+    happens: F,
+    lent: usize,
+}
+
+impl<F: FnMut(&mut Balancer)> Lender for Meanwhile<'_, F> {
+    fn lend<T>(&mut self, piece: impl FnOnce(&mut Balancer, &dyn Fn(PoolId) -> bool) -> T) -> T {
+        if self.lent == 1 {
+            (self.happens)(self.balancer);
+        }
+        self.lent += 1;
+        piece(self.balancer, &|_| true)
+    }
+}
+
+#[test]
+fn a_token_that_is_learned_while_a_sweep_is_about_to_end_it_stays() {
+    let mut balancer = balancer();
+    let entry = |state| TokenEntry {
+        holders: [Holder { flow: FlowHash(1), since: NOW, backend: BackendId(1), state }, Holder::default()],
+    };
+    let key = |token: u32| TokenKey::new(PoolId(0), Token::from_wire(token.to_be_bytes()));
+    for token in [1, 2] {
+        balancer.tokens.write(key(token), entry(Holder::CROWD)).expect("there is room");
+    }
+    let learn = |balancer: &mut Balancer| {
+        balancer.tokens.write(key(1), entry(Holder::OPEN)).expect("there is room");
+    };
+    let mut tables = Meanwhile { balancer: &mut balancer, happens: learn, lent: 0 };
+    let swept = Sweeper::default().sweep(&mut tables, NOW).expect("the kernel lets it");
+    assert_eq!((swept.tokens, swept.tokens_ended), (1, 1));
+    assert_eq!(swept.backends[&BackendId(1)].tokens, 1);
+    let left = [1, 2].map(|token| balancer.tokens.read(key(token)).expect("the kernel tells"));
+    assert_eq!(left, [Some(entry(Holder::OPEN)), None]);
+}
+
+/// Far longer ago than any flow's entry stays.
+const LONG_AGO: Tick = Tick(NOW.0.wrapping_sub(1 << 20));
+
+#[test]
+fn a_flow_that_speaks_while_a_sweep_is_about_to_end_it_stays_and_the_others_end_in_pieces() {
+    let mut balancer = balancer();
+    let entry = |seen| FlowEntry { sequence: 1, seen, backend: BackendId(1), state: FlowEntry::OPEN };
+    let count = PIECE as u64 + 1;
+    for flow in 1..=count {
+        balancer.moved.write(FlowHash(flow), entry(LONG_AGO)).expect("there is room");
+    }
+    let speak = |balancer: &mut Balancer| balancer.moved.write(FlowHash(1), entry(NOW)).expect("it is there");
+    let mut tables = Meanwhile { balancer: &mut balancer, happens: speak, lent: 0 };
+    let swept = Sweeper::default().sweep(&mut tables, NOW).expect("the kernel lets it");
+    assert_eq!(tables.lent, 1 + 2, "descriptors, and two pieces");
+    assert_eq!((swept.moved_flows, swept.flows_ended, swept.flows()), (1, count - 1, 1));
+    assert_eq!(remaining(&balancer), [1]);
 }

@@ -42,6 +42,7 @@ impl Screen {
         let (title, meaning) = match join {
             Join::Off => ("join = \"off\"", "every packet hashed, as a balancer does that knows nothing of MPTCP"),
             Join::Learn => ("join = [\"learn\"]", "Weir learns each connection's token and sends its joins after it"),
+            Join::Report => ("join = [\"report\"]", "the backends' agents tell Weir the tokens"),
             Join::Endpoint => {
                 ("join = [\"endpoint\"]", "each backend tells its clients a port of its own to join it at")
             }

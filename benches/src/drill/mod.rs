@@ -4,6 +4,7 @@
 //! Held connections and datagrams go on all the time, in threads of their own; new connections are opened at every step.
 
 mod datagrams;
+pub mod fleet;
 mod screen;
 mod steps;
 
@@ -55,18 +56,26 @@ pub enum Kind {
 }
 
 /// What to run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
-    /// What is drilled.
+    /// What to do
+    #[arg(value_enum)]
     pub kind: Kind,
-    /// How many connections are held.
+    /// How many connections are held from the start
+    #[arg(long, default_value_t = 200)]
     pub connections: usize,
-    /// How often it happens.
+    /// How often; a backend is killed once
+    #[arg(long, default_value_t = 4)]
     pub times: usize,
-    /// How many backends there are.
+    /// How many backends (2 to 64)
+    #[arg(long, default_value_t, value_parser = two_or_more)]
     pub backends: BackendCount,
-    /// What becomes of the data path when the controller is told to end.
+    /// What becomes of the data path when the controller is told to end; `detach` shows what that costs
+    #[arg(long, value_enum, default_value_t = OnStop::Keep)]
     pub on_stop: OnStop,
+    /// Print one JSON object and nothing else on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What becomes of the data path.
@@ -76,6 +85,13 @@ pub enum OnStop {
     Keep,
     /// It is taken down
     Detach,
+}
+
+/// One backend is drained or killed, or a join is to be able to go wrong.
+fn two_or_more(text: &str) -> Result<BackendCount, String> {
+    let count = text.parse::<u8>().ok().filter(|count| *count > 1);
+    let count = count.ok_or_else(|| "not a number from 2 to 64".to_owned())?;
+    BackendCount::try_from(count).map_err(|error: LabError| error.to_string())
 }
 
 /// The figures of a drill: the one object that `--json` prints.

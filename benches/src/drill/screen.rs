@@ -3,7 +3,7 @@
 use anstream::println;
 use anstyle::{AnsiColor, Style};
 
-use super::{Kind, Options, Report};
+use super::{Kind, Options, Report, fleet};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -21,6 +21,11 @@ pub enum Screen {
 }
 
 impl Screen {
+    /// The one that leaves standard output to JSON, or the other.
+    pub const fn of(json: bool) -> Self {
+        if json { Self::Quiet } else { Self::Lines }
+    }
+
     pub(super) fn introduce(self, options: Options) {
         let Options { kind, connections, times, backends, .. } = options;
         if self == Self::Quiet {
@@ -73,13 +78,51 @@ impl Screen {
                 report.broken_of_killed, report.packets_lost_of_killed
             );
         }
-        if failures.is_empty() {
-            println!("{GOOD}Nothing else was lost, and nothing broke.{GOOD:#}");
+        show_failures("Nothing else was lost, and nothing broke.", failures);
+    }
+
+    pub(super) fn introduce_fleet(self, options: fleet::Options) {
+        let fleet::Options { connections, balancers, backends, rtt, .. } = options;
+        if self == Self::Quiet {
+            eprintln!("drill: {connections} connections, {balancers} balancers, {backends} backends, {rtt} ms");
             return;
         }
-        println!("{BAD}What should not have been:{BAD:#}");
-        for failure in failures.iter().take(FAILURES_SHOWN) {
-            println!("  {failure}");
+        println!(
+            "{BOLD}Drill: a balancer dies, another comes, and the bus between them is restarted{BOLD:#}\n\n\
+             {connections} MPTCP connections from a client {rtt} ms away, over {balancers} balancers to {backends} backends."
+        );
+    }
+
+    pub(super) fn conclude_fleet(self, report: &fleet::Report, failures: &[String]) {
+        if self == Self::Quiet {
+            return;
         }
+        let by_balancer: Vec<_> = report.by_balancer.iter().map(|(name, joins)| format!("{name} {joins}")).collect();
+        println!(
+            "\n{} connections, {} broken. Joins: {} attempted, {} established, {} misrouted; {} late.\n\
+             {} of them came through another balancer than their first subflow; by balancer: {}.\n\
+             {} joined flows broke.",
+            report.connections,
+            report.connections_broken,
+            report.joins_attempted,
+            report.joins_established,
+            report.joins_misrouted,
+            report.joins_late,
+            report.joins_through_another,
+            by_balancer.join(", "),
+            report.joined_flows_broken,
+        );
+        show_failures("Every join found its connection, and nothing broke.", failures);
+    }
+}
+
+fn show_failures(none: &str, failures: &[String]) {
+    if failures.is_empty() {
+        println!("{GOOD}{none}{GOOD:#}");
+        return;
+    }
+    println!("{BAD}What should not have been:{BAD:#}");
+    for failure in failures.iter().take(FAILURES_SHOWN) {
+        println!("  {failure}");
     }
 }

@@ -2,12 +2,14 @@
 //! sockets (`ss`) and their MPTCP events (`ip mptcp monitor`). Weir's word is never asked here.
 
 pub mod counters;
+mod flows;
 pub mod joins;
 pub mod monitor;
 pub mod path_mtu;
 mod subflows;
 
 pub use counters::Counters;
+pub use flows::Flow;
 pub use joins::{JoinCounts, JoinTally};
 pub use monitor::Monitor;
 pub use path_mtu::path_mtus;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use crate::{LabError, namespace::Namespace, traffic::canonical};
+use crate::{LabError, namespace::Namespace, oracle::flows::end};
 
 /// The path MTU of each established TCP socket in `namespace`, subflows of MPTCP among them, by its own end and the
 /// other.
@@ -25,13 +25,6 @@ fn parse(line: &str) -> Option<((SocketAddr, SocketAddr), u16)> {
     let peer = end(columns.next()?)?;
     let mtu = columns.find_map(|word| word.strip_prefix("pmtu:"))?.parse().ok()?;
     Some(((local, peer), mtu))
-}
-
-/// An address and port; a socket that is bound to an interface has its name between: `10.71.2.1%eth1:56619`.
-fn end(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.rsplit_once(':')?;
-    let address = address.split('%').next()?;
-    format!("{address}:{port}").parse().ok().map(canonical)
 }
 
 #[cfg(test)]

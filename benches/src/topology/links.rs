@@ -3,7 +3,7 @@
 
 use crate::{
     LabError,
-    addresses::{self, BALANCER, CLIENT_MTU, DualAddress, Path, VIP},
+    addresses::{self, BALANCER, CLIENT_MTU, CORE_MTU, DualAddress, Path, VIP},
     command,
     namespace::Namespace,
 };
@@ -11,7 +11,7 @@ use crate::{
 use super::INTERFACE;
 
 /// The router's interface towards the balancer.
-pub(super) const BALANCER_SIDE: &str = "weir";
+pub(crate) const BALANCER_SIDE: &str = "weir";
 
 const PATH_TWO_TABLE: u8 = 2;
 
@@ -32,7 +32,10 @@ const EVERYWHERE: &[(&str, &str)] = &[
 const FORWARDING: &[(&str, &str)] =
     &[("ipv4/ip_forward", "1"), ("ipv4/conf/all/send_redirects", "0"), ("ipv6/conf/all/forwarding", "1")];
 
-/// A veth pair between the router and one end.
+/// The client's links, by their names at the router.
+const CLIENT_SIDES: [&str; 2] = ["path1", "path2"];
+
+/// A veth pair between the router and one end; or two of them, with a line between.
 struct Link<'a> {
     end: &'a Namespace,
     /// The interface's name at the end.
@@ -41,6 +44,7 @@ struct Link<'a> {
     router_side: String,
     address: DualAddress,
     mtu: u16,
+    line: Option<&'a Namespace>,
 }
 
 /// Makes the namespaces and everything in them.
@@ -49,19 +53,19 @@ pub(super) fn lay(
     router: &Namespace,
     balancer: &Namespace,
     backends: &[(u8, Namespace)],
+    line: Option<&Namespace>,
     core_mtu: u16,
 ) -> Result<(), LabError> {
     let ends = || [client, balancer].into_iter().chain(backends.iter().map(|(_, end)| end));
-    make_namespaces(ends().chain([router]))?;
+    make_namespaces(ends().chain([router]).chain(line))?;
     router.write_settings(FORWARDING)?;
-
-    let links = plan(client, balancer, backends, core_mtu);
-    make_links(router, &links)?;
-    for link in &links {
-        link.end.ip_batch(&link.end_commands())?;
+    if let Some(line) = line {
+        line.write_settings(&[("ipv6/conf/default/disable_ipv6", "1")])?;
     }
-    let router_commands: String = links.iter().map(Link::router_commands).collect();
-    router.ip_batch(&format!("{router_commands}{}", vip_routes(BALANCER)))?;
+
+    let links = plan(client, balancer, backends, line, core_mtu);
+    make_links(router, &links)?;
+    router.ip_batch(&vip_routes(BALANCER))?;
 
     set_up_client(client)?;
     balancer.ip_batch(&default_routes(BALANCER, INTERFACE, core_mtu))?;
@@ -80,6 +84,7 @@ fn plan<'a>(
     client: &'a Namespace,
     balancer: &'a Namespace,
     backends: &'a [(u8, Namespace)],
+    line: Option<&'a Namespace>,
     core_mtu: u16,
 ) -> Vec<Link<'a>> {
     let path = |path: Path, interface, router_side: &str| Link {
@@ -88,26 +93,36 @@ fn plan<'a>(
         router_side: router_side.to_owned(),
         address: path.client(),
         mtu: CLIENT_MTU,
+        line,
     };
+    let core =
+        |end, router_side, address| Link { end, interface: INTERFACE, router_side, address, mtu: core_mtu, line: None };
     let mut links = vec![
-        path(Path::One, "eth0", "path1"),
-        path(Path::Two, "eth1", "path2"),
-        Link {
-            end: balancer,
-            interface: INTERFACE,
-            router_side: BALANCER_SIDE.to_owned(),
-            address: BALANCER,
-            mtu: core_mtu,
-        },
+        path(Path::One, "eth0", CLIENT_SIDES[0]),
+        path(Path::Two, "eth1", CLIENT_SIDES[1]),
+        core(balancer, BALANCER_SIDE.to_owned(), BALANCER),
     ];
-    links.extend(backends.iter().map(|(number, end)| Link {
-        end,
-        interface: INTERFACE,
-        router_side: format!("b{number}"),
-        address: addresses::backend(*number),
-        mtu: core_mtu,
-    }));
+    let backends = backends.iter();
+    links.extend(backends.map(|(number, end)| core(end, format!("b{number}"), addresses::backend(*number))));
     links
+}
+
+/// Makes one more machine at the router, whose name there is `router_side`.
+pub(crate) fn lay_further(
+    router: &Namespace,
+    end: &Namespace,
+    router_side: &str,
+    address: DualAddress,
+) -> Result<(), LabError> {
+    make_namespaces([end].into_iter())?;
+    let router_side = router_side.to_owned();
+    make_links(router, &[Link { end, interface: INTERFACE, router_side, address, mtu: CORE_MTU, line: None }])?;
+    end.ip_batch(&default_routes(address, INTERFACE, CORE_MTU))
+}
+
+/// The two ends of each line.
+pub(super) fn line_ends() -> [[String; 2]; 2] {
+    CLIENT_SIDES.map(|side| [format!("in-{side}"), format!("out-{side}")])
 }
 
 fn make_namespaces<'a>(namespaces: impl Iterator<Item = &'a Namespace> + Clone) -> Result<(), LabError> {
@@ -124,14 +139,22 @@ fn make_namespaces<'a>(namespaces: impl Iterator<Item = &'a Namespace> + Clone) 
     Ok(())
 }
 
+/// Makes links and gives both ends their addresses.
 fn make_links(router: &Namespace, links: &[Link<'_>]) -> Result<(), LabError> {
-    let commands: Vec<String> = links.iter().map(|link| link.creation_command(router)).collect();
+    let commands: Vec<String> = links.iter().map(|link| link.creation_commands(router)).collect();
     command::output("ip", &["-batch", "-"], &commands.concat())?;
     for link in links {
         use_whole_packets(link.end, link.interface)?;
         use_whole_packets(router, &link.router_side)?;
+        link.end.ip_batch(&link.end_commands())?;
+        let Some(line) = link.line else { continue };
+        for side in ["in", "out"] {
+            let side = format!("{side}-{}", link.router_side);
+            use_whole_packets(line, &side)?;
+            line.ip_batch(&format!("link set {side} up\n"))?;
+        }
     }
-    Ok(())
+    router.ip_batch(&links.iter().map(Link::router_commands).collect::<String>())
 }
 
 /// Every packet as it would be on a wire: its own checksum, no larger than the MTU. A veth otherwise
@@ -143,15 +166,18 @@ fn use_whole_packets(namespace: &Namespace, interface: &str) -> Result<(), LabEr
 }
 
 impl Link<'_> {
-    fn creation_command(&self, router: &Namespace) -> String {
-        format!(
-            "link add {} mtu {mtu} netns {} type veth peer name {} mtu {mtu} netns {}\n",
-            self.interface,
-            self.end.name(),
-            self.router_side,
-            router.name(),
-            mtu = self.mtu,
-        )
+    fn creation_commands(&self, router: &Namespace) -> String {
+        let Self { end, interface, router_side, mtu, .. } = self;
+        let pair = |(one, one_name): (&Namespace, &str), (other, other_name): (&Namespace, &str)| {
+            format!(
+                "link add {one_name} mtu {mtu} netns {} type veth peer name {other_name} mtu {mtu} netns {}\n",
+                one.name(),
+                other.name(),
+            )
+        };
+        let Some(line) = self.line else { return pair((end, interface), (router, router_side)) };
+        let into = pair((end, interface), (line, &format!("in-{router_side}")));
+        into + &pair((line, &format!("out-{router_side}")), (router, router_side))
     }
 
     fn end_commands(&self) -> String {

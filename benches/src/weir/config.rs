@@ -5,15 +5,15 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use serde::Serialize;
 
 use crate::{
-    Backend, Lab, LabError,
-    addresses::{BALANCER, DualAddress, SERVICE_PORT, VIP, join_address, join_port},
+    Backend, Balancer, Lab, LabError,
+    addresses::{DualAddress, SERVICE_PORT, VIP, join_address, join_port},
     topology::INTERFACE,
 };
 
 /// Where the balancer's metrics page is, inside its namespace.
 pub(super) const METRICS_LISTEN: &str = "127.0.0.1:9107";
 
-const POOL: &str = "web";
+pub(super) const POOL: &str = "web";
 const WEIGHT: u32 = 100;
 
 /// How the pool keeps the subflows of a connection together.
@@ -23,6 +23,8 @@ pub enum Join {
     Off,
     /// From the token of each connection, learned from the client's packets.
     Learn,
+    /// From the token of each connection, told by its backend's agent.
+    Report,
     /// By a port (IPv4) and an address (IPv6) of each backend's own.
     Endpoint,
 }
@@ -32,6 +34,7 @@ impl Serialize for Join {
         match self {
             Self::Off => serializer.serialize_str("off"),
             Self::Learn => ["learn"].serialize(serializer),
+            Self::Report => ["report"].serialize(serializer),
             Self::Endpoint => ["endpoint"].serialize(serializer),
         }
     }
@@ -82,8 +85,20 @@ pub struct WeirConfig {
     balancer: BalancerTable,
     metrics: MetricsTable,
     limits: Option<LimitsTable>,
+    bus: Option<Bus>,
     pool: [PoolTable; 1],
     vip: Vec<VipTable>,
+}
+
+/// A bus, as a member's configuration has it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bus {
+    /// Where it is.
+    pub servers: Vec<String>,
+    /// Who shares what is on it.
+    pub cluster: &'static str,
+    /// This member.
+    pub name: String,
 }
 
 /// What clients connect to, and the lab's pool serves.
@@ -103,6 +118,11 @@ impl WeirConfig {
     /// One pool of all the lab's backends behind both VIPs. Every other backend is reached by an
     /// IPv6 tunnel, so that two backends suffice to see all four family combinations.
     pub fn for_lab(lab: &Lab, join: Join) -> Self {
+        Self::for_balancer(lab, &lab.balancer, join)
+    }
+
+    /// The same for another balancer in the lab's place for Weir.
+    pub fn for_balancer(lab: &Lab, balancer: &Balancer, join: Join) -> Self {
         let backends = lab.backends.iter().map(|backend| PoolBackend { backend, weight: WEIGHT, state: "up" });
         let backends = backends.map(BackendTable::from);
         let backend = if join == Join::Endpoint {
@@ -114,14 +134,16 @@ impl WeirConfig {
             balancer: BalancerTable {
                 interface: vec![INTERFACE],
                 xdp_mode: "native",
-                source_v4: BALANCER.v4.to_string(),
-                source_v6: BALANCER.v6.to_string(),
+                source_v4: balancer.address.v4.to_string(),
+                source_v6: balancer.address.v6.to_string(),
                 transition_s: None,
-                pins: lab.pins(),
+                pins: balancer.pins.clone(),
                 on_stop: None,
+                cluster_key_file: None,
             },
             metrics: MetricsTable { listen: METRICS_LISTEN },
             limits: None,
+            bus: None,
             pool: [PoolTable {
                 name: POOL,
                 join,
@@ -135,6 +157,20 @@ impl WeirConfig {
             }],
             vip: vec![vip("web4", VIP.v4.to_string(), "tcp"), vip("web6", VIP.v6.to_string(), "tcp")],
         }
+    }
+
+    /// The same as a member of a cluster that has its key in this file.
+    #[must_use]
+    pub fn with_cluster_key(mut self, file: PathBuf) -> Self {
+        self.balancer.cluster_key_file = Some(file);
+        self
+    }
+
+    /// The same with a bus by which it and the others tell each other what they know.
+    #[must_use]
+    pub fn with_bus(mut self, bus: Bus) -> Self {
+        self.bus = Some(bus);
+        self
     }
 
     /// The same with a transition time and a slow start, both in seconds.
@@ -306,11 +342,12 @@ struct BalancerTable {
     transition_s: Option<u32>,
     pins: PathBuf,
     on_stop: Option<&'static str>,
+    cluster_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
-struct MetricsTable {
-    listen: &'static str,
+pub(super) struct MetricsTable {
+    pub(super) listen: &'static str,
 }
 
 #[derive(Debug, Serialize)]

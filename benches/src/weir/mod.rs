@@ -3,6 +3,7 @@
 //! page and nothing else of it.
 
 pub mod agent;
+mod agents;
 mod config;
 mod metrics;
 mod status;
@@ -14,7 +15,8 @@ use std::{
 };
 
 pub use agent::Agent;
-pub use config::{Alias, Join, PoolBackend, Vip, WeirConfig};
+pub use agents::run_agents;
+pub use config::{Alias, Bus, Join, PoolBackend, Vip, WeirConfig};
 pub use metrics::Sample;
 pub use status::{BackendStatus, WeirStatus};
 
@@ -55,30 +57,23 @@ impl Weir {
     ///
     /// If there is no `weir` command, or a process ends or is not ready in time; with its own words.
     pub fn start(lab: &Lab, config: &WeirConfig) -> Result<Self, LabError> {
-        let program = command()?;
-        let mut decapsulators =
-            lab.backends.iter().map(|backend| backend.run_decap(&program, config)).collect::<Result<Vec<_>, _>>()?;
-        for (process, backend) in decapsulators.iter_mut().zip(&lab.backends) {
-            process.wait_until("attaches XDP", START_LIMIT, |_| carries_xdp(&backend.namespace))?;
-        }
-        Ok(Self { decapsulators, ..Self::start_without_backends(lab, config)? })
+        let decapsulators = decapsulate(lab, &config.sources())?;
+        Ok(Self { decapsulators, ..Self::start_alone(&lab.balancer, config)? })
     }
 
-    /// The same where something else decapsulates on the backends.
+    /// Runs Weir on one balancer, for backends that decapsulate already; returns when it forwards.
     ///
     /// # Errors
     ///
     /// As [`Self::start`].
-    pub fn start_without_backends(lab: &Lab, config: &WeirConfig) -> Result<Self, LabError> {
+    pub fn start_alone(balancer: &Balancer, config: &WeirConfig) -> Result<Self, LabError> {
         let program = command()?;
+        write_config(&balancer.directory, config)?;
         Ok(Self {
-            balancer: {
-                write_config(&lab.balancer.directory, config)?;
-                lab.balancer.run_weir(&program)?
-            },
+            balancer: balancer.run_weir(&program)?,
             program,
-            namespace: lab.balancer.namespace.clone(),
-            directory: lab.balancer.directory.clone(),
+            namespace: balancer.namespace.clone(),
+            directory: balancer.directory.clone(),
             decapsulators: Vec::new(),
         })
     }
@@ -90,16 +85,25 @@ impl Weir {
     ///
     /// If there is no script, or something in it is refused.
     pub fn set_up_backends(&self, lab: &Lab) -> Result<(), LabError> {
-        let (program, config) = (self.program.display().to_string(), self.directory.join(CONFIG).display().to_string());
         for backend in &lab.backends {
-            // What the lab itself had announced.
-            backend.namespace.output("ip", &["mptcp", "endpoint", "flush"])?;
-            let script =
-                backend.namespace.output(&program, &["backend", "setup", &backend.name, "--config", &config])?;
-            backend.namespace.output("sh", &["-c", &script])?;
+            self.set_up_backend(backend)?;
             let route = format!("route replace {}/128 via {}\n", join_address(backend.number), BALANCER.v6);
             lab.router.namespace.ip_batch(&route)?;
         }
+        Ok(())
+    }
+
+    /// The same with one backend, and no route.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_up_backends`].
+    pub fn set_up_backend(&self, backend: &Backend) -> Result<(), LabError> {
+        let (program, config) = (self.program.display().to_string(), self.directory.join(CONFIG).display().to_string());
+        // What the lab itself had announced.
+        backend.namespace.output("ip", &["mptcp", "endpoint", "flush"])?;
+        let script = backend.namespace.output(&program, &["backend", "setup", &backend.name, "--config", &config])?;
+        backend.namespace.output("sh", &["-c", &script])?;
         Ok(())
     }
 
@@ -327,13 +331,28 @@ impl Balancer {
 }
 
 impl Backend {
-    /// Starts `weir decap`, which accepts tunnels from the balancer alone.
-    fn run_decap(&self, program: &Path, config: &WeirConfig) -> Result<Process, LabError> {
+    /// Starts `weir decap`, which accepts tunnels from these sources alone.
+    fn run_decap(&self, program: &Path, sources: &[&str]) -> Result<Process, LabError> {
         let log = self.directory.join(format!("decap-{}.log", self.name));
-        let [from_v4, from_v6] = config.sources();
-        let args = ["decap", "--interface", INTERFACE, "--from", from_v4, "--from", from_v6];
+        let mut args = vec!["decap", "--interface", INTERFACE];
+        args.extend(sources.iter().flat_map(|source| ["--from", source]));
         Process::start(&self.namespace, program, &args, log)
     }
+}
+
+/// Has every backend of a lab take tunnels off that come from these addresses or prefixes; returns when all do.
+///
+/// # Errors
+///
+/// If there is no `weir` command, or one of them does not start in time; with its own words.
+pub fn decapsulate(lab: &Lab, sources: &[&str]) -> Result<Vec<Process>, LabError> {
+    let program = command()?;
+    let decapsulators = lab.backends.iter().map(|backend| backend.run_decap(&program, sources));
+    let mut decapsulators = decapsulators.collect::<Result<Vec<_>, _>>()?;
+    for (process, backend) in decapsulators.iter_mut().zip(&lab.backends) {
+        process.wait_until("attaches XDP", START_LIMIT, |_| carries_xdp(&backend.namespace))?;
+    }
+    Ok(decapsulators)
 }
 
 fn write_config(directory: &Path, config: &WeirConfig) -> Result<(), LabError> {

@@ -11,8 +11,11 @@ pub struct Status {
     pub version: String,
     /// The interfaces that the XDP program is attached to.
     pub interfaces: Vec<String>,
-    /// `native` or `generic`.
+    /// How the program is attached, as the kernel tells: `native`, `generic`, `hardware`, or `none` where it is gone; a word
+    /// for each interface where they differ.
     pub xdp_mode: String,
+    /// `native` or `generic`, as configured.
+    pub xdp_mode_configured: String,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// The VIPs, in the order of the configuration.
@@ -146,9 +149,9 @@ pub struct TableStatus {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, xdp_mode, uptime_s, .. } = self;
-        let interface = self.interfaces.join(", ");
-        writeln!(f, "weir {version} on {interface} ({xdp_mode} XDP), up {uptime_s} s")?;
+        let Self { version, uptime_s, .. } = self;
+        let (interface, mode) = (self.interfaces.join(", "), self.mode_words());
+        writeln!(f, "weir {version} on {interface} ({mode}), up {uptime_s} s")?;
         writeln!(
             f,
             "\n{:<24} {:<44} {:<16} {:>12} {:>12} {:>12}",
@@ -187,6 +190,12 @@ impl fmt::Display for Status {
 }
 
 impl Status {
+    /// How the program is attached, and how it should be where that is something else.
+    pub fn mode_words(&self) -> String {
+        let Self { xdp_mode: mode, xdp_mode_configured: configured, .. } = self;
+        if mode == configured { format!("{mode} XDP") } else { format!("{mode} XDP, configured {configured}") }
+    }
+
     /// The health checks, where there are any.
     fn fmt_health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.backends.iter().all(|backend| backend.health.is_none()) {

@@ -185,7 +185,9 @@ async fn steer(
     let mut changes = resolver.watch();
     let mut checker = Checker::new(Arc::clone(service));
     check_backends(service, resolver, &mut checker).await?;
-    let (mut sweep, mut retry, mut advance) = (every(SWEEP), every(RETRY), every(ADVANCE));
+    let (mut retry, mut advance) = (every(RETRY), every(ADVANCE));
+    let mut sweeps = JoinSet::new();
+    sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
     supervisor.ready();
     info!("ready");
@@ -223,11 +225,18 @@ async fn steer(
                 service.advance()?;
                 supervisor.status(service.headline());
             }
-            _ = sweep.tick() => {
-                let service = Arc::clone(service);
-                spawn_blocking(move || service.sweep()).await??;
-            }
+            Some(ended) = sweeps.join_next() => ended??,
         }
+    }
+}
+
+/// Sweeps again and again, while whoever keeps the tables true goes on; ends only where it cannot.
+async fn sweep(service: Arc<Service>) -> Result<()> {
+    let mut due = every(SWEEP);
+    loop {
+        due.tick().await;
+        let service = Arc::clone(&service);
+        spawn_blocking(move || service.sweep()).await??;
     }
 }
 

@@ -15,6 +15,7 @@ mod reload;
 mod report;
 mod resume;
 mod rings;
+mod sweep;
 mod trace;
 
 pub use health::News;
@@ -32,7 +33,6 @@ use crate::{
     layout::{BackendRow, Layout, TunnelSource},
     metrics::Attachment,
     numbering::{Exhausted, Numbering},
-    refilter,
     resolve::NextHop,
     sweep::{Sweeper, Swept},
 };
@@ -64,6 +64,8 @@ const _: () = assert!(SERVICE_PARTS >= 4);
 pub struct Service {
     started: Instant,
     state: Mutex<State>,
+    /// Whoever sweeps has it, so that two do not; taken before the state.
+    sweeping: Mutex<()>,
     /// Moves when the health of a backend has changed.
     health_changed: tokio::sync::Notify,
 }
@@ -122,6 +124,8 @@ struct Reloads {
     last_tried: SystemTime,
     /// Since when it is in force.
     in_force_since: SystemTime,
+    /// How many have been put in force.
+    commits: u64,
 }
 
 /// A backend and the way to it.
@@ -198,7 +202,12 @@ impl Service {
         let mut state = State::open(config, now)?;
         state.know_backends(now)?;
         state.save()?;
-        Ok(Self { started: Instant::now(), state: Mutex::new(state), health_changed: tokio::sync::Notify::new() })
+        Ok(Self {
+            started: Instant::now(),
+            state: Mutex::new(state),
+            sweeping: Mutex::default(),
+            health_changed: tokio::sync::Notify::new(),
+        })
     }
 
     /// Makes the tables those of the configuration, and puts the program on the interfaces: to stay there, whatever
@@ -281,23 +290,6 @@ impl Service {
         }
         trouble.clone_into(&mut known.trouble);
         true
-    }
-
-    /// Ends the tokens and flows that are over, and lets go of the backends that nothing in the tables means any more.
-    ///
-    /// # Errors
-    /// The kernel refuses a map operation.
-    pub fn sweep(&self) -> Result<(), ServiceError> {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let rings = &state.rings;
-        state.swept = state.sweeper.sweep(&mut state.balancer, clock::tick(), |pool| rings.contains_key(&pool))?;
-        state.swept_at = Instant::now();
-        state.evicted.tokens += state.swept.tokens_evicted;
-        state.evicted.moved_flows += state.swept.moved_flows_evicted;
-        let entries = state.swept.joined_flows + state.swept.moved_flows + state.swept.pinned_flows;
-        state.filter_renewals += u64::from(refilter::renew_if_unfit(&mut state.balancer, entries)?);
-        state.release_the_gone()
     }
 
     /// Moves on what time alone changes: drains, slow starts, and the transitions of the rings.

@@ -74,6 +74,7 @@ impl Service {
         let now = clock::now();
         let mut reload = state.difference(&staged);
         let Staged { config, numbers, layout, .. } = staged;
+        state.reloads.commits += 1;
         state.layout = layout;
         state.config = config;
         state.numbers = numbers;

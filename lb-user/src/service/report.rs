@@ -4,7 +4,9 @@ use super::{Known, Service, State, rings::SlotCount};
 use crate::{
     admin::status::{BackendStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
     clock, config,
-    metrics::{BackendCount, HealthCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill},
+    metrics::{
+        Attachment, BackendCount, HealthCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill,
+    },
 };
 use aya::maps::MapError;
 use lb_common::{
@@ -64,7 +66,8 @@ impl Service {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             interfaces: state.interfaces(),
-            xdp_mode: state.mode_word().to_owned(),
+            xdp_mode: mode_in_use(&state.attachments),
+            xdp_mode_configured: state.mode_word().to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
             vips: vips.collect::<Result<_, MapError>>()?,
             backends: backends.collect(),
@@ -298,6 +301,17 @@ struct BackendNumbers<'s> {
     sent: Counter,
 }
 
+/// How the program is attached: one word where that is so on all interfaces alike, else one for each.
+fn mode_in_use(attachments: &[Attachment]) -> String {
+    let Some(first) = attachments.first() else { return "none".to_owned() };
+    if attachments.iter().all(|attachment| attachment.mode == first.mode) {
+        return first.mode.to_owned();
+    }
+    let words: Vec<_> =
+        attachments.iter().map(|Attachment { interface, mode }| format!("{interface} {mode}")).collect();
+    words.join(", ")
+}
+
 /// What all CPUs counted.
 pub(super) fn sum(counters: &[Counter]) -> Counter {
     counters.iter().fold(Counter::default(), |sum, counter| Counter {
@@ -308,4 +322,21 @@ pub(super) fn sum(counters: &[Counter]) -> Counter {
 
 fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_use(modes: &[(&str, &'static str)]) -> String {
+        let attached = |&(interface, mode): &(&str, &'static str)| Attachment { interface: interface.to_owned(), mode };
+        mode_in_use(&modes.iter().map(attached).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_mode_is_one_word_unless_interfaces_differ() {
+        assert_eq!(in_use(&[]), "none");
+        assert_eq!(in_use(&[("eth0", "generic"), ("eth1", "generic")]), "generic");
+        assert_eq!(in_use(&[("eth0", "native"), ("eth1", "none")]), "eth0 native, eth1 none");
+    }
 }

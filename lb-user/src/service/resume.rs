@@ -78,7 +78,7 @@ impl State {
             filter_renewals: 0,
             attachments: Vec::new(),
             unmeant: super::Unmeant::default(),
-            reloads: Reloads { last_succeeded: true, last_tried, in_force_since },
+            reloads: Reloads { last_succeeded: true, last_tried, in_force_since, commits: 0 },
             failing_open: BTreeSet::new(),
             news: Vec::new(),
             probed_interfaces: BTreeSet::new(),

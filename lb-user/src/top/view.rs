@@ -170,7 +170,7 @@ impl View {
         Self {
             version: now.version.clone(),
             interfaces: now.interfaces.clone(),
-            xdp_mode: now.xdp_mode.clone(),
+            xdp_mode: now.mode_words(),
             uptime_s: now.uptime_s,
             interval_s: seconds,
             vips: vips.collect(),

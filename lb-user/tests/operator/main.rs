@@ -6,6 +6,7 @@ mod log;
 mod scrape;
 mod stage;
 mod supervisor;
+mod sweep;
 mod top;
 mod transcripts;
 mod user;

@@ -12,13 +12,14 @@ use nix::{
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
+    ops::Range,
     process::{Command, Stdio},
 };
 
 const PINS: &str = "/sys/fs/bpf/weir";
 
 /// A BPF file system that only this thread sees, and that ends with it.
-fn own_bpffs() {
+pub(crate) fn own_bpffs() {
     unshare(CloneFlags::CLONE_NEWNS).expect("these tests need root");
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a namespace of its own");
@@ -26,10 +27,20 @@ fn own_bpffs() {
 }
 
 /// The table of tokens by its pin, as plain bytes.
-fn tokens() -> HashMap<MapData, [u8; 8], [u8; 32]> {
+pub(crate) fn tokens() -> HashMap<MapData, [u8; 8], [u8; 32]> {
     let version = fs::read_dir(PINS).expect("pins").flatten().next().expect("a version").path();
     let map = MapData::from_pin(version.join("weir_tokens")).expect("the tokens");
     HashMap::try_from(Map::HashMap(map)).expect("a hash map")
+}
+
+/// Puts tokens into their table, of a pool that no ring has been made for yet.
+pub(crate) fn learn_tokens(numbers: Range<u32>) {
+    let mut tokens = tokens();
+    for token in numbers {
+        let mut key = [0; 8];
+        key[4..].copy_from_slice(&token.to_be_bytes());
+        tokens.insert(key, [1; 32], 0).expect("there is room");
+    }
 }
 
 /// How many `bpf` calls this thread makes while it works.
@@ -61,14 +72,7 @@ fn a_scrape_asks_as_often_with_ten_tokens_as_with_a_million() {
     own_bpffs();
     let config = Config::parse(&CONFIG.replace("tokens = 4096", "tokens = 1048576"), "weir.toml").expect("it is good");
     let service = Service::load(config).expect("it loads");
-    let mut tokens = tokens();
-    let mut fill = |from: u32, to: u32| {
-        for token in from..to {
-            let mut key = [0; 8];
-            key[4..].copy_from_slice(&token.to_be_bytes());
-            tokens.insert(key, [1; 32], 0).expect("there is room");
-        }
-    };
+    let fill = |from: u32, to: u32| learn_tokens(from..to);
     let scrape = || {
         let snapshot = service.snapshot();
         assert!(snapshot.packets.iter().any(|count| count.reason == "ring" && count.vip == "site"));

@@ -42,7 +42,7 @@ fn it_shows_the_present_on_a_terminal_until_q() {
     let screen = tmux.screen();
     let lines: Vec<&str> = screen.lines().collect();
     assert!(lines.len() <= 24 && lines.iter().all(|line| line.chars().count() <= 80), "{screen}");
-    for words in ["weir0 (native)", "VIP ", "BACKEND ", "JOINS ", "DROPS ", "POOL ", "TABLE ", "q quits"] {
+    for words in ["weir0 (native XDP)", "VIP ", "BACKEND ", "JOINS ", "DROPS ", "POOL ", "TABLE ", "q quits"] {
         assert!(screen.contains(words), "{words} in\n{screen}");
     }
     tmux.does(&["send-keys", "q"]);

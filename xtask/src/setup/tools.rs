@@ -54,13 +54,19 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
     Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
     Tool::packaged("nstat", "iproute2", Scope::Lab, "the kernels' own counters"),
     Tool::packaged("ethtool", "ethtool", Scope::Lab, "the lab's offload settings"),
     Tool::packaged("mptcpize", "mptcpize", Scope::Lab, "any program's connections in the lab"),
+    Tool {
+        command: "nats-server",
+        source: Source::FileOf { package: "nats-server", file: "usr/sbin/nats-server" },
+        scope: Scope::Lab,
+        needed_for: "the bus of a fleet of balancers",
+    },
     Tool::packaged("tcpdump", "tcpdump", Scope::Tests, "looking into the lab by hand"),
     Tool::packaged("tshark", "tshark", Scope::Tests, "judging the packet parser"),
     Tool::packaged("bpftool", "bpftool", Scope::Tests, "judging the loaded maps"),

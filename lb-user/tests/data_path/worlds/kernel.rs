@@ -154,7 +154,7 @@ impl Kernel {
     pub(crate) fn sweep_after(&mut self, seconds: u64, closed: FlowHash, sweeper: &mut Sweeper) {
         let sign = *self.bucket(Memory::Closing, closed).of(closed).expect("a closing sign");
         let passed = Tick::from_nanos(seconds * 1_000_000_000);
-        sweeper.sweep(&mut self.balancer, Tick(sign.at.0 + passed.0), |_| true).expect("the kernel lets it");
+        sweeper.sweep(&mut self.balancer, Tick(sign.at.0 + passed.0)).expect("the kernel lets it");
     }
 
     fn run(&mut self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
