@@ -102,7 +102,7 @@ impl Change {
     #[inline(always)]
     pub const fn summands(&self) -> ([u8; 2], [u8; 2]) {
         let ([a, b], [c, d]) = (self.from, self.to);
-        if (self.at - self.checksum) % 2 == 0 { (self.from, self.to) } else { ([b, a], [d, c]) }
+        if (self.at - self.checksum).is_multiple_of(2) { (self.from, self.to) } else { ([b, a], [d, c]) }
     }
 }
 

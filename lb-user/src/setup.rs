@@ -93,10 +93,12 @@ impl<'c> Setup<'c> {
         if !self.has_endpoints() {
             return String::new();
         }
-        self.endpoints()
-            .iter()
-            .map(|endpoint| format!(" --join-endpoint {}", endpoint.replace(" port ", ":")))
-            .collect()
+        let mut options = String::new();
+        for endpoint in self.endpoints() {
+            options += " --join-endpoint ";
+            options += &endpoint.replace(" port ", ":");
+        }
+        options
     }
 
     fn write_vips(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,12 +113,6 @@ impl<'c> Setup<'c> {
             writeln!(f, "ip route replace local {} dev lo", vip.address.prefix)?;
         }
         Ok(())
-    }
-
-    fn write_mptcp(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n# MPTCP, with as many further subflows as the kernel lets a connection have.")?;
-        writeln!(f, "sysctl -q -w net.mptcp.enabled=1")?;
-        writeln!(f, "ip mptcp limits set subflows 8 add_addr_accepted 8")
     }
 
     fn write_endpoints(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,6 +151,13 @@ impl<'c> Setup<'c> {
     }
 }
 
+/// MPTCP itself.
+fn write_mptcp(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "\n# MPTCP, with as many further subflows as the kernel lets a connection have.")?;
+    writeln!(f, "sysctl -q -w net.mptcp.enabled=1")?;
+    writeln!(f, "ip mptcp limits set subflows 8 add_addr_accepted 8")
+}
+
 fn write_address(f: &mut fmt::Formatter<'_>, address: IpAddr) -> fmt::Result {
     match address {
         IpAddr::V4(address) => writeln!(f, "ip address replace {address}/32 dev lo"),
@@ -174,7 +177,7 @@ impl fmt::Display for Setup<'_> {
         writeln!(f, "# `weir doctor --backend{}` says what is missing.\nset -e", self.doctor_options())?;
         self.write_vips(f)?;
         if self.pool.join != Join::Off {
-            self.write_mptcp(f)?;
+            write_mptcp(f)?;
         }
         if self.has_endpoints() {
             self.write_endpoints(f)?;

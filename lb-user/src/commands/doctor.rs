@@ -30,7 +30,7 @@ pub struct Args {
     /// On a backend: a VIP that it should have; once for each. By default those on `lo`.
     #[arg(long = "vip", value_name = "ADDRESS", requires = "backend")]
     vips: Vec<IpAddr>,
-    /// On a backend: where clients are to join it, such as 192.0.2.1:4501 or 2001:db8::1001; once for each.
+    /// On a backend: where clients are to join it, such as `192.0.2.1:4501` or `2001:db8::1001`; once for each.
     #[arg(long = "join-endpoint", value_name = "ADDRESS[:PORT]", requires = "backend")]
     join_endpoints: Vec<JoinEndpoint>,
     /// On a backend: how the balancers send.
