@@ -28,7 +28,7 @@ use weir_lab::{
     weir::{Agent, Join, Sample, Weir, WeirConfig, agent::text},
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The agent's reports on a backend, by the code that `weir agent` runs, in a thread of its own.
 struct Reports {
