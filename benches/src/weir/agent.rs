@@ -103,14 +103,15 @@ impl Agent {
 /// The configuration of an agent of the lab.
 pub fn text(lab: &Lab, backend: &Backend, more: &str) -> String {
     let (name, pins) = (&backend.name, lab.pins().join(format!("agent-{}", backend.name)));
-    let pins = pins.display();
     let mut text = format!(
-        "[agent]\nbackend = {name:?}\ninterface = {INTERFACE:?}\nbalancers = [\"{}\", \"{}\"]\npins = \"{pins}\"\n{more}\n\
+        "[agent]\nbackend = {name:?}\ninterface = {INTERFACE:?}\nbalancers = [\"{}\", \"{}\"]\npins = \"{}\"\n{more}\n\
          [metrics]\nlisten = {METRICS_LISTEN:?}\n",
-        BALANCER.v4, BALANCER.v6
+        BALANCER.v4,
+        BALANCER.v6,
+        pins.display()
     );
     for vip in VIP.both() {
-        let _ = write!(text, "[[vip]]\naddress = \"{vip}\"\nport = {SERVICE_PORT}\npool = {POOL:?}\n");
+        let _ = writeln!(text, "[[vip]]\naddress = \"{vip}\"\nport = {SERVICE_PORT}\npool = {POOL:?}");
     }
     text
 }
