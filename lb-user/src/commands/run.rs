@@ -119,9 +119,8 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
             error!("health checks are no longer followed: {error:#}");
         }
     });
-    ready.send_replace(Readiness::Ready);
     let mut supervisor = Supervisor::find();
-    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor).await;
+    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor, &ready).await;
     supervisor.stopping();
     steered?;
     if service.end()?.is_some() {
@@ -178,6 +177,7 @@ async fn steer(
     config_path: &Path,
     requests: &mut mpsc::Receiver<Request>,
     supervisor: &mut Supervisor,
+    ready: &watch::Sender<Readiness>,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
@@ -190,6 +190,7 @@ async fn steer(
     sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
     supervisor.ready();
+    note_fitness(service, ready);
     info!("ready");
     loop {
         tokio::select! {
@@ -224,10 +225,28 @@ async fn steer(
             _ = advance.tick() => {
                 service.advance()?;
                 supervisor.status(service.headline());
+                note_fitness(service, ready);
             }
             Some(ended) = sweeps.join_next() => ended??,
         }
     }
+}
+
+/// Has `/healthz` say whether packets are steered, and the log when that changes.
+fn note_fitness(service: &Service, ready: &watch::Sender<Readiness>) {
+    let now = service.unfitness().map_or(Readiness::Ready, Readiness::Unfit);
+    ready.send_if_modified(|readiness| {
+        if *readiness == now {
+            return false;
+        }
+        match (&*readiness, &now) {
+            (_, Readiness::Unfit(why)) => error!("no packet is steered: {why}; /healthz answers 503 until one is"),
+            (Readiness::Unfit(_), _) => info!("packets are steered again"),
+            _ => {}
+        }
+        *readiness = now;
+        true
+    });
 }
 
 /// Sweeps again and again, while whoever keeps the tables true goes on; ends only where it cannot.
