@@ -183,8 +183,12 @@ mod tests {
     use super::*;
 
     const CONFIG: &str = r#"
-        [balancer]
-        interface = "eth0"
+        balancer = { interface = "eth0" }
+        vip = [
+            { address = "192.0.2.1", protocol = "tcp", port = 443, pool = "web" },
+            { address = "2001:db8::1", protocol = "tcp", port = 443, pool = "web" },
+            { address = "192.0.2.1", protocol = "tcp", port = 25, pool = "mail" },
+        ]
         [[pool]]
         name = "web"
         join = ["endpoint"]
@@ -197,21 +201,6 @@ mod tests {
         join = "off"
         forward = "l2"
         backend = [{ name = "b1", address = "10.0.0.3" }]
-        [[vip]]
-        address = "192.0.2.1"
-        protocol = "tcp"
-        port = 443
-        pool = "web"
-        [[vip]]
-        address = "2001:db8::1"
-        protocol = "tcp"
-        port = 443
-        pool = "web"
-        [[vip]]
-        address = "192.0.2.1"
-        protocol = "tcp"
-        port = 25
-        pool = "mail"
     "#;
 
     fn commands(name: &str) -> Vec<String> {
