@@ -1,6 +1,6 @@
 //! `weir run`: brings a balancer up and keeps its tables true until it is told to end.
 
-use super::finish_logged;
+use super::{finish_logged, in_one_line};
 use crate::{
     admin::{
         self, AdminSocket, Fault,
@@ -116,7 +116,7 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     let follower = Arc::clone(&service);
     tasks.spawn(async move {
         if let Err(error) = follow_health(follower).await {
-            error!("health checks are no longer followed: {error:#}");
+            error!("health checks are no longer followed: {}", in_one_line(&error));
         }
     });
     let mut supervisor = Supervisor::find();
@@ -309,8 +309,8 @@ async fn reload(
             }
             info!("reloaded: {}", reload.line());
         }
-        Err(error) if is_refused(error) => error!("not reloaded, nothing has changed: {error:#}"),
-        Err(error) => error!("not reloaded, or not wholly: {error:#}; reload again"),
+        Err(error) if is_refused(error) => error!("not reloaded, nothing has changed: {}", in_one_line(error)),
+        Err(error) => error!("not reloaded, or not wholly: {}; reload again", in_one_line(error)),
     }
     supervisor.status(service.headline());
     supervisor.ready();
@@ -332,7 +332,7 @@ fn is_refused(error: &anyhow::Error) -> bool {
 
 fn fault(error: &anyhow::Error) -> Fault {
     let status = if is_refused(error) { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::INTERNAL_SERVER_ERROR };
-    Fault::new(status, format!("{error:#}"))
+    Fault::new(status, in_one_line(error))
 }
 
 fn every(period: Duration) -> Interval {
