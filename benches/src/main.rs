@@ -304,10 +304,10 @@ fn hold_against_budget(path: &Path, update: bool) -> anyhow::Result<ExitCode> {
 
 fn up(backends: BackendCount, steering: Steering) -> anyhow::Result<ExitCode> {
     let lab = Lab::builder().backends(backends).build()?;
-    let weir = |join| Weir::start(&lab, &WeirConfig::for_lab(&lab, join)).map(Some);
-    let _weir = match steering {
-        Steering::Learn => weir(Join::Learn)?,
-        Steering::Off => weir(Join::Off)?,
+    let start = |join| Weir::start(&lab, &WeirConfig::for_lab(&lab, join)).map(Some);
+    let weir = match steering {
+        Steering::Learn => start(Join::Learn)?,
+        Steering::Off => start(Join::Off)?,
         Steering::Bypass => {
             lab.router.bypass_balancer(&lab.backends[0])?;
             None
@@ -316,6 +316,10 @@ fn up(backends: BackendCount, steering: Steering) -> anyhow::Result<ExitCode> {
     println!("The lab {} is up. Its namespaces:\n", lab.name());
     for namespace in lab.namespaces() {
         println!("  {}", namespace.name());
+    }
+    if let Some(weir) = &weir {
+        let (config, socket) = (weir.config().display().to_string(), weir.socket().display().to_string());
+        println!("\nWeir's file: {config}\nAsk it:      weir status --socket {socket}");
     }
     let client = lab.client.namespace.path();
     println!(

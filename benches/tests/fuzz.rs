@@ -12,7 +12,7 @@ use weir_lab::fuzz::{self, Options, Sequence};
 
 /// A seed, and how many of its sequences have every reason that there is.
 const SEED: u64 = 1;
-const SEQUENCES: u64 = 10_000;
+const SEQUENCES: u64 = 30_000;
 /// How many are played of a seed that nobody has seen before.
 const FRESH: u64 = 2000;
 

@@ -8,10 +8,10 @@ use serde_json::Value;
 use weir_lab::{
     Lab, LabError,
     addresses::VIP,
-    oracle::JoinTally,
+    oracle::open_joined,
     ping::ping,
     topology::INTERFACE,
-    traffic::{Connection, Mix},
+    traffic::Connection,
     wait,
     weir::{Join, PoolBackend, Weir, WeirConfig},
 };
@@ -59,11 +59,8 @@ fn names(directory: &Path) -> Vec<String> {
 
 /// Opens connections of all kinds and waits until their joins have ended.
 fn open(lab: &Lab, count: usize) -> Vec<Connection> {
-    let before = JoinTally::read(lab).expect("counters");
-    let mixes = (0..count).map(Mix::alternating);
-    let joins = mixes.clone().map(Mix::joins).sum();
-    let connections = mixes.map(|mix| Connection::open(&lab.client, mix).expect("a connection")).collect();
-    let tally = JoinTally::settled_since(&before, lab, joins, LIMIT).expect("counters");
+    let (connections, tally) = open_joined(lab, count, LIMIT).expect("connections");
+    let joins = connections.iter().map(|connection| connection.mix.joins()).sum();
     assert_eq!((tally.established(), tally.lost()), (joins, 0));
     connections
 }

@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use weir_lab::{
     Lab,
-    oracle::{JoinTally, Monitor, Subflow, Token},
+    oracle::{Monitor, Subflow, Token, open_joined},
     topology::INTERFACE,
-    traffic::{Connection, Mix},
+    traffic::Connection,
     weir::{Join, Weir, WeirConfig},
 };
 
@@ -71,11 +71,8 @@ fn given_out(lab: &Lab, monitors: &[Monitor]) -> [Tokens; 2] {
 
 /// Opens connections of all kinds and waits until their joins have ended.
 fn open_all(lab: &Lab) -> Vec<Connection> {
-    let before = JoinTally::read(lab).expect("counters");
-    let mixes = (0..CONNECTIONS).map(Mix::alternating);
-    let joins = mixes.clone().map(Mix::joins).sum();
-    let connections = mixes.map(|mix| Connection::open(&lab.client, mix).expect("a connection")).collect();
-    let tally = JoinTally::settled_since(&before, lab, joins, LIMIT).expect("counters");
+    let (connections, tally) = open_joined(lab, CONNECTIONS, LIMIT).expect("connections");
+    let joins = connections.iter().map(|connection| connection.mix.joins()).sum();
     assert_eq!((tally.attempted, tally.lost()), (joins, 0));
     connections
 }

@@ -109,39 +109,24 @@ impl Change {
 /// What is to be changed in a packet that leaves; `rule` is asked for what holds for its source address. Nothing for what
 /// is no SYN of a VIP's.
 #[inline(always)]
-pub fn judge<P: Packet>(packet: &P, rule: impl Fn(&Address) -> Option<Rule>) -> Option<Result<Change, Clamp>> {
+pub fn judge<'t, P: Packet>(packet: &P, rule: impl Fn(&Address) -> Option<&'t Rule>) -> Option<Result<Change, Clamp>> {
     let ethertype: [u8; 2] = packet.load(ethernet::HEADER_LEN - 2)?;
-    match u16::from_be_bytes(ethertype) {
-        ethernet::IPV4 => judge_ip::<Ipv4, P>(packet, ipv4::HEADER_LEN, 9, rule),
-        ethernet::IPV6 => judge_ip::<Ipv6, P>(packet, ipv6::HEADER_LEN, 6, rule),
-        _ => None,
-    }
-}
-
-/// `protocol_at` is where the header names what follows it. The host's own SYNs have no options of IP's in front.
-#[inline(always)]
-fn judge_ip<H: Header, P: Packet>(
-    packet: &P,
-    header_len: usize,
-    protocol_at: usize,
-    rule: impl Fn(&Address) -> Option<Rule>,
-) -> Option<Result<Change, Clamp>> {
-    let header = H::load(packet, ethernet::HEADER_LEN).ok()?;
-    let [protocol] = packet.load(ethernet::HEADER_LEN + protocol_at)?;
-    if protocol != ip::TCP || !header.is_plain() {
-        return None;
-    }
-    let tcp_at = ethernet::HEADER_LEN + header_len;
+    let (source, ip_len) = match u16::from_be_bytes(ethertype) {
+        ethernet::IPV4 => (source::<Ipv4, P>(packet, 9)?, ipv4::HEADER_LEN),
+        ethernet::IPV6 => (source::<Ipv6, P>(packet, 6)?, ipv6::HEADER_LEN),
+        _ => return None,
+    };
+    let tcp_at = ethernet::HEADER_LEN + ip_len;
     let tcp: [u8; tcp::HEADER_LEN] = packet.load(tcp_at)?;
     if tcp[FLAGS_AT] & SYN == 0 {
         return None;
     }
-    let rule = rule(&header.source().key())?;
+    let rule = rule(&source)?;
     if !rule.holds_for(u16::from_be_bytes([tcp[0], tcp[1]])) {
         return None;
     }
     let options_len = (usize::from(tcp[FLAGS_AT - 1] >> 4) * 4).saturating_sub(tcp::HEADER_LEN);
-    let Some(at) = find_mss(packet, tcp_at + tcp::HEADER_LEN, options_len) else { return Some(Err(Clamp::Kept)) };
+    let Some(at) = packet.mss(tcp_at + tcp::HEADER_LEN, options_len) else { return Some(Err(Clamp::Kept)) };
     let from: [u8; 2] = packet.load(at)?;
     if u16::from_be_bytes(from) <= rule.mss {
         return Some(Err(Clamp::Fits));
@@ -149,12 +134,22 @@ fn judge_ip<H: Header, P: Packet>(
     Some(Ok(Change { at, checksum: tcp_at + CHECKSUM_AT, from, to: rule.mss.to_be_bytes() }))
 }
 
-/// Where the number of the first MSS option stands.
+/// The source address of a TCP packet; `protocol_at` is where its header names what follows. The host's own SYNs have no
+/// options of IP's in front.
 #[inline(always)]
-fn find_mss<P: Packet>(packet: &P, options: usize, len: usize) -> Option<usize> {
-    let mut offset = 0;
+fn source<H: Header, P: Packet>(packet: &P, protocol_at: usize) -> Option<Address> {
+    let header = H::load(packet, ethernet::HEADER_LEN).ok()?;
+    let [protocol] = packet.load(ethernet::HEADER_LEN + protocol_at)?;
+    (protocol == ip::TCP && header.is_plain()).then(|| header.source().key())
+}
+
+/// Where the number of the first MSS option stands among the `len` bytes of options that start at `options`.
+#[inline(always)]
+pub fn find_mss<P: Packet>(packet: &P, options: usize, len: usize) -> Option<usize> {
+    let (mut offset, mut len) = (0, len);
     for _ in 0..TCP_OPTIONS_BYTES {
-        offset = P::below_64(offset);
+        // What the kernel's verifier has found out of the length by one step would set the next one apart from others.
+        (offset, len) = (P::below_64(offset), P::below_64(len));
         if offset >= len {
             return None;
         }
@@ -179,15 +174,17 @@ fn find_mss<P: Packet>(packet: &P, options: usize, len: usize) -> Option<usize> 
 mod tests {
     use super::*;
     use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+    use std::sync::LazyLock;
 
     const VIP4: [u8; 4] = [192, 0, 2, 10];
     const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
 
-    fn rule(address: &Address) -> Option<Rule> {
-        let rule = |mss| Rule::new(mss, &[[80, 80], [443, 450]]);
+    fn rule(address: &Address) -> Option<&'static Rule> {
+        static RULES: LazyLock<[Rule; 2]> =
+            LazyLock::new(|| [1440, 1400].map(|mss| Rule::new(mss, &[[80, 80], [443, 450]]).expect("few ranges")));
         match *address {
-            address if address == Address::v4(VIP4) => rule(1440),
-            address if address == Address::v6(VIP6) => rule(1400),
+            address if address == Address::v4(VIP4) => Some(&RULES[0]),
+            address if address == Address::v6(VIP6) => Some(&RULES[1]),
             _ => None,
         }
     }

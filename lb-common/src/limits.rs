@@ -32,6 +32,9 @@ pub const BACKENDS_MAX: u32 = 4096;
 /// Addresses that are looked up exactly: those of VIPs, and those of backends for joins. Each takes 256 bytes.
 pub const ADDRESSES_MAX: u32 = 4096;
 
+/// Endpoints that a backend's kernel tells its clients of (`MPTCP_PM_ADDR_MAX` in Linux's `net/mptcp/protocol.h`).
+pub const ENDPOINTS_MAX: usize = 8;
+
 /// Port rules of one address, the join ports of backends among them. The lookup is a binary search of this many steps at
 /// most: `log2(1024) + 1`, where the middle one does not fit.
 pub const SERVICES_PER_ADDRESS_MAX: u32 = 1024;

@@ -2,7 +2,7 @@
 //! In XDP it is a checked pointer, on the host a slice or a [`crate::host::HostFrame`]. It must never reach a byte beyond
 //! the packet.
 
-use crate::{mptcp::Options, wire::tcp::Tcp};
+use crate::{clamp::find_mss, mptcp::Options, wire::tcp::Tcp};
 
 /// A packet that starts with its Ethernet header.
 pub trait Packet: Sized {
@@ -15,6 +15,12 @@ pub trait Packet: Sized {
     /// The MPTCP options of a TCP header. The kernel walks them in a function of its own, which the verifier checks once.
     fn mptcp_options(&self, tcp: &Tcp) -> Options {
         Options::scan(self, tcp.options, tcp.options_len)
+    }
+
+    /// Where the number of an MSS option stands among the `len` bytes of TCP options that start at `options`. Likewise a
+    /// function of its own in the kernel.
+    fn mss(&self, options: usize, len: usize) -> Option<usize> {
+        find_mss(self, options, len)
     }
 
     /// `offset`, known to be below 64. The kernel's verifier has to see the bound in every step of a walk over TCP

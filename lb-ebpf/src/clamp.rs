@@ -22,7 +22,7 @@ static COUNTERS: PerCpuArray<u64, { Clamp::COUNT }> = PerCpuArray::new();
 #[inline(always)]
 pub fn clamp(ctx: &TcContext) -> i32 {
     let mut frame = SkbFrame::new(ctx.skb.skb);
-    let outcome = match judge(&frame, |address| prefix::longest(&VIPS, address).copied()) {
+    let outcome = match judge(&frame, |address| prefix::longest(&VIPS, address)) {
         None => return TC_ACT_UNSPEC,
         Some(Ok(change)) => frame.change(&change).map_or(Clamp::Kept, |()| Clamp::Lowered),
         Some(Err(outcome)) => outcome,

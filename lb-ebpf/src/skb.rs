@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use core::arch::asm;
 use lb_common::{
-    clamp::Change,
+    clamp::{Change, find_mss},
     packet::{Frame, Packet},
     tables::{Encap, TAGS_MAX},
 };
@@ -124,6 +124,14 @@ impl Packet for SkbFrame {
     }
 
     #[inline(always)]
+    fn mss(&self, options: usize, len: usize) -> Option<usize> {
+        match scan_mss(self.skb, options as u64, len as u64) as usize {
+            0 => None,
+            at => Some(below_128(at)),
+        }
+    }
+
+    #[inline(always)]
     fn holds(&self, end: usize) -> bool {
         // SAFETY: as in `mark`.
         end <= unsafe { (*self.skb).len } as usize
@@ -150,4 +158,19 @@ impl Frame for SkbFrame {
     fn cut_to(&mut self, _len: usize) -> bool {
         false
     }
+}
+
+/// A function of its own: the verifier walks the options once, not once for each way that leads to them. 0 for none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_mss(skb: *mut __sk_buff, options: u64, len: u64) -> u64 {
+    find_mss(&SkbFrame::new(skb), below_128(options as usize), len as usize).unwrap_or(0) as u64
+}
+
+/// `offset`, known to the verifier to be below 128: the headers of an untagged packet end there.
+#[inline(always)]
+fn below_128(mut offset: usize) -> usize {
+    // SAFETY: one instruction on one register.
+    unsafe { asm!("{0} &= 127", inout(reg) offset, options(pure, nomem, preserves_flags, nostack)) };
+    offset
 }

@@ -64,7 +64,7 @@ impl Tables {
     fn add_missing(&mut self, span: Span) -> Result<u64, MapError> {
         let Self { filter, flows } = self;
         let mut missing = 0;
-        for entry in flows.iter().flat_map(|table| table.entries()) {
+        for entry in flows.iter().flat_map(HashTable::entries) {
             let (flow, _) = entry?;
             let (index, bits) = filter_place(flow, span);
             let word = filter.read(index)?;

@@ -2,10 +2,13 @@
 //! balancer's configuration to text.
 
 use crate::config::{Backend, Config, Forward, Join, Pool, Protocol, Vip, Way};
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
-/// Endpoints that a network namespace has at most (`MPTCP_PM_ADDR_MAX` in Linux's `net/mptcp/protocol.h`).
-const ENDPOINTS_MAX: usize = 8;
+/// Backends that are named to whoever asked for another.
+const SHOWN: usize = 8;
 
 /// A backend, with everything that says what it needs.
 pub struct Setup<'c> {
@@ -54,7 +57,7 @@ impl<'c> Setup<'c> {
                 vips: config.vips.iter().filter(|vip| vip.pool.0 == at).collect(),
             }),
             [] => {
-                let names: Vec<_> = all().map(|(_, backend)| backend.name.as_str()).take(ENDPOINTS_MAX).collect();
+                let names: Vec<_> = all().map(|(_, backend)| backend.name.as_str()).take(SHOWN).collect();
                 Err(NoBackend::Unknown { name: name.to_owned(), known: format!("there are {}", names.join(", ")) })
             }
             _ => {
@@ -80,12 +83,8 @@ impl<'c> Setup<'c> {
         addresses
     }
 
-    /// The arguments of `ip mptcp endpoint add` for each endpoint that clients are told of.
-    fn endpoints(&self) -> Vec<String> {
-        let v4 = self.addresses(&[Protocol::Tcp]).into_iter().filter(IpAddr::is_ipv4);
-        let at_port = self.backend.join_port.into_iter().flat_map(|port| v4.clone().map(move |vip| (vip, port)));
-        let at_port = at_port.map(|(vip, port)| format!("{vip} port {port}"));
-        at_port.chain(self.backend.join_address.map(|address| address.to_string())).collect()
+    fn endpoints(&self) -> Vec<(IpAddr, Option<u16>)> {
+        self.backend.told_endpoints(self.vips.iter().copied())
     }
 
     /// What `weir doctor` is to be told of the endpoints.
@@ -93,17 +92,19 @@ impl<'c> Setup<'c> {
         if !self.has_endpoints() {
             return String::new();
         }
-        self.endpoints()
-            .iter()
-            .map(|endpoint| format!(" --join-endpoint {}", endpoint.replace(" port ", ":")))
-            .collect()
+        let option = |(address, port)| match port {
+            Some(port) => format!(" --join-endpoint {}", SocketAddr::new(address, port)),
+            None => format!(" --join-endpoint {address}"),
+        };
+        self.endpoints().into_iter().map(option).collect::<Vec<_>>().concat()
     }
 
     fn write_vips(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n# The VIPs: this machine answers for them, and tells nobody on the link of them.")?;
-        if self.pool.forward == Forward::L2 {
-            writeln!(f, "sysctl -q -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2")?;
+        if self.pool.forward != Forward::L2 {
+            writeln!(f, "\n# `weir agent` takes the tunnels off, as a service of its own.")?;
         }
+        writeln!(f, "\n# The VIPs: this machine answers for them, and tells nobody on the link of them.")?;
+        writeln!(f, "sysctl -q -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2")?;
         for address in self.addresses(&[Protocol::Tcp, Protocol::Udp]) {
             write_address(f, address)?;
         }
@@ -111,12 +112,6 @@ impl<'c> Setup<'c> {
             writeln!(f, "ip route replace local {} dev lo", vip.address.prefix)?;
         }
         Ok(())
-    }
-
-    fn write_mptcp(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n# MPTCP, with as many further subflows as the kernel lets a connection have.")?;
-        writeln!(f, "sysctl -q -w net.mptcp.enabled=1")?;
-        writeln!(f, "ip mptcp limits set subflows 8 add_addr_accepted 8")
     }
 
     fn write_endpoints(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,15 +123,8 @@ impl<'c> Setup<'c> {
         if let Some(address) = self.backend.join_address {
             write_address(f, address)?;
         }
-        let endpoints = self.endpoints();
-        if endpoints.len() > ENDPOINTS_MAX {
-            writeln!(
-                f,
-                "# The kernel takes {ENDPOINTS_MAX} of these {}: clients of the others have one path.",
-                endpoints.len()
-            )?;
-        }
-        for endpoint in &endpoints {
+        for (address, port) in self.endpoints() {
+            let endpoint = port.map_or_else(|| address.to_string(), |port| format!("{address} port {port}"));
             writeln!(
                 f,
                 "ip mptcp endpoint show | grep -qF '{endpoint} ' || ip mptcp endpoint add {endpoint} dev lo signal"
@@ -153,6 +141,13 @@ impl<'c> Setup<'c> {
         }
         Ok(())
     }
+}
+
+/// MPTCP itself.
+fn write_mptcp(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "\n# MPTCP, with as many further subflows as the kernel lets a connection have.")?;
+    writeln!(f, "sysctl -q -w net.mptcp.enabled=1")?;
+    writeln!(f, "ip mptcp limits set subflows 8 add_addr_accepted 8")
 }
 
 fn write_address(f: &mut fmt::Formatter<'_>, address: IpAddr) -> fmt::Result {
@@ -174,7 +169,7 @@ impl fmt::Display for Setup<'_> {
         writeln!(f, "# `weir doctor --backend{}` says what is missing.\nset -e", self.doctor_options())?;
         self.write_vips(f)?;
         if self.pool.join != Join::Off {
-            self.write_mptcp(f)?;
+            write_mptcp(f)?;
         }
         if self.has_endpoints() {
             self.write_endpoints(f)?;
@@ -188,8 +183,12 @@ mod tests {
     use super::*;
 
     const CONFIG: &str = r#"
-        [balancer]
-        interface = "eth0"
+        balancer = { interface = "eth0" }
+        vip = [
+            { address = "192.0.2.1", protocol = "tcp", port = 443, pool = "web" },
+            { address = "2001:db8::1", protocol = "tcp", port = 443, pool = "web" },
+            { address = "192.0.2.1", protocol = "tcp", port = 25, pool = "mail" },
+        ]
         [[pool]]
         name = "web"
         join = ["endpoint"]
@@ -202,21 +201,6 @@ mod tests {
         join = "off"
         forward = "l2"
         backend = [{ name = "b1", address = "10.0.0.3" }]
-        [[vip]]
-        address = "192.0.2.1"
-        protocol = "tcp"
-        port = 443
-        pool = "web"
-        [[vip]]
-        address = "2001:db8::1"
-        protocol = "tcp"
-        port = 443
-        pool = "web"
-        [[vip]]
-        address = "192.0.2.1"
-        protocol = "tcp"
-        port = 25
-        pool = "mail"
     "#;
 
     fn commands(name: &str) -> Vec<String> {
@@ -232,6 +216,7 @@ mod tests {
             commands("web/b1"),
             [
                 "set -e",
+                "sysctl -q -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
                 "ip address replace 192.0.2.1/32 dev lo",
                 "ip address replace 2001:db8::1/128 dev lo nodad",
                 "sysctl -q -w net.mptcp.enabled=1",

@@ -180,6 +180,10 @@ async fn health_follows_readiness() {
     let answer = ask(&served, "GET /healthz").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert_eq!(body(&answer), "ok\n");
+    served.readiness.send_replace(Readiness::Unfit("no backend serves".to_owned()));
+    let answer = ask(&served, "GET /healthz").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(body(&answer), "no backend serves\n");
 }
 
 #[tokio::test]

@@ -6,7 +6,12 @@
 
 use std::{ops::Sub, time::Duration};
 
-use crate::{Backend, Lab, LabError, oracle::Counters, wait};
+use crate::{
+    Backend, Lab, LabError,
+    oracle::Counters,
+    traffic::{Connection, Mix},
+    wait,
+};
 
 /// The joins of a lab so far, or since an earlier tally.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +31,19 @@ pub struct JoinCounts {
     pub misrouted: u64,
     /// Joins to a right token that the kernel refused for reasons of its own, such as a limit.
     pub refused: u64,
+}
+
+/// Opens so many connections of all kinds, and waits until their joins have ended or `limit` is over.
+///
+/// # Errors
+///
+/// If one is not answered; or as [`JoinTally::settled_since`].
+pub fn open_joined(lab: &Lab, count: usize, limit: Duration) -> Result<(Vec<Connection>, JoinTally), LabError> {
+    let before = JoinTally::read(lab)?;
+    let mixes = (0..count).map(Mix::alternating);
+    let joins = mixes.clone().map(Mix::joins).sum();
+    let connections = mixes.map(|mix| Connection::open(&lab.client, mix)).collect::<Result<_, _>>()?;
+    Ok((connections, JoinTally::settled_since(&before, lab, joins, limit)?))
 }
 
 impl JoinTally {

@@ -10,7 +10,7 @@ mod subflows;
 
 pub use counters::Counters;
 pub use flows::Flow;
-pub use joins::{JoinCounts, JoinTally};
+pub use joins::{JoinCounts, JoinTally, open_joined};
 pub use monitor::Monitor;
 pub use path_mtu::path_mtus;
 pub use subflows::{Subflow, Token};

@@ -1,6 +1,7 @@
 //! Runs `weir agent` on a backend, as an operator would, by the command and its own file.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -103,12 +104,14 @@ impl Agent {
 pub fn text(lab: &Lab, backend: &Backend, more: &str) -> String {
     let (name, pins) = (&backend.name, lab.pins().join(format!("agent-{}", backend.name)));
     let mut text = format!(
-        "[agent]\nbackend = {name:?}\ninterface = {INTERFACE:?}\nbalancers = [\"{}\", \"{}\"]\npins = {pins:?}\n{more}\n\
+        "[agent]\nbackend = {name:?}\ninterface = {INTERFACE:?}\nbalancers = [\"{}\", \"{}\"]\npins = \"{}\"\n{more}\n\
          [metrics]\nlisten = {METRICS_LISTEN:?}\n",
-        BALANCER.v4, BALANCER.v6
+        BALANCER.v4,
+        BALANCER.v6,
+        pins.display()
     );
     for vip in VIP.both() {
-        text += &format!("[[vip]]\naddress = \"{vip}\"\nport = {SERVICE_PORT}\npool = {POOL:?}\n");
+        let _ = writeln!(text, "[[vip]]\naddress = \"{vip}\"\nport = {SERVICE_PORT}\npool = {POOL:?}");
     }
     text
 }

@@ -78,6 +78,16 @@ impl Weir {
         })
     }
 
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join(CONFIG)
+    }
+
+    /// Its admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(SOCKET)
+    }
+
     /// Sets the backends up as an operator does: by the script that `weir backend setup` prints for each. The addresses
     /// at which clients join them are routed to the balancer.
     ///
@@ -99,7 +109,7 @@ impl Weir {
     ///
     /// As [`Self::set_up_backends`].
     pub fn set_up_backend(&self, backend: &Backend) -> Result<(), LabError> {
-        let (program, config) = (self.program.display().to_string(), self.directory.join(CONFIG).display().to_string());
+        let (program, config) = (self.program.display().to_string(), self.config().display().to_string());
         // What the lab itself had announced.
         backend.namespace.output("ip", &["mptcp", "endpoint", "flush"])?;
         let script = backend.namespace.output(&program, &["backend", "setup", &backend.name, "--config", &config])?;
@@ -142,7 +152,7 @@ impl Weir {
     /// As [`Self::reload`]; or if it did not refuse.
     pub fn reload_text(&mut self, text: &str) -> Result<String, LabError> {
         let told_before = self.reloads().len();
-        let file = self.directory.join(CONFIG);
+        let file = self.config();
         fs::write(&file, text).map_err(LabError::file("write", &file))?;
         self.balancer.signal(Signal::SIGHUP)?;
         let mut told = String::new();
@@ -160,7 +170,7 @@ impl Weir {
     ///
     /// If the file cannot be written, or Weir refuses.
     pub fn dry_run(&self, config: &WeirConfig) -> Result<usize, LabError> {
-        let file = self.directory.join(CONFIG);
+        let file = self.config();
         let before = fs::read_to_string(&file).map_err(LabError::file("read", &file))?;
         write_config(&self.directory, config)?;
         let printed = self.command(&["reload", "--dry-run", "--output", "json"]);
@@ -178,7 +188,7 @@ impl Weir {
     ///
     /// If it fails.
     pub fn command(&self, args: &[&str]) -> Result<String, LabError> {
-        let socket = self.directory.join(SOCKET);
+        let socket = self.socket();
         let (program, socket) = (self.program.to_string_lossy(), socket.to_string_lossy());
         self.namespace.output(&program, &[args, &["--socket", &socket]].concat())
     }
@@ -189,7 +199,7 @@ impl Weir {
     ///
     /// If it cannot be started.
     pub fn start_command(&self, args: &[&str], log: &str) -> Result<Process, LabError> {
-        let socket = self.directory.join(SOCKET);
+        let socket = self.socket();
         let socket = socket.to_string_lossy();
         let args = [args, &["--socket", &socket]].concat();
         Process::start(&self.namespace, &self.program, &args, self.directory.join(log))
@@ -230,7 +240,7 @@ impl Weir {
     ///
     /// If it refuses.
     pub fn detach(&self) -> Result<String, LabError> {
-        let file = self.directory.join(CONFIG);
+        let file = self.config();
         self.namespace.output(&self.program.to_string_lossy(), &["detach", "--config", &file.to_string_lossy()])
     }
 
@@ -240,7 +250,7 @@ impl Weir {
     ///
     /// With what it says.
     pub fn run_beside(&self) -> Result<String, LabError> {
-        let text = fs::read_to_string(self.directory.join(CONFIG)).map_err(LabError::file("read", CONFIG))?;
+        let text = fs::read_to_string(self.config()).map_err(LabError::file("read", CONFIG))?;
         let file = self.directory.join("beside.toml");
         let text = text.replace(METRICS_LISTEN, "127.0.0.1:9108");
         fs::write(&file, text).map_err(LabError::file("write", &file))?;
@@ -287,7 +297,7 @@ impl Weir {
     ///
     /// If it does not answer, or not in JSON.
     pub fn status(&self) -> Result<WeirStatus, LabError> {
-        status::read(&self.namespace, &self.program, &self.directory.join(SOCKET))
+        status::read(&self.namespace, &self.program, &self.socket())
     }
 
     /// What a command of `weir` that asks the running one prints, such as `backend list`.
@@ -296,7 +306,7 @@ impl Weir {
     ///
     /// If it fails; with what it said.
     pub fn ask(&self, command: &[&str]) -> Result<String, LabError> {
-        let socket = self.directory.join(SOCKET);
+        let socket = self.socket();
         let socket = socket.to_string_lossy();
         let args = [command, &["--socket", &socket]].concat();
         self.namespace.output(&self.program.to_string_lossy(), &args)

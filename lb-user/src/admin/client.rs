@@ -148,6 +148,9 @@ impl Lines {
         loop {
             if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
+                if line == b"\n" {
+                    continue;
+                }
                 return Ok(Some(serde_json::from_slice(&line)?));
             }
             match self.body.frame().await {

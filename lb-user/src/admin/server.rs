@@ -20,7 +20,7 @@ use nix::unistd::Group;
 use std::{
     convert::Infallible,
     fs, io,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     pin::Pin,
     time::Duration,
@@ -88,7 +88,10 @@ impl AdminSocket {
         }
         match UnixStream::connect(path).await {
             Ok(_) => return Err(AdminError::InUse(path.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
+            // What a dead Weir left; anything but a socket refuses a connection too, and stays.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+                fs::remove_file(path).map_err(failed)?;
+            }
             Err(_) => {}
         }
         let socket = Self { listener: UnixListener::bind(path).map_err(failed)?, path: path.to_owned() };
@@ -124,6 +127,10 @@ impl Drop for AdminSocket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 fn id_of(group: &Name) -> Result<u32, AdminError> {
@@ -173,4 +180,27 @@ fn by_lines(lines: mpsc::Receiver<Bytes>) -> Pin<Box<dyn Body<Data = Bytes, Erro
         Some((Ok(Frame::data(line)), lines))
     });
     Box::pin(StreamBody::new(frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_dead_socket_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weir.sock");
+        fs::write(&path, "precious").expect("written");
+        assert!(matches!(AdminSocket::bind(&path, None).await, Err(AdminError::Bind { .. })));
+        assert_eq!(fs::read_to_string(&path).expect("it is still there"), "precious");
+
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        assert!(AdminSocket::bind(&link, None).await.is_err());
+        assert!(link.is_symlink());
+
+        fs::remove_file(&path).expect("it is there");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket whose owner dies"));
+        AdminSocket::bind(&path, None).await.expect("it takes its place");
+    }
 }

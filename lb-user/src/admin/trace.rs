@@ -25,6 +25,8 @@ use tokio::{
 const FETCH: Duration = Duration::from_millis(20);
 /// Packets that are still on their way through a program when another is put in its place have left it after that.
 const SETTLE: Duration = Duration::from_millis(50);
+/// How often an empty line asks whether the client is still there.
+const PULSE: Duration = Duration::from_secs(1);
 /// A client that takes no line for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines on their way to the client.
@@ -34,7 +36,7 @@ const QUEUE: usize = 1024;
 pub(super) const TRACE: Route = Route {
     method: Method::POST,
     path: "/v1/trace",
-    about: "What is decided for packets, as it happens: a document a line, until the last, or until the client goes away.",
+    about: "What is decided for packets, as it happens: a document a line, until the last, or until the client goes away. Empty lines say that it goes on.",
     query: &[
         Parameter { name: "one_in", kind: "integer", about: "Tell of one packet in so many; 1000 if not given." },
         Parameter { name: "seconds", kind: "integer", about: "For so long, 600 at most; 30 if not given." },
@@ -149,10 +151,11 @@ async fn tell(mut trace: Trace, plan: Plan, lines: mpsc::Sender<Bytes>) {
     let mut tally = Tally::default();
     let begin = TraceBegin { one_in, lines_per_cpu: TRACE_LINES_PER_CPU, seconds };
     let mut listens = say(&lines, &TraceLine::Begin(begin)).await;
-    let mut fetch = interval(FETCH);
+    let (mut fetch, mut pulse) = (interval(FETCH), interval(PULSE));
     while listens && Instant::now() < end && count.is_none_or(|count| tally.told < count) {
         tokio::select! {
             () = lines.closed() => listens = false,
+            _ = pulse.tick() => listens = put(&lines, Bytes::from_static(b"\n")).await,
             _ = fetch.tick() => listens = pass_on(&mut trace, count, &mut tally, &lines).await,
         }
     }
@@ -190,7 +193,11 @@ async fn pass_on(trace: &mut Trace, count: Option<u64>, tally: &mut Tally, lines
 async fn say(lines: &mpsc::Sender<Bytes>, line: &TraceLine) -> bool {
     let Ok(mut line) = serde_json::to_vec(line) else { return false };
     line.push(b'\n');
-    matches!(timeout(PATIENCE, lines.send(line.into())).await, Ok(Ok(())))
+    put(lines, line.into()).await
+}
+
+async fn put(lines: &mpsc::Sender<Bytes>, line: Bytes) -> bool {
+    matches!(timeout(PATIENCE, lines.send(line)).await, Ok(Ok(())))
 }
 
 impl From<Named> for TracedPacket {

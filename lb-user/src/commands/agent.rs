@@ -5,7 +5,7 @@ use super::{finish, finish_logged};
 use crate::{
     agent::{Counts, Known, Reporter},
     bpf::{self, AgentCounters, AgentPrograms, Holder, LoadError, Pins, Removed},
-    config::{AgentConfig, Prefix, XdpMode},
+    config::{AgentConfig, InterfaceName, Prefix, XdpMode},
     logging::{self, LogArgs},
     metrics::{Listener, Readiness, agent::AgentPage},
     resolve::Resolver,
@@ -136,7 +136,7 @@ async fn bring_up(config: &AgentConfig, pins: &Pins) -> Result<AgentCounters> {
     for (&vip, &rule) in &rules {
         programs.clamp(vip, rule).with_context(|| format!("no room for VIP {vip}"))?;
     }
-    let interfaces = config.interfaces.iter().map(|interface| interface.as_str());
+    let interfaces = config.interfaces.iter().map(InterfaceName::as_str);
     let mode = match config.xdp_mode {
         XdpMode::Native => aya::programs::XdpMode::Driver,
         XdpMode::Generic => aya::programs::XdpMode::Skb,

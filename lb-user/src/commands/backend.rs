@@ -1,6 +1,6 @@
 //! `weir backend`: what single backends do, and the orders to drain and to serve again.
 
-use super::{Output, finish};
+use super::{Output, finish, put, put_json};
 use crate::admin::{
     self, Client,
     status::{BackendStatus, HeldStatus},
@@ -54,8 +54,11 @@ struct Name {
 /// Shows or orders, by the balancer behind a socket.
 pub fn backend(args: &Args) -> ExitCode {
     match &args.command {
+        Command::List => finish(list_all(args)),
+        Command::Show(name) => finish(tell(args, name, None)),
+        Command::Drain(name) => finish(tell(args, name, Some("/drain"))),
+        Command::Enable(name) => finish(tell(args, name, Some("/enable"))),
         Command::Setup(setup) => print_setup(setup, args.output),
-        _ => finish(ask(args)),
     }
 }
 
@@ -70,35 +73,31 @@ fn print_setup(SetupArgs { backend: Name { name }, config }: &SetupArgs, output:
     finish(async {
         let script = Setup::of(&config, name)?.to_string();
         match output {
-            Output::Human => print!("{script}"),
-            Output::Json => println!("{}", serde_json::json!({ "backend": name, "script": script })),
+            Output::Human => put(&script),
+            Output::Json => put_json(&serde_json::json!({ "backend": name, "script": script })),
         }
-        Ok(())
     })
 }
 
-async fn ask(args: &Args) -> Result<()> {
-    let client = Client::new(&args.socket);
-    let path = |name: &Name, rest| format!("/v1/backends/{}{rest}", name.name.replace('/', ":"));
-    let one: BackendStatus = match &args.command {
-        Command::List => {
-            let all: Vec<BackendStatus> = client.get("/v1/backends").await?;
-            match args.output {
-                Output::Human => print!("{}", list(&all)),
-                Output::Json => println!("{}", serde_json::to_string(&all)?),
-            }
-            return Ok(());
-        }
-        Command::Show(name) => client.get(&path(name, "")).await?,
-        Command::Drain(name) => client.post(&path(name, "/drain")).await?,
-        Command::Enable(name) => client.post(&path(name, "/enable")).await?,
-        Command::Setup(_) => unreachable!("it asks no balancer"),
+async fn list_all(args: &Args) -> Result<()> {
+    let all: Vec<BackendStatus> = Client::new(&args.socket).get("/v1/backends").await?;
+    match args.output {
+        Output::Human => put(&list(&all)),
+        Output::Json => put_json(&all),
+    }
+}
+
+/// Tells of a backend, after an order to it if there is one.
+async fn tell(args: &Args, Name { name }: &Name, order: Option<&str>) -> Result<()> {
+    let (client, path) = (Client::new(&args.socket), format!("/v1/backends/{}", name.replace('/', ":")));
+    let one: BackendStatus = match order {
+        None => client.get(&path).await?,
+        Some(order) => client.post(&(path + order)).await?,
     };
     match args.output {
-        Output::Human => print!("{}", story(&one)),
-        Output::Json => println!("{}", serde_json::to_string(&one)?),
+        Output::Human => put(&story(&one)),
+        Output::Json => put_json(&one),
     }
-    Ok(())
 }
 
 fn list(backends: &[BackendStatus]) -> String {

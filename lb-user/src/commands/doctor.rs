@@ -1,9 +1,9 @@
 //! `weir doctor`: preflight and diagnosis of a balancer or a backend.
 
-use super::{CONFIG, Output, finish_with};
+use super::{CONFIG, Output, finish_with, say};
 use crate::{
     config::{Config, Forward},
-    doctor::{BackendQuestions, JoinEndpoint, Links, Report, examine_backend, examine_balancer},
+    doctor::{BackendQuestions, JoinEndpoint, Links, examine_backend, examine_balancer},
 };
 use anyhow::Result;
 use std::{
@@ -30,7 +30,7 @@ pub struct Args {
     /// On a backend: a VIP that it should have; once for each. By default those on `lo`.
     #[arg(long = "vip", value_name = "ADDRESS", requires = "backend")]
     vips: Vec<IpAddr>,
-    /// On a backend: where clients are to join it, such as 192.0.2.1:4501 or 2001:db8::1001; once for each.
+    /// On a backend: where clients are to join it, such as `192.0.2.1:4501` or `2001:db8::1001`; once for each.
     #[arg(long = "join-endpoint", value_name = "ADDRESS[:PORT]", requires = "backend")]
     join_endpoints: Vec<JoinEndpoint>,
     /// On a backend: how the balancers send.
@@ -75,21 +75,13 @@ async fn examine(args: &Args) -> Result<ExitCode> {
             }
         }
     };
-    print(&report, args.output)?;
+    say(&report, args.output)?;
     Ok(if report.faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn is_backend(args: &Args) -> Result<bool> {
     let is_told = args.backend || args.config != Path::new(CONFIG) || args.config.exists();
     Ok(if is_told { args.backend } else { Links::read().await?.decapsulates() })
-}
-
-fn print(report: &Report, output: Output) -> Result<()> {
-    match output {
-        Output::Human => print!("{report}"),
-        Output::Json => println!("{}", serde_json::to_string(report)?),
-    }
-    Ok(())
 }
 
 impl Args {

@@ -1,6 +1,6 @@
 //! `weir flows`: the flows that have an entry, how many and at which backends.
 
-use super::{Output, finish};
+use super::{Output, finish, say};
 use crate::admin::{self, Client, entries::Flows};
 use anyhow::Result;
 use std::{path::PathBuf, process::ExitCode};
@@ -26,9 +26,5 @@ pub fn flows(args: &Args) -> ExitCode {
 
 async fn print(args: &Args) -> Result<()> {
     let flows: Flows = Client::new(&args.socket).get(&format!("/v1/flows?sample={}", args.sample)).await?;
-    match args.output {
-        Output::Human => print!("{flows}"),
-        Output::Json => println!("{}", serde_json::to_string(&flows)?),
-    }
-    Ok(())
+    say(&flows, args.output)
 }

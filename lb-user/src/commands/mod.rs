@@ -17,8 +17,13 @@ pub mod tokens;
 pub mod top;
 pub mod trace;
 
-use anyhow::Result;
-use std::process::ExitCode;
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 use tracing::error;
 
 /// The exit status for a configuration that does not hold.
@@ -34,6 +39,28 @@ pub enum Output {
     Human,
     /// JSON.
     Json,
+}
+
+/// Prints an answer as the operator wants it.
+fn say<T: fmt::Display + Serialize>(answer: &T, output: Output) -> Result<()> {
+    match output {
+        Output::Human => put(&answer.to_string()),
+        Output::Json => put_json(answer),
+    }
+}
+
+/// Prints a line of JSON.
+fn put_json(answer: &impl Serialize) -> Result<()> {
+    put(&(serde_json::to_string(answer)? + "\n"))
+}
+
+/// Prints text. Where nobody reads on, the reader has seen enough.
+fn put(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Runs a command to its end; an error becomes a line and an exit status.
@@ -65,7 +92,7 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// An error and its causes, but for those that an error already tells in its own words.
-fn in_one_line(error: &anyhow::Error) -> String {
+pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !line.contains(&cause) {

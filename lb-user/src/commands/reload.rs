@@ -1,6 +1,6 @@
 //! `weir reload`: has the running balancer read its configuration again, and says what that has changed, or would change.
 
-use super::{BAD_CONFIG, Output, finish};
+use super::{BAD_CONFIG, Output, finish, say};
 use crate::admin::{self, Client, ClientError, reload::Reload};
 use anyhow::Result;
 use std::{cell::Cell, path::PathBuf, process::ExitCode};
@@ -25,7 +25,7 @@ pub fn reload(args: &Args) -> ExitCode {
     let code = finish(async {
         let reloaded = ask(args).await;
         is_refused.set(matches!(reloaded, Err(ClientError::Refused(_))));
-        print(&reloaded?, args.output)
+        say(&reloaded?, args.output)
     });
     if is_refused.get() { ExitCode::from(BAD_CONFIG) } else { code }
 }
@@ -33,12 +33,4 @@ pub fn reload(args: &Args) -> ExitCode {
 async fn ask(args: &Args) -> Result<Reload, ClientError> {
     let path = if args.dry_run { "/v1/reload?dry_run=true" } else { "/v1/reload" };
     Client::new(&args.socket).post(path).await
-}
-
-fn print(reload: &Reload, output: Output) -> Result<()> {
-    match output {
-        Output::Human => print!("{reload}"),
-        Output::Json => println!("{}", serde_json::to_string(reload)?),
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `weir run`: brings a balancer up and keeps its tables true until it is told to end.
 
-use super::finish_logged;
+use super::{finish_logged, in_one_line};
 use crate::{
     admin::{
         self, AdminSocket, Fault,
@@ -117,16 +117,15 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     let follower = Arc::clone(&service);
     tasks.spawn(async move {
         if let Err(error) = follow_health(follower).await {
-            error!("health checks are no longer followed: {error:#}");
+            error!("health checks are no longer followed: {}", in_one_line(&error));
         }
     });
     let bus = match service.bus() {
         Some(settings) => Some(join_cluster(&settings, &service, &mut tasks).await?),
         None => None,
     };
-    ready.send_replace(Readiness::Ready);
     let mut supervisor = Supervisor::find();
-    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor).await;
+    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor, &ready).await;
     supervisor.stopping();
     if let Some(bus) = bus {
         bus.end().await;
@@ -201,6 +200,7 @@ async fn steer(
     config_path: &Path,
     requests: &mut mpsc::Receiver<Request>,
     supervisor: &mut Supervisor,
+    ready: &watch::Sender<Readiness>,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
@@ -213,6 +213,7 @@ async fn steer(
     sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
     supervisor.ready();
+    note_fitness(service, ready);
     info!("ready");
     loop {
         tokio::select! {
@@ -247,10 +248,28 @@ async fn steer(
             _ = advance.tick() => {
                 service.advance()?;
                 supervisor.status(service.headline());
+                note_fitness(service, ready);
             }
             Some(ended) = sweeps.join_next() => ended??,
         }
     }
+}
+
+/// Has `/healthz` say whether packets are steered, and the log when that changes.
+fn note_fitness(service: &Service, ready: &watch::Sender<Readiness>) {
+    let now = service.unfitness().map_or(Readiness::Ready, Readiness::Unfit);
+    ready.send_if_modified(|readiness| {
+        if *readiness == now {
+            return false;
+        }
+        match (&*readiness, &now) {
+            (_, Readiness::Unfit(why)) => error!("no packet is steered: {why}; /healthz answers 503 until one is"),
+            (Readiness::Unfit(_), _) => info!("packets are steered again"),
+            _ => {}
+        }
+        *readiness = now;
+        true
+    });
 }
 
 /// Sweeps again and again, while whoever keeps the tables true goes on; ends only where it cannot.
@@ -313,8 +332,8 @@ async fn reload(
             }
             info!("reloaded: {}", reload.line());
         }
-        Err(error) if is_refused(error) => error!("not reloaded, nothing has changed: {error:#}"),
-        Err(error) => error!("not reloaded, or not wholly: {error:#}; reload again"),
+        Err(error) if is_refused(error) => error!("not reloaded, nothing has changed: {}", in_one_line(error)),
+        Err(error) => error!("not reloaded, or not wholly: {}; reload again", in_one_line(error)),
     }
     supervisor.status(service.headline());
     supervisor.ready();
@@ -336,7 +355,7 @@ fn is_refused(error: &anyhow::Error) -> bool {
 
 fn fault(error: &anyhow::Error) -> Fault {
     let status = if is_refused(error) { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::INTERNAL_SERVER_ERROR };
-    Fault::new(status, format!("{error:#}"))
+    Fault::new(status, in_one_line(error))
 }
 
 fn every(period: Duration) -> Interval {

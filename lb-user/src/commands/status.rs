@@ -1,6 +1,6 @@
 //! `weir status`: what a running balancer does.
 
-use super::{Output, finish};
+use super::{Output, finish, say};
 use crate::admin::{self, Client, status::Status};
 use anyhow::Result;
 use std::{path::PathBuf, process::ExitCode};
@@ -23,9 +23,5 @@ pub fn status(args: &Args) -> ExitCode {
 
 async fn print(args: &Args) -> Result<()> {
     let status: Status = Client::new(&args.socket).get("/v1/status").await?;
-    match args.output {
-        Output::Human => print!("{status}"),
-        Output::Json => println!("{}", serde_json::to_string(&status)?),
-    }
-    Ok(())
+    say(&status, args.output)
 }

@@ -1,6 +1,6 @@
 //! `weir tokens`: the tokens of MPTCP connections that are known, how many and at which backends.
 
-use super::{Output, finish};
+use super::{Output, finish, say};
 use crate::admin::{self, Client, entries::Tokens};
 use anyhow::Result;
 use std::{path::PathBuf, process::ExitCode};
@@ -26,9 +26,5 @@ pub fn tokens(args: &Args) -> ExitCode {
 
 async fn print(args: &Args) -> Result<()> {
     let tokens: Tokens = Client::new(&args.socket).get(&format!("/v1/tokens?sample={}", args.sample)).await?;
-    match args.output {
-        Output::Human => print!("{tokens}"),
-        Output::Json => println!("{}", serde_json::to_string(&tokens)?),
-    }
-    Ok(())
+    say(&tokens, args.output)
 }

@@ -1,6 +1,6 @@
 //! `weir top`: what a running balancer does, once a second.
 
-use super::{Output, finish};
+use super::{Output, finish, put, put_json};
 use crate::{
     admin::{self, Client, ClientError, status::Status},
     top::{Size, Terminal, View, render},
@@ -68,13 +68,11 @@ async fn show(args: &Args) -> Result<()> {
     let view = Look::take(&args.socket).await?.since(&first);
     match args.output {
         Output::Human => {
-            for line in render(&view, Size { columns: COLUMNS, rows: None }, None) {
-                println!("{line}");
-            }
+            let lines = render(&view, Size { columns: COLUMNS, rows: None }, None);
+            put(&lines.iter().fold(String::new(), |text, line| text + line + "\n"))
         }
-        Output::Json => println!("{}", serde_json::to_string(&view)?),
+        Output::Json => put_json(&view),
     }
-    Ok(())
 }
 
 async fn watch(socket: &Path, period: Duration, first: Look) -> Result<()> {

@@ -34,7 +34,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
+use std::{
+    fs,
+    io::{self, Read as _},
+};
 
 /// A configuration that holds: every name resolved, every value in its range.
 #[derive(Debug)]
@@ -56,6 +59,9 @@ pub struct Config {
     /// What is allowed, and hardly meant.
     pub warnings: Vec<Located<Oddity>>,
 }
+
+/// Bytes of a configuration file: 4,096 backends and 1,024 VIPs with long names and comments take less than two million.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 /// The `[balancer]` table.
 #[derive(Debug)]
@@ -202,6 +208,23 @@ impl Backend {
         }
         places
     }
+
+    /// What its kernel is to tell clients of, if its pool's VIPs are these: an address, and a port where it is not the
+    /// service's. A port can only be told with an IPv4 address, for over IPv6 the option does not fit beside timestamps.
+    pub fn told_endpoints<'v>(&self, vips: impl Iterator<Item = &'v Vip>) -> Vec<(IpAddr, Option<u16>)> {
+        let mut told = Vec::new();
+        for vip in vips.map(|vip| vip.address).filter(|vip| vip.protocol == Protocol::Tcp) {
+            let address = vip.prefix.address();
+            let at_port = self.join_port.filter(|_| vip.prefix.is_host() && address.is_ipv4());
+            let at_address = self.join_address.map(|address| (address, None));
+            for endpoint in at_port.map(|port| (address, Some(port))).into_iter().chain(at_address) {
+                if !told.contains(&endpoint) {
+                    told.push(endpoint);
+                }
+            }
+        }
+        told
+    }
 }
 
 /// A `[[vip]]`: what clients connect to.
@@ -272,10 +295,25 @@ impl Config {
 /// The text of a file, and what messages call it.
 fn read(path: &Path) -> Result<(String, String), ConfigErrors> {
     let file = path.display().to_string();
-    match fs::read_to_string(path) {
+    match read_regular(path) {
         Ok(text) => Ok((text, file)),
         Err(source) => Err(ConfigErrors::Unreadable { file, source }),
     }
+}
+
+/// What is no regular file could keep a running balancer waiting for a writer, and what is too large takes its memory.
+fn read_regular(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(io::Error::other("it is no regular file; copy what it says to one"));
+    }
+    if metadata.len() > CONFIG_BYTES_MAX {
+        let (len, max) = (metadata.len(), CONFIG_BYTES_MAX);
+        return Err(io::Error::other(format!("it has {len} bytes, and a configuration has at most {max}")));
+    }
+    let mut text = String::new();
+    fs::File::open(path)?.take(CONFIG_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn count(n: usize, thing: &str) -> String {

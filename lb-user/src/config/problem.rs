@@ -105,6 +105,14 @@ pub enum Problem {
     EndpointMissing,
     #[error("it has a join_port or join_address, but the pool's ways do not name \"endpoint\"; add it to `join`")]
     EndpointUnused,
+    #[error(
+        "no client can be told where to join it: that takes a TCP VIP of the pool, for a join_port one that is a single IPv4 address; add that VIP, or a join_address"
+    )]
+    EndpointUntold,
+    #[error(
+        "its kernel would have to tell clients of {told} endpoints, and tells of {max}; use a join_address instead of join_port"
+    )]
+    TooManyEndpoints { told: usize, max: usize },
     #[error("{endpoint} is already taken, at line {line}; give the backend another port or address for joins")]
     EndpointTaken { endpoint: String, line: usize },
     #[error("{address} is in {prefix}, which the VIP at line {line} serves; give the backend an address of its own")]

@@ -57,7 +57,7 @@ const EVENTS_LOST: Family = Family {
 };
 const RESYNCS: Family = Family {
     name: "weir_agent_resyncs_total",
-    help: "How often all MPTCP sockets were read: at the start, after a loss, and now and then.",
+    help: "How often all MPTCP sockets were read: at the start, after a loss, and every ten seconds.",
     kind: Kind::Counter,
     labels: &[],
 };

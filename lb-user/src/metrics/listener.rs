@@ -36,12 +36,14 @@ const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static(prometheus::TEXT_F
 type Answer = Response<Full<Bytes>>;
 
 /// Whether packets are being served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// Not yet: `/healthz` answers 503.
     Starting,
     /// They are: `/healthz` answers 200.
     Ready,
+    /// They are not, and this is why: `/healthz` answers 503 with it.
+    Unfit(String),
 }
 
 /// A page of metrics.
@@ -158,9 +160,10 @@ impl Pages {
     }
 
     fn health(&self) -> Answer {
-        match *self.readiness.borrow() {
+        match &*self.readiness.borrow() {
             Readiness::Ready => text_answer(StatusCode::OK, "ok\n"),
             Readiness::Starting => text_answer(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+            Readiness::Unfit(why) => text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         }
     }
 }

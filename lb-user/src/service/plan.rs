@@ -6,6 +6,7 @@ use crate::{
     clock,
     config::{Balancer, Config, Pool},
     layout::{BackendRow, Layout},
+    numbering::BackendName,
 };
 use aya::maps::MapError;
 use lb_common::{
@@ -14,6 +15,7 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -46,7 +48,7 @@ impl State {
             settings: settings(&self.config.balancer, &staged.config.balancer),
             vips: vips(&self.layout, &staged.layout),
             pools: pools_changed(&self.config, &staged.config),
-            backends: backends(&self.layout, &staged.layout),
+            backends: backends((&self.config, &self.layout), (&staged.config, &staged.layout)),
             slots: pools * RING_SLOTS as usize,
             warnings: staged.warnings(&self.layout),
             ..Reload::default()
@@ -160,7 +162,14 @@ fn pool_fields(old: &Pool, new: &Pool) -> Vec<String> {
     fields.into_iter().map(str::to_owned).collect()
 }
 
-fn backends(old: &Layout, new: &Layout) -> Changes {
+/// Where clients join a backend, by its pool's name and its own.
+fn join_endpoint(config: &Config, name: &BackendName) -> (Option<u16>, Option<IpAddr>) {
+    let pool = config.pools.iter().find(|pool| pool.name.as_str() == name.pool);
+    let backend = pool.and_then(|pool| pool.backends.iter().find(|backend| backend.name.as_str() == name.name));
+    backend.map_or((None, None), |backend| (backend.join_port, backend.join_address))
+}
+
+fn backends((old_config, old): (&Config, &Layout), (new_config, new): (&Config, &Layout)) -> Changes {
     let by_id = |layout: &Layout| -> BTreeMap<BackendId, BackendRow> {
         layout.backends.iter().map(|row| (row.id, row.clone())).collect()
     };
@@ -180,6 +189,9 @@ fn backends(old: &Layout, new: &Layout) -> Changes {
         }
         if before.quic_servers != row.quic_servers {
             what.push("quic_server_id".to_owned());
+        }
+        if join_endpoint(old_config, &row.name) != join_endpoint(new_config, &row.name) {
+            what.push("join endpoint (subflows open at the old one end)".to_owned());
         }
         changed(name(row), &what)
     });

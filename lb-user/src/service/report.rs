@@ -100,6 +100,22 @@ impl Service {
         format!("steering on {interfaces}; {reached} of {} backends are reached", serving.len())
     }
 
+    /// Why no packet is steered, if none is: whoever announces the VIPs had better not.
+    pub fn unfitness(&self) -> Option<String> {
+        let state = self.state();
+        if let Some(Attachment { interface, .. }) = state.attachments.iter().find(|there| there.mode == "none") {
+            return Some(format!("there is no XDP program on {interface}"));
+        }
+        let mut serving = state.backends.values().filter(|known| known.duty.serves()).peekable();
+        if state.layout.vips.is_empty() {
+            return None;
+        }
+        if serving.peek().is_none() {
+            return Some("no backend serves".to_owned());
+        }
+        serving.all(|known| known.hop.is_none()).then(|| "no backend can be reached".to_owned())
+    }
+
     fn read_snapshot(&self) -> Result<Snapshot, MapError> {
         let state = self.state();
         let mut packets = Vec::new();

@@ -197,7 +197,7 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("it runs");
     }
 
     /// Ends it by SIGTERM; its exit code and all that it said.

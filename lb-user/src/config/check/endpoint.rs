@@ -3,7 +3,7 @@
 use super::super::words::host_address;
 use super::super::{Join, Pool, Ports, Prefix, Problem, Protocol, Vip, Way, file, file::File};
 use super::Findings;
-use lb_common::limits::{ADDRESSES_MAX, SERVICES_OF_CONFIG_MAX, SERVICES_PER_ADDRESS_MAX};
+use lb_common::limits::{ADDRESSES_MAX, ENDPOINTS_MAX, SERVICES_OF_CONFIG_MAX, SERVICES_PER_ADDRESS_MAX};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -50,6 +50,16 @@ pub(super) fn overlaps(written: &File, pools: &[Pool], vips: &[Vip], findings: &
     for (index, (pool, written_pool)) in pools.iter().zip(&written.pool).enumerate() {
         for (backend, written_backend) in pool.backends.iter().zip(&written_pool.get_ref().backend) {
             let of_pool = vips.iter().filter(|vip| vip.pool.0 == index);
+            match backend.told_endpoints(of_pool.clone()).len() {
+                0 if backend.join_port.is_some() || backend.join_address.is_some() => {
+                    findings.problem(written_backend.span(), Problem::EndpointUntold);
+                }
+                told if told > ENDPOINTS_MAX => {
+                    let problem = Problem::TooManyEndpoints { told, max: ENDPOINTS_MAX };
+                    findings.problem(written_backend.span(), problem);
+                }
+                _ => {}
+            }
             if let Some(address) = backend.join_address
                 && let Some((prefix, vip)) =
                     vips.iter().map(|vip| vip.address.prefix).zip(&written.vip).find(|(vip, _)| vip.contains(address))
