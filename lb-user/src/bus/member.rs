@@ -22,6 +22,10 @@ use tracing::{info, warn};
 
 /// Who has something to share.
 pub trait Sharer: Send + Sync + 'static {
+    /// Whether it takes in what others tell, and asks for it.
+    fn listens(&self) -> bool {
+        true
+    }
     /// Takes in what another member tells, and counts what it has taken, and why not the rest.
     fn enter(&self, batch: &Batch, counts: &BusCounts);
     /// All that it knows, for who has missed it.
@@ -49,7 +53,8 @@ impl Bus {
         let link = Arc::new(Link::begin(settings, Arc::clone(&counts)).await?);
         let (publisher, queue) = Publisher::new(Arc::clone(&counts));
         let mut tasks = JoinSet::new();
-        for subject in [link.tokens(), link.flows(), link.catch_up()] {
+        let told = if sharer.listens() { vec![link.tokens(), link.flows()] } else { Vec::new() };
+        for subject in told.into_iter().chain([link.catch_up()]) {
             let Some(messages) = link.listen(subject).await else { continue };
             tasks.spawn(hear(Arc::clone(&link), messages, Arc::clone(&sharer), Arc::clone(&counts)));
         }
@@ -82,10 +87,14 @@ async fn follow(link: Arc<Link>, sharer: Arc<dyn Sharer>, counts: Arc<BusCounts>
     let mut changes = link.changes();
     loop {
         if *changes.borrow_and_update() {
-            let taken = ask(&link, &sharer, &counts).await;
+            if sharer.listens() {
+                let members = ask(&link, &sharer, &counts).await;
+                info!(members, "on the bus, and caught up with the others");
+            } else {
+                info!("on the bus");
+            }
             counts.caught_up.store(true, Relaxed);
             tell.send_replace(true);
-            info!(members = taken, "on the bus, and caught up with the others");
             tell_all(&link, &sharer, None).await;
         } else if counts.caught_up.swap(false, Relaxed) {
             warn!("the bus is lost: goes on alone, and catches up when it is back");

@@ -17,12 +17,17 @@ fn learned(backend: &str, pool: &str, token: u32) -> Notice {
     Notice { pool: pool.to_owned(), backend: backend.to_owned(), op: Op::Hold, value: token, flow: 77 }
 }
 
+fn reported(op: Op, backend: &str) -> Notice {
+    let (pool, backend) = ("safe".to_owned(), backend.to_owned());
+    Notice { pool, backend, op, value: TOKEN, flow: Notice::BY_AGENT }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_told_by_one_is_known_to_all_and_is_never_taken_over() {
     let server = Server::start();
     let (one, two) = (Balancer::start(&server, "lb1").await, Balancer::start(&server, "lb2").await);
     let agent = Member::start(&server, "web1").await;
-    agent.bus.publisher.token("safe", "b1", TOKEN);
+    agent.bus.publisher.tell(reported(Op::Hold, "b1"));
     agent.bus.publisher.tell(learned("b1", "web", OTHER));
     for balancer in [&one, &two] {
         until(|| balancer.holders("safe", TOKEN) == ["b1"]).await;
@@ -42,8 +47,8 @@ async fn a_token_told_by_one_is_known_to_all_and_is_never_taken_over() {
         assert_eq!(balancer.refused(Refusal::Held), 1);
     }
 
-    agent.bus.publisher.token_closed("safe", "b2", TOKEN);
-    agent.bus.publisher.token_closed("safe", "b1", TOKEN);
+    agent.bus.publisher.tell(reported(Op::Close, "b2"));
+    agent.bus.publisher.tell(reported(Op::Close, "b1"));
     until(|| one.holders("safe", TOKEN).is_empty()).await;
 }
 
@@ -52,7 +57,7 @@ async fn who_starts_later_knows_it_before_it_is_ready() {
     let server = Server::start();
     let one = Balancer::start(&server, "lb1").await;
     let agent = Member::start(&server, "web1").await;
-    agent.bus.publisher.token("safe", "b1", TOKEN);
+    agent.bus.publisher.tell(reported(Op::Hold, "b1"));
     agent.bus.publisher.tell(Notice { op: Op::Join, ..learned("b2", "web", 9) });
     until(|| one.holders("safe", TOKEN) == ["b1"] && one.joined() == [77]).await;
     agent.bus.end().await;
