@@ -44,6 +44,8 @@ pub enum Readiness {
     Ready,
     /// They are not, and this is why: `/healthz` answers 503 with it.
     Unfit(String),
+    /// They are, but the operator has others take over: `/healthz` answers 503.
+    Withdrawn,
 }
 
 /// A page of metrics.
@@ -163,6 +165,9 @@ impl Pages {
         match &*self.readiness.borrow() {
             Readiness::Ready => text_answer(StatusCode::OK, "ok\n"),
             Readiness::Starting => text_answer(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+            Readiness::Withdrawn => {
+                text_answer(StatusCode::SERVICE_UNAVAILABLE, "withdrawn, until `weir drain-self --undo`\n")
+            }
             Readiness::Unfit(why) => text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         }
     }

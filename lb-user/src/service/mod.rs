@@ -18,6 +18,7 @@ mod rings;
 mod share;
 mod sweep;
 mod trace;
+mod withdraw;
 
 pub use health::News;
 pub use ledger::Illegible;
@@ -82,6 +83,10 @@ struct State {
     ledger: LedgerTable,
     /// Where to say what others are to know, if there are any.
     publisher: Option<crate::bus::Publisher>,
+    /// The way to hand over to them.
+    handover: Option<crate::bus::Handover>,
+    /// Whether whoever announces the VIPs is to stop.
+    is_withdrawn: bool,
     /// Whether the tables were there before this process.
     is_resumed: bool,
     /// Whether they are those of the configuration.

@@ -97,7 +97,8 @@ impl Service {
         let serving: Vec<_> = state.backends.values().filter(|known| known.duty.serves()).collect();
         let reached = serving.iter().filter(|known| known.hop.is_some()).count();
         let interfaces = state.interfaces().join(", ");
-        format!("steering on {interfaces}; {reached} of {} backends are reached", serving.len())
+        let withdrawn = if state.is_withdrawn { "; withdrawn by `weir drain-self`" } else { "" };
+        format!("steering on {interfaces}; {reached} of {} backends are reached{withdrawn}", serving.len())
     }
 
     /// Why no packet is steered, if none is: whoever announces the VIPs had better not.

@@ -67,6 +67,8 @@ impl State {
             balancer,
             ledger,
             publisher: None,
+            handover: None,
+            is_withdrawn: false,
             heard_closed: hashbrown::HashMap::new(),
             is_resumed: false,
             is_in_force: false,
