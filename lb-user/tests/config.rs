@@ -189,6 +189,24 @@ fn a_full_file_becomes_what_it_says() {
 }
 
 #[test]
+fn a_pool_is_checked_at_a_vip_of_each_family_unless_an_address_is_said() {
+    let targets = |second_vip: &str, health: &str| {
+        let vip = format!("[[vip]]\n{second_vip}\npool = \"web\"\n");
+        let text = format!("{SMALL}{vip}[pool.health]\ncheck = \"tcp\"\n{health}");
+        let config = Config::parse(&text, "weir.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        config.pools[0].health.as_ref().expect("it is checked").targets_words()
+    };
+    let v6 = "address = \"2001:db8::1\"\nprotocol = \"tcp\"\nport = 8443";
+    assert_eq!(targets(v6, ""), "192.0.2.1:443, [2001:db8::1]:8443");
+    assert_eq!(targets(v6, "port = 80"), "192.0.2.1:80, [2001:db8::1]:80");
+    assert_eq!(targets(v6, "address = \"2001:db8::1\""), "[2001:db8::1]:8443");
+    // What leaves a choice is not checked beside what leaves none.
+    assert_eq!(targets(&v6.replace("8443", "\"any\""), ""), "192.0.2.1:443");
+    assert_eq!(targets(&v6.replace("::1", "::/64"), "port = 80"), "192.0.2.1:80");
+    assert_eq!(targets(&v6.replace("2001:db8::1", "192.0.2.2"), ""), "192.0.2.1:443");
+}
+
+#[test]
 fn an_unused_pool_and_no_vip_are_warnings() {
     let config = Config::parse(FULL, "weir.toml").unwrap();
     let [warning] = &config.warnings[..] else {

@@ -22,7 +22,7 @@ use futures_util::future::join_all;
 use hyper::StatusCode;
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -262,7 +262,7 @@ async fn sweep(service: Arc<Service>) -> Result<()> {
 /// Checks the backends that are to be checked, by the interfaces that this machine has for it now.
 async fn check_backends(service: &Service, resolver: &Resolver, checker: &mut Checker<Service>) -> Result<()> {
     let plans = service.plans();
-    let vips: BTreeSet<IpAddr> = plans.iter().map(|plan| plan.health.target.ip()).collect();
+    let vips: BTreeSet<IpAddr> = plans.iter().flat_map(|plan| &plan.health.targets).map(SocketAddr::ip).collect();
     for vip in vips {
         let trouble = match resolver.way_to_vip(vip).await {
             Ok(interface) => {

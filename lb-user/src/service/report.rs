@@ -200,7 +200,7 @@ impl State {
         let config = self.layout.pools.iter().find(|pool| pool.id == known.row.pool)?.health.as_ref()?;
         Some(HealthStatus {
             check: config.check.as_str().to_owned(),
-            target: config.target.to_string(),
+            target: config.targets_words(),
             verdict: health.verdict.as_str().to_owned(),
             passed: health.passed,
             failed: health.failed,
