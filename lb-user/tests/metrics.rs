@@ -59,6 +59,7 @@ impl Source for Counting {
             },
             tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576, evicted: 6 }],
             filter_renewals: 2,
+            pins_lost: 3,
             interfaces: vec![attached("eth0", "native"), attached("eth1", "none")],
         }
     }
@@ -124,6 +125,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_joins_total{pool=\"web\",way=\"none\",outcome=\"dropped\"} 8".to_owned(),
             "weir_joins_total{pool=\"web\",way=\"learn\",outcome=\"forwarded\"} 9".to_owned(),
             "weir_filter_renewals_total 2".to_owned(),
+            "weir_pins_lost 3".to_owned(),
             "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
             "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
             "weir_backend_state{pool=\"web\",backend=\"b1\",state=\"drain\"} 1".to_owned(),

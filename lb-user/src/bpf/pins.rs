@@ -11,9 +11,10 @@ use aya::{
 use lb_common::tables::ABI;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -143,8 +144,8 @@ impl PinError {
 pub struct Pins {
     root: PathBuf,
     directory: PathBuf,
-    /// The kernel lets go of the lock with the process, however that ends.
-    _lock: File,
+    /// The directory itself, locked: the kernel lets go of the lock with the process, however that ends.
+    lock: File,
 }
 
 /// What was removed.
@@ -156,6 +157,29 @@ pub struct Removed {
     pub pins: usize,
     /// Files that are not Weir's, and stay.
     pub foreign: Vec<PathBuf>,
+}
+
+/// Pins that somebody else has removed while a controller had them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostPins {
+    /// The directory that they were in.
+    pub directory: PathBuf,
+    /// Their files.
+    pub gone: Vec<PathBuf>,
+    /// Whether what steers outlives the controller all the same.
+    pub steers_on: bool,
+}
+
+impl fmt::Display for LostPins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { directory, gone, steers_on } = self;
+        let (directory, many) = (directory.display(), gone.len());
+        let first = gone.first().and_then(|path| path.file_name()).unwrap_or_default().display();
+        let pins = if many == 1 { "pin" } else { "pins" };
+        let so =
+            if *steers_on { "no other weir can take over its tables" } else { "nothing steers after this process" };
+        write!(f, "somebody has removed {many} {pins} under {directory}, {first} for one: {so}")
+    }
 }
 
 impl Pins {
@@ -172,7 +196,7 @@ impl Pins {
         }
         let directory = root.join(own);
         make(&directory)?;
-        Ok(Self { root: root.to_owned(), directory, _lock: lock })
+        Ok(Self { root: root.to_owned(), directory, lock })
     }
 
     /// Where a table is, or is to be.
@@ -242,12 +266,31 @@ impl Pins {
         remove_own(&self.directory, &mut Removed::default())
     }
 
-    /// Takes the program off every interface and removes all that is Weir's, of every version; what is not, stays.
+    /// Those of the tables and of these further files that somebody else has removed. Behind another directory of the same
+    /// name there is nothing of this one's.
+    pub(super) fn lost<'p>(&self, further: impl Iterator<Item = &'p Path>) -> Vec<PathBuf> {
+        let is_here = self.is_here();
+        let tables = TABLES.into_iter().chain([LEDGER]).map(|table| self.table(table));
+        tables.chain(further.map(Path::to_owned)).filter(|path| !is_here || !path.exists()).collect()
+    }
+
+    fn is_here(&self) -> bool {
+        let (Ok(own), Ok(found)) = (self.lock.metadata(), fs::metadata(&self.root)) else { return false };
+        (own.dev(), own.ino()) == (found.dev(), found.ino())
+    }
+
+    /// The directory that the configuration names.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Takes the program off every interface and removes all that is Weir's, of every version; what is not, stays. Of a
+    /// directory that is gone or is another's by now, nothing is Weir's.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn remove(&self) -> Result<Removed, PinError> {
-        remove_all(&self.root)
+        if self.is_here() { remove_all(&self.root) } else { Ok(Removed::default()) }
     }
 }
 
@@ -397,7 +440,7 @@ mod tests {
     fn an_interface_is_found_again_in_the_name_of_its_link() {
         let directory = PathBuf::from("/sys/fs/bpf/weir/v0");
         let lock = File::open("/").expect("a directory");
-        let pins = Pins { root: directory.clone(), directory: directory.clone(), _lock: lock };
+        let pins = Pins { root: directory.clone(), directory: directory.clone(), lock };
         let link = pins.link("bond0.100", XdpMode::Skb);
         assert_eq!(link, directory.join("link-generic-bond0:100"));
     }

@@ -14,7 +14,7 @@ use crate::{
     logging::{self, LogArgs},
     metrics::{Attachment, Listener, Readiness},
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
-    service::{News, Service, ServiceError},
+    service::{Ending, News, Service, ServiceError},
     supervisor::Supervisor,
 };
 use anyhow::{Context as _, Result, bail};
@@ -123,10 +123,14 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor, &ready).await;
     supervisor.stopping();
     steered?;
-    if service.end()?.is_some() {
-        info!("ending; no longer on {interfaces}");
-    } else {
-        info!("ending; {interfaces} goes on steering, until `weir detach`");
+    look_at_attachments(&service, &resolver).await;
+    match (service.end()?, service.unattached()) {
+        (Ending::Detached, _) => info!("ending; no longer on {interfaces}"),
+        (Ending::Lost(lost), _) => warn!("ending; {lost}"),
+        (Ending::Stays, Some(interface)) => {
+            warn!("ending; {interface} has no XDP program, and the next weir puts one there")
+        }
+        (Ending::Stays, None) => info!("ending; {interfaces} goes on steering, until `weir detach`"),
     }
     Ok(())
 }
@@ -153,6 +157,18 @@ async fn look_at_attachments(service: &Service, resolver: &Resolver) {
             mode => info!(interface, mode, "the XDP program is attached"),
         }
     }
+}
+
+/// The kernel tells nobody when a link ends because its pin is removed, so this is looked at again and again.
+async fn look_at_data_path(service: &Service, resolver: &Resolver) {
+    if let Some(lost) = service.look_at_pins() {
+        let directory = lost.directory.display();
+        error!(
+            "{lost}; to mend it, stop weir, `weir detach --pins {directory}`, and start it again: its tokens and entries \
+             begin anew"
+        );
+    }
+    look_at_attachments(service, resolver).await;
 }
 
 /// Puts the program on its interfaces. If another is there, says which.
@@ -224,6 +240,7 @@ async fn steer(
             }
             _ = advance.tick() => {
                 service.advance()?;
+                look_at_data_path(service, resolver).await;
                 supervisor.status(service.headline());
                 note_fitness(service, ready);
             }
