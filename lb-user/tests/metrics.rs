@@ -4,6 +4,7 @@ use lb_user::metrics::{
     Attachment, BackendCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness, ReloadOutcome,
     Snapshot, Source, TableFill,
 };
+use lb_user::pulse::Heart;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -90,7 +91,7 @@ async fn serve(source: impl Source) -> Served {
     let (readiness, receiver) = watch::channel(Readiness::Starting);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let error = listener.serve(Arc::new(source), receiver).await;
+        let error = listener.serve(Arc::new(source), receiver, Heart::new().pulse()).await;
         panic!("it ended: {error:?}");
     });
     Served { address, readiness, _tasks: tasks }

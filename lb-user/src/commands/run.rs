@@ -13,6 +13,7 @@ use crate::{
     layout::BackendRow,
     logging::{self, LogArgs},
     metrics::{Attachment, Listener, Readiness},
+    pulse::Heart,
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
     service::{Ending, News, Service, ServiceError},
     supervisor::Supervisor,
@@ -103,11 +104,12 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     }
 
     let (ready, readiness) = watch::channel(Readiness::Starting);
+    let heart = Heart::new();
     let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
-        let source = Arc::clone(&service);
+        let (source, pulse) = (Arc::clone(&service), heart.pulse());
         tasks.spawn(async move {
-            let Err(error) = listener.serve(source, readiness).await;
+            let Err(error) = listener.serve(source, readiness, pulse).await;
             error!("no more metrics: {error}");
         });
     }
@@ -120,7 +122,8 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         }
     });
     let mut supervisor = Supervisor::find();
-    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor, &ready).await;
+    let signs = Signs { supervisor: &mut supervisor, ready, heart };
+    let steered = steer(&service, &resolver, config_path, &mut requests, signs).await;
     supervisor.stopping();
     steered?;
     look_at_attachments(&service, &resolver).await;
@@ -186,15 +189,22 @@ async fn attach(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
     }
 }
 
+/// What the loop gives to whoever wants to know how it is.
+struct Signs<'s> {
+    supervisor: &'s mut Supervisor,
+    ready: watch::Sender<Readiness>,
+    heart: Heart,
+}
+
 /// Keeps the tables true until a signal ends it.
 async fn steer(
     service: &Arc<Service>,
     resolver: &Resolver,
     config_path: &Path,
     requests: &mut mpsc::Receiver<Request>,
-    supervisor: &mut Supervisor,
-    ready: &watch::Sender<Readiness>,
+    signs: Signs<'_>,
 ) -> Result<()> {
+    let Signs { supervisor, ready, heart } = signs;
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
@@ -206,7 +216,7 @@ async fn steer(
     sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
     supervisor.ready();
-    note_fitness(service, ready);
+    note_fitness(service, &ready);
     info!("ready");
     loop {
         tokio::select! {
@@ -242,7 +252,8 @@ async fn steer(
                 service.advance()?;
                 look_at_data_path(service, resolver).await;
                 supervisor.status(service.headline());
-                note_fitness(service, ready);
+                note_fitness(service, &ready);
+                heart.beat();
             }
             Some(ended) = sweeps.join_next() => ended??,
         }

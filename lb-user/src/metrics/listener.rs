@@ -5,6 +5,7 @@
 
 use super::Source;
 use super::collector::Exposition;
+use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -87,13 +88,18 @@ impl Listener {
         self,
         source: Arc<dyn Source>,
         readiness: watch::Receiver<Readiness>,
+        pulse: Pulse,
     ) -> Result<Infallible, ListenError> {
         let exposition = Exposition::new(source).map_err(ListenError::Metrics)?;
-        Ok(self.serve_page(Arc::new(exposition), readiness).await)
+        Ok(self.serve_all(Pages { page: Arc::new(exposition), readiness, pulse: Some(pulse) }).await)
     }
 
     /// Serves another page of metrics until it is dropped.
     pub async fn serve_page(self, page: Arc<dyn Page>, readiness: watch::Receiver<Readiness>) -> Infallible {
+        self.serve_all(Pages { page, readiness, pulse: None }).await
+    }
+
+    async fn serve_all(self, pages: Pages) -> Infallible {
         let mut connections = JoinSet::new();
         loop {
             while connections.len() >= CONNECTIONS_MAX {
@@ -104,8 +110,7 @@ impl Listener {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let pages = Pages { page: Arc::clone(&page), readiness: readiness.clone() };
-            connections.spawn(timeout(CONNECTION_TIME, serve_one(stream, pages)));
+            connections.spawn(timeout(CONNECTION_TIME, serve_one(stream, pages.clone())));
         }
     }
 }
@@ -121,9 +126,12 @@ async fn serve_one(stream: TcpStream, pages: Pages) {
 }
 
 /// What the listener has to show.
+#[derive(Clone)]
 struct Pages {
     page: Arc<dyn Page>,
     readiness: watch::Receiver<Readiness>,
+    /// Of the loop that says so.
+    pulse: Option<Pulse>,
 }
 
 impl Pages {
@@ -160,10 +168,14 @@ impl Pages {
     }
 
     fn health(&self) -> Answer {
-        match &*self.readiness.borrow() {
-            Readiness::Ready => text_answer(StatusCode::OK, "ok\n"),
-            Readiness::Starting => text_answer(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-            Readiness::Unfit(why) => text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        let unwell = |why: &str| text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+        let readiness = self.readiness.borrow();
+        // What a loop has said that no longer turns, may be so no longer.
+        match (&*readiness, self.pulse.as_ref().and_then(Pulse::stopped)) {
+            (Readiness::Starting, _) => unwell("starting"),
+            (_, Some(silence)) => unwell(&format!("weir has hung for {} s; restart it", silence.as_secs())),
+            (Readiness::Unfit(why), None) => unwell(why),
+            (Readiness::Ready, None) => text_answer(StatusCode::OK, "ok\n"),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! `/healthz` and the log say when no packet is steered, and why: whoever announces the VIPs goes by it.
 
-use crate::stage::{CONFIG, DEADLINE, Running, Stage, WEIR, sh, text};
+use crate::{
+    stage::{CONFIG, Running, Stage, WEIR, sh, text, until},
+    supervisor::Hanging,
+};
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
 /// The status and the text of `/healthz`.
@@ -27,11 +28,7 @@ fn get(page: &str) -> (String, String) {
 }
 
 fn becomes(status: &str, words: &str) {
-    let begun = Instant::now();
-    while health() != (status.to_owned(), words.to_owned()) {
-        assert!(begun.elapsed() < DEADLINE, "{:?} instead of {words:?}", health());
-        thread::sleep(Duration::from_millis(50));
-    }
+    until(&format!("{status} {words:?}"), || health() == (status.to_owned(), words.to_owned()));
 }
 
 fn order(stage: &Stage, order: &str) {
@@ -108,4 +105,17 @@ fn pins_that_somebody_removes_are_missed_at_once_and_at_the_end() {
     becomes("200", "ok\n");
     let (_, log) = again.end();
     assert!(log.contains("ending; weir0 goes on steering, until `weir detach`"), "{log}");
+}
+
+#[test]
+fn a_loop_that_hangs_is_not_well() {
+    let stage = Stage::new();
+    let weir = staying(&stage);
+    becomes("200", "ok\n");
+    let hanging = Hanging::of(&weir);
+    until("it is missed", || health().1.starts_with("weir has hung for "));
+    assert_eq!(health().0, "503");
+    drop(hanging);
+    becomes("200", "ok\n");
+    assert_eq!(weir.end().0, Some(0));
 }
