@@ -218,10 +218,14 @@ async fn a_source_that_panics_is_an_error_page_and_no_more() {
 async fn silent_connections_do_not_keep_prometheus_out() {
     let served = serve(Counting::default()).await;
     let mut silent = Vec::new();
-    for _ in 0..31 {
+    for _ in 0..200 {
         silent.push(TcpStream::connect(served.address).await.unwrap());
     }
     assert!(ask(&served, "GET /metrics").await.starts_with("HTTP/1.1 200 "));
+    // It was not answered because the others had been silent for too long: only the oldest made room.
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0);
+    let newer = silent[150].try_read(&mut [0]).expect_err("it is still open");
+    assert_eq!(newer.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 use super::Source;
 use super::collector::Exposition;
+use super::connections::{Asked, Connections};
 use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -21,13 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-/// Connections at once; the others wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 32;
-/// A connection may last so long.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// A request must be there so long after its connection.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// A pause after a failed accept (no file descriptors left, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -100,26 +99,28 @@ impl Listener {
     }
 
     async fn serve_all(self, pages: Pages) -> Infallible {
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::default();
         loop {
-            while connections.len() >= CONNECTIONS_MAX {
-                connections.join_next().await;
-            }
-            while connections.try_join_next().is_some() {}
             let Ok((stream, _)) = self.socket.accept().await else {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            connections.spawn(timeout(CONNECTION_TIME, serve_one(stream, pages.clone())));
+            connections.make_room().await;
+            let asked = Asked::default();
+            connections.take(asked.clone(), serve_one(stream, pages.clone(), asked));
         }
     }
 }
 
 /// A connection that breaks is its client's affair.
-async fn serve_one(stream: TcpStream, pages: Pages) {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(pages.answer(request).await) });
+async fn serve_one(stream: TcpStream, pages: Pages, asked: Asked) {
+    let service = service_fn(|request| {
+        asked.note();
+        async { Ok::<_, Infallible>(pages.answer(request).await) }
+    });
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIME)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await;

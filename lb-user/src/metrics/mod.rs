@@ -5,6 +5,7 @@
 
 pub mod agent;
 mod collector;
+mod connections;
 mod families;
 mod listener;
 pub mod reference;
