@@ -63,6 +63,25 @@ pub enum PinError {
          directory below one as `pins` in [balancer]", .0.display()
     )]
     NoBpffs(PathBuf),
+    /// The directory above it is missing.
+    #[error(
+        "{} cannot be made, for there is no {above}: `mkdir --parents {above}`, or name a directory that is right below a \
+         BPF file system as `pins` in [balancer]", directory.display(), above = above.display()
+    )]
+    NoParent {
+        /// The directory.
+        directory: PathBuf,
+        /// The one that it should be in.
+        above: PathBuf,
+    },
+    /// Somebody named a directory that no controller has had.
+    #[error("{} is no directory of pins: {why}; name that of `pins` in the configuration", path.display())]
+    NotPins {
+        /// The directory.
+        path: PathBuf,
+        /// How that is known.
+        why: &'static str,
+    },
     /// The directory is another user's, or could not be made.
     #[error(
         "this user may not use {dir}: as root, `chmod a+x {parent}; install --directory --owner=USER --mode=0700 {dir}`, as \
@@ -133,6 +152,13 @@ pub enum PinError {
 }
 
 impl PinError {
+    /// A directory that has nothing to be in.
+    fn nowhere(directory: &Path) -> Self {
+        let (directory, above) = (directory.to_owned(), directory.parent().unwrap_or(directory).to_owned());
+        let on_bpffs = above.ancestors().find(|path| path.exists()).is_some_and(is_on_bpffs);
+        if on_bpffs { Self::NoParent { directory, above } } else { Self::NoBpffs(directory) }
+    }
+
     fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
@@ -297,12 +323,19 @@ impl Pins {
 /// What [`Pins::remove`] does, where there need not be anything.
 ///
 /// # Errors
-/// Another controller has the pins, or the file system refuses.
+/// Another controller has the pins, it is no directory of pins, or the file system refuses.
 pub fn detach(root: &Path) -> Result<Removed, PinError> {
     if !root.exists() {
         return Ok(Removed::default());
     }
+    if !is_on_bpffs(root) {
+        return Err(PinError::NotPins { path: root.to_owned(), why: "it is not on a BPF file system" });
+    }
     let _lock = lock(root)?;
+    let names = names(root)?;
+    if !names.is_empty() && !names.iter().any(|name| version(name).is_some()) {
+        return Err(PinError::NotPins { path: root.to_owned(), why: "what is in it is not Weir's" });
+    }
     remove_all(root)
 }
 
@@ -359,20 +392,22 @@ fn make(directory: &Path) -> Result<(), PinError> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::NoBpffs(directory.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::nowhere(directory)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(PinError::Denied(directory.to_owned()));
         }
         Err(error) => return Err(PinError::file("make", directory)(error)),
     }
-    match statfs(directory) {
-        Ok(status) if status.filesystem_type() == BPF_FS_MAGIC => Ok(()),
-        _ => {
-            // What has just been made on a disk is empty.
-            let _ = fs::remove_dir(directory);
-            Err(PinError::NoBpffs(directory.to_owned()))
-        }
+    if is_on_bpffs(directory) {
+        return Ok(());
     }
+    // What has just been made on a disk is empty.
+    let _ = fs::remove_dir(directory);
+    Err(PinError::NoBpffs(directory.to_owned()))
+}
+
+fn is_on_bpffs(directory: &Path) -> bool {
+    statfs(directory).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
 }
 
 fn lock(root: &Path) -> Result<File, PinError> {
