@@ -388,6 +388,21 @@ fn a_key_file_that_is_no_plain_file_does_not_hang_the_check() {
 }
 
 #[test]
+fn certificates_are_read_from_a_plain_file_of_a_sane_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    let refused = || {
+        let health = format!("[pool.health]\ncheck = \"https\"\nca_file = {path:?}\n");
+        refusal(&format!("{SMALL}{health}"))
+    };
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(refused().contains("ca.pem: it is no regular file; copy what it says to one; name a file of PEM"));
+    fs::remove_file(&path).unwrap();
+    fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    assert!(refused().contains("ca.pem: it has 1073741824 bytes, and a file of certificates has at most 4194304;"));
+}
+
+#[test]
 fn an_unreadable_file_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("weir.toml");

@@ -1,12 +1,16 @@
 //! How the backends of a pool are checked.
 
+use super::regular;
 use std::{
-    fs, io,
+    io::{self, Read as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
+/// Bytes of a file of certificates: all that a system trusts take a quarter of a million.
+const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 
 /// A `[pool.health]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +121,10 @@ impl Trust {
     /// # Errors
     /// It cannot be read, or holds none.
     pub fn load(path: &Path) -> Result<Self, TrustError> {
-        let text = fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
+        let mut text = Vec::new();
+        regular::open_bounded(path, CERTIFICATES_BYTES_MAX, "a file of certificates")
+            .and_then(|mut file| file.read_to_end(&mut text))
+            .map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
         let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
         match certificates {
             Ok(certificates) if !certificates.is_empty() => Ok(Self::SignedBy(certificates)),
