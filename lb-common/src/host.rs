@@ -7,6 +7,7 @@ use crate::{
     limits,
     packet::{Frame, Packet},
     recent::{Bucket, bucket_of, buckets_for},
+    share::Event,
     tables::{
         Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_SLOTS, Service, Services, Slot,
         Span, Tables, TokenEntry, TokenKey,
@@ -116,6 +117,8 @@ pub struct HostTables {
     pub networks: Vec<Budget>,
     /// What has been spent on ICMP errors.
     pub errors: Budget,
+    /// What the controller was told.
+    pub told: Vec<Event>,
 }
 
 impl HostTables {
@@ -134,6 +137,8 @@ impl HostTables {
                 entries_per_network: limits::ENTRIES_PER_NETWORK.default,
                 errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
                 prefixes: 0,
+                tells: 0,
+                reserved: 0,
                 addresses: Turn::default(),
             },
             now: Tick(1000),
@@ -156,6 +161,7 @@ impl HostTables {
             quic_servers: HashMap::new(),
             networks: vec![Budget::default(); limits::NETWORKS as usize],
             errors: Budget::default(),
+            told: Vec::new(),
         }
     }
 
@@ -301,6 +307,10 @@ impl Tables for HostTables {
 
     fn quic_server(&self, key: &QuicKey) -> Option<BackendId> {
         self.quic_servers.get(key).copied()
+    }
+
+    fn tell(&mut self, event: &Event) {
+        self.told.push(*event);
     }
 
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {

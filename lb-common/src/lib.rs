@@ -26,6 +26,7 @@ pub mod reason;
 pub mod recent;
 #[cfg(any(test, feature = "std"))]
 pub mod ring;
+pub mod share;
 pub mod steer;
 pub mod tables;
 pub mod trace;

@@ -59,6 +59,10 @@ pub const TOKENS: Limit = Limit { min: 1024, default: 1 << 20, max: 1 << 24 };
 /// Joined subflows that the ring does not answer. An entry takes about 80 bytes of kernel memory, allocated at load.
 pub const JOINED_FLOWS: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };
 
+/// Bytes of the ring buffer by which the data path tells the controller what other balancers are to know: 32,768 events. In a
+/// millisecond, which is how often the controller looks, a CPU learns a few thousand tokens at most.
+pub const EVENTS_BYTES: u32 = 1 << 20;
+
 /// Flows that began in a slot in transition. At 1,000 backends one more takes a thousandth of the slots; a whole pool
 /// that is replaced needs an entry for every connection that begins within the transition time.
 pub const MOVED_FLOWS: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };

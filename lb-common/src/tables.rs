@@ -12,13 +12,14 @@ use crate::{
     packet::Packet,
     reason::Reason,
     recent::Bucket,
+    share::Event,
     wire::ip::Address,
 };
 use core::cmp::Ordering;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The version of everything below; part of the path under which maps are pinned.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Slots of a ring: a prime, and large enough for 1 % accuracy with hundreds of backends (Maglev, NSDI 2016, 5.3).
 pub const RING_SLOTS: u32 = 65_537;
@@ -49,11 +50,15 @@ pub struct Globals {
     pub errors_per_cpu: u32,
     /// How many VIPs are prefixes; without any, no prefix is looked for.
     pub prefixes: u32,
+    /// Whether others want to know of tokens that are learned and flows that join: 0 or 1.
+    pub tells: u32,
+    #[doc(hidden)]
+    pub reserved: u32,
     /// Where the addresses of VIPs are.
     pub addresses: Turn,
 }
 
-const _: () = assert!(size_of::<Globals>() == 88);
+const _: () = assert!(size_of::<Globals>() == 96);
 
 /// A run of elements of a table. Aligned, so that no CPU sees half of one that the controller writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -135,6 +140,8 @@ impl Ways {
     pub const LEARN_UNSEEN: Self = Self(2);
     /// Each backend has a port or an address of its own for joins: no packet but one to it is known by this way.
     pub const ENDPOINT: Self = Self(4);
+    /// Agents on the backends tell the tokens; the data path only looks them up.
+    pub const REPORT: Self = Self(8);
 
     /// Both sets together.
     #[must_use]
@@ -669,6 +676,9 @@ pub trait Tables {
 
     /// The backend that a QUIC server id names.
     fn quic_server(&self, key: &QuicKey) -> Option<BackendId>;
+
+    /// Tells the controller what others are to know too; what finds no room is lost, and counted.
+    fn tell(&mut self, event: &Event);
 
     /// What the clients of a network have spent on entries.
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget>;

@@ -25,7 +25,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     ids::BackendId,
+    packet::Packet as _,
     reason::Action,
+    share::{self, Entered, Event},
     steer::{Icmp, Kind, Scope, Transport, steer_within},
 };
 
@@ -57,6 +59,14 @@ pub fn weir_icmp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn weir_answer(ctx: XdpContext) -> u32 {
     programs::write_answer(&ctx)
+}
+
+/// Enters what another balancer or an agent has told: the frame is the event.
+#[xdp]
+#[inline(always)]
+pub fn weir_enter(ctx: XdpContext) -> u32 {
+    let event = XdpFrame::new(ctx.ctx).load::<{ size_of::<Event>() }>(0);
+    event.map_or(Entered::Malformed, |event| share::enter(&mut KernelTables, &Event::from_bytes(event))) as u32
 }
 
 /// Writes the lines of `weir trace`.

@@ -4,7 +4,7 @@
 
 use crate::prefix;
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
@@ -17,6 +17,7 @@ use lb_common::{
     mptcp::Version,
     reason::Reason,
     recent::{Bucket, bucket_of, buckets_for, filter_place, filter_words},
+    share::Event,
     steer::Arrival,
     tables::{
         Backend, Budget, Counter, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_CHUNKS, Service, Services,
@@ -78,6 +79,12 @@ static COUNTERS: PerCpuArray<Counter, COUNTERS_MAX> = PerCpuArray::new();
 static SENT: PerCpuArray<Counter, BACKENDS> = PerCpuArray::new();
 #[btf_map(name = "weir_filter")]
 static FILTER: Array<u64, { 2 * filter_words(limits::JOINED_FLOWS.default) as usize }> = Array::new();
+
+/// What the controller is to tell others; what finds no room is counted.
+#[btf_map(name = "weir_events")]
+static EVENTS: RingBuf<(), { limits::EVENTS_BYTES as usize }> = RingBuf::new();
+#[btf_map(name = "weir_lost")]
+static EVENTS_LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Whether a table has ever been written to: until then there is no need to look into it, or into its filter.
 #[btf_map(name = "weir_marks")]
@@ -278,6 +285,12 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn tell(&mut self, event: &Event) {
+        let kind_and_pool = u32::from(event.kind) << 16 | u32::from(event.pool.0);
+        tell(event.flow.0, event.value, event.at.0, kind_and_pool, u32::from(event.backend.0));
+    }
+
+    #[inline(always)]
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {
         element!(NETWORKS, bucket_of(network, limits::NETWORKS))
     }
@@ -304,6 +317,28 @@ fn add_to_filter(index: u32, bits: u64) {
         // SAFETY: the word is an element of a map; the instruction is atomic, for other CPUs set other bits of it.
         unsafe { asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bits, options(nostack)) };
     }
+}
+
+/// A function of its own: the verifier walks it once, and what it writes is not on the stack of who calls it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell(flow: u64, value: u32, at: u32, kind_and_pool: u32, backend: u32) -> u32 {
+    if let Some(mut place) = EVENTS.reserve_untyped::<Event>(0) {
+        place.write(Event {
+            flow: FlowHash(flow),
+            value,
+            at: Tick(at),
+            pool: PoolId(kind_and_pool as u16),
+            backend: BackendId(backend as u16),
+            kind: (kind_and_pool >> 16) as u16,
+            reserved: 0,
+        });
+        place.submit(0);
+    } else if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
+        // SAFETY: the element is this CPU's own.
+        unsafe { *lost += 1 };
+    }
+    0
 }
 
 const NO_SERVICE: u32 = u32::MAX;

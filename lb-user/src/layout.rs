@@ -243,6 +243,7 @@ fn ways(pool: &Pool) -> Ways {
         bits = bits.and(match way {
             Way::Learn if pool.learn_unseen => Ways::LEARN.and(Ways::LEARN_UNSEEN),
             Way::Learn => Ways::LEARN,
+            Way::Report => Ways::REPORT,
             Way::Endpoint => Ways::ENDPOINT,
         });
     }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod agent;
 pub mod bpf;
+pub mod bus;
 mod clock;
 pub mod commands;
 pub mod config;

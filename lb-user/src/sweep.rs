@@ -40,6 +40,26 @@ const fn ticks(seconds: u64) -> u32 {
 #[derive(Clone, Debug, Default)]
 pub struct Sweeper {
     closed: Arc<HashMap<FlowHash, Tick>>,
+    ended: Vec<Ended>,
+}
+
+/// What others are to hear of.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended {
+    /// The first subflow of a connection has closed.
+    Token {
+        /// The connection's name.
+        key: TokenKey,
+        /// Who holds it.
+        holder: Holder,
+    },
+    /// A joined flow has ended.
+    Flow {
+        /// The flow.
+        flow: FlowHash,
+        /// Its entry.
+        entry: FlowEntry,
+    },
 }
 
 /// What a sweep found and did.
@@ -135,10 +155,25 @@ impl Sweeper {
         let mut swept = Swept::default();
         self.sweep_tokens(tables, &readers, &gone, now, &mut swept)?;
         for (kind, table) in &readers.flows {
-            sweep_flows(tables, table, *kind, now, &mut swept)?;
+            sweep_flows(tables, table, *kind, now, (&mut swept, &mut self.ended))?;
         }
         evict_unproven(tables, &readers.flows[1].1, now, &mut swept)?;
         Ok(swept)
+    }
+
+    /// Takes in first subflows that have closed whose packets have not come here.
+    pub fn hear(&mut self, closed: HashMap<FlowHash, Tick>) {
+        if !closed.is_empty() {
+            let known = Arc::make_mut(&mut self.closed);
+            for (flow, at) in closed {
+                known.entry(flow).or_insert(at);
+            }
+        }
+    }
+
+    /// What has ended since this was last asked, by packets that came here.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Whether a connection's first subflow has closed, as of the last sweep.
@@ -184,10 +219,20 @@ impl Sweeper {
                 Ok::<_, MapError>(())
             })?;
         }
+        self.note_ended(&remaining, &closed);
         self.closed = Arc::new(closed);
         swept.tokens_evicted = evict(tables, readers.tokens.limit()?, &mut remaining, now)?;
         self.count_tokens(&remaining, swept);
         Ok(())
+    }
+
+    /// Notes the connections whose first subflow has closed since the last sweep, for others to hear of.
+    fn note_ended(&mut self, remaining: &[(TokenKey, TokenEntry)], closed: &HashMap<FlowHash, Tick>) {
+        for &(key, entry) in remaining {
+            let is_new = |holder: &Holder| closed.contains_key(&holder.flow) && !self.closed.contains_key(&holder.flow);
+            let new = entry.holders.into_iter().filter(|holder| holder.is_some() && is_new(holder));
+            self.ended.extend(new.map(|holder| Ended::Token { key, holder }));
+        }
     }
 
     fn count_tokens(&self, remaining: &[(TokenKey, TokenEntry)], swept: &mut Swept) {
@@ -226,6 +271,9 @@ impl Sweeper {
     /// When the first subflow of a holder closed, if it has, by a sign of now or one remembered. A sign from before the
     /// token was learned is of an older connection on the same 5-tuple.
     fn closed_at(&self, holder: &Holder, signs: &[Bucket]) -> Option<Tick> {
+        if holder.flow == FlowHash(0) {
+            return None;
+        }
         let buckets = u32::try_from(signs.len()).unwrap_or(u32::MAX);
         let sign = signs[bucket_of(holder.flow, buckets) as usize].of(holder.flow).map(|sign| sign.at);
         let remembered = self.closed.get(&holder.flow).copied();
@@ -335,7 +383,7 @@ fn sweep_flows(
     table: &HashTable<FlowHash, FlowEntry>,
     kind: Exception,
     now: Tick,
-    swept: &mut Swept,
+    (swept, ended): (&mut Swept, &mut Vec<Ended>),
 ) -> Result<(), MapError> {
     let mut over = Vec::new();
     for entry in table.entries() {
@@ -358,6 +406,9 @@ fn sweep_flows(
                     Some(entry) if is_over(&entry, now) => {
                         table.remove(flow)?;
                         swept.flows_ended += 1;
+                        if kind == Exception::Joined {
+                            ended.push(Ended::Flow { flow, entry });
+                        }
                     }
                     Some(entry) => swept.keep_flow(kind, &entry),
                     None => {}

@@ -6,6 +6,7 @@ use lb_common::{
     host::HostTables,
     ids::{BackendId, FlowHash, PoolId, Tick},
     recent::Bucket,
+    share::Event,
     tables::{
         Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, Service, Services, Slot, Tables,
         TokenEntry, TokenKey,
@@ -107,6 +108,10 @@ impl Tables for Noting<'_> {
 
     fn quic_server(&self, key: &QuicKey) -> Option<BackendId> {
         self.tables.quic_server(key)
+    }
+
+    fn tell(&mut self, event: &Event) {
+        self.tables.tell(event);
     }
 
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {

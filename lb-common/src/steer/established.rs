@@ -7,6 +7,7 @@ use crate::{
     packet::Packet,
     reason::Reason,
     recent::Recent,
+    share::{self, Event},
     tables::{Exception, FlowEntry, InsertError, Slot, Tables, Ways, state},
 };
 
@@ -123,7 +124,13 @@ fn insert<T: Tables>(
 ) -> Result<(), ()> {
     let entry = FlowEntry { sequence, seen: tables.now(), backend, state: FlowEntry::OPEN | FlowEntry::UNPROVEN };
     match tables.insert_entry(kind, arrival.flow, entry) {
-        Ok(()) | Err(InsertError::Exists) => Ok(()),
+        Ok(()) => {
+            if kind == Exception::Joined {
+                share::tell(tables, &Event::joined(arrival.service.pool, arrival.flow, &entry));
+            }
+            Ok(())
+        }
+        Err(InsertError::Exists) => Ok(()),
         Err(InsertError::Full) => Err(()),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     mptcp::{Capable, Version},
     packet::Packet,
     reason::Reason,
+    share::{self, Event},
     tables::{Holder, InsertError, Tables, TokenEntry, TokenKey, Ways, state},
 };
 
@@ -44,6 +45,9 @@ pub(super) fn from_third_packet<P: Packet, T: Tables>(
     let key = TokenKey::new(arrival.service.pool, token);
     let holder = Holder { flow: arrival.flow, since: tables.now(), backend, state: Holder::OPEN };
     let reason = hold(tables, &key, holder);
+    if reason == Reason::Learned {
+        share::tell(tables, &Event::learned(&key, &holder));
+    }
     if reason != Reason::LearnFull {
         note_taught(tables, arrival);
     }
@@ -83,7 +87,7 @@ fn note_taught<T: Tables>(tables: &mut T, arrival: &Arrival) {
 
 /// Enters a connection as holder of a token. A race with another CPU for a new entry is lost once at most.
 #[inline(always)]
-fn hold<T: Tables>(tables: &mut T, key: &TokenKey, holder: Holder) -> Reason {
+pub(crate) fn hold<T: Tables>(tables: &mut T, key: &TokenKey, holder: Holder) -> Reason {
     if let Some(entry) = tables.token(key) {
         return entry.admit(holder);
     }

@@ -9,7 +9,7 @@ mod endpoint;
 mod established;
 mod fragment;
 mod icmp;
-mod learn;
+pub(crate) mod learn;
 mod scope;
 mod syn;
 

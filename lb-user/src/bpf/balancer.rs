@@ -1,7 +1,7 @@
 //! The XDP balancer: its programs, its maps by their types, and its link to an interface.
 
 use super::{
-    ArrayTable, HashTable, LedgerError, LedgerTable, LoadError, PerCpuTable, PrefixTable, RingTable, Value,
+    ArrayTable, Events, HashTable, LedgerError, LedgerTable, LoadError, PerCpuTable, PrefixTable, RingTable, Value,
     pins::{LEDGER, LostPins, PinError, Pins, TABLES},
     shape::Shape,
 };
@@ -10,7 +10,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapError, ProgramArray},
     programs::{
-        Xdp, XdpMode,
+        TestRun as _, TestRunOptions, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
         xdp::XdpLink,
     },
@@ -22,6 +22,7 @@ use lb_common::{
     limits,
     programs::{ENTRY, Program},
     recent::{Bucket, buckets_for, filter_words},
+    share::{ENTER, Entered, Event},
     tables::{
         Backend, Budget, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, Span, TokenEntry,
         TokenKey,
@@ -33,6 +34,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use zerocopy::IntoBytes as _;
 
 /// How large the tables are that the operator may size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +136,8 @@ impl Sizes {
             entries_per_network: self.entries_per_network,
             errors_per_cpu: self.icmp_errors_per_cpu,
             prefixes: 0,
+            tells: 0,
+            reserved: 0,
             addresses: Turn::default(),
         }
     }
@@ -170,6 +174,9 @@ pub struct Balancer {
     pub marks: ArrayTable<[u32; 2]>,
     pub counters: PerCpuTable<Counter>,
     pub sent: PerCpuTable<Counter>,
+    /// Where the data path tells what others are to know; who reads it takes it.
+    pub events: Option<Events>,
+    pub events_lost: PerCpuTable<u64>,
     /// What health checks know of the backends.
     pub probes: ArrayTable<Backend>,
     /// What the marks of health checks have in common, as the only element.
@@ -263,6 +270,8 @@ impl Balancer {
             marks: array(&mut ebpf, "weir_marks")?,
             counters: per_cpu(&mut ebpf, "weir_counters")?,
             sent: per_cpu(&mut ebpf, "weir_sent")?,
+            events: Some(Events::new(take(&mut ebpf, "weir_events")?)?),
+            events_lost: per_cpu(&mut ebpf, "weir_lost")?,
             probes: array(&mut ebpf, "weir_probes")?,
             probe_mark: array(&mut ebpf, "weir_probe_mark")?,
             ebpf,
@@ -275,6 +284,25 @@ impl Balancer {
     /// None once it is loaded.
     pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
         program(&mut self.ebpf, ENTRY)
+    }
+
+    /// Loads the program that enters what others tell.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn load_enter(&mut self) -> Result<(), LoadError> {
+        load(&mut self.ebpf, ENTER)
+    }
+
+    /// Enters what another has told into the tables, as the data path would.
+    ///
+    /// # Errors
+    /// The program is not loaded, or the kernel refuses to run it.
+    pub fn enter(&mut self, event: &Event) -> Result<Entered, LoadError> {
+        let options = TestRunOptions { data_in: Some(event.as_bytes()), ..TestRunOptions::default() };
+        let run = program(&mut self.ebpf, ENTER)?.test_run(options);
+        let run = run.map_err(|error| LoadError::program(ENTER, error))?;
+        Ok(Entered::from_number(run.return_value))
     }
 
     /// Has the data path know these addresses and prefixes (in bits of an IPv6 address) of VIPs and no others. One that was

@@ -21,7 +21,7 @@ use std::{
 
 /// Maps of the object that a controller leaves to the next. The others hold nothing from one packet to the next, or go
 /// with the programs.
-pub const TABLES: [&str; 23] = [
+pub const TABLES: [&str; 25] = [
     "weir_globals",
     "weir_addresses",
     "weir_prefixes",
@@ -45,6 +45,8 @@ pub const TABLES: [&str; 23] = [
     "weir_sent",
     "weir_filter",
     "weir_marks",
+    "weir_events",
+    "weir_lost",
 ];
 /// What only controllers read.
 pub(super) const LEDGER: &str = "weir_ledger";

@@ -8,7 +8,8 @@ use crate::{
         routes,
     },
     bpf::{Holder, LoadError},
-    config::{Config, ConfigErrors, Forward},
+    bus::{Bus, Sharer},
+    config::{Bus as BusSettings, Config, ConfigErrors, Forward},
     health::Checker,
     layout::BackendRow,
     logging::{self, LogArgs},
@@ -121,10 +122,17 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
             error!("health checks are no longer followed: {}", in_one_line(&error));
         }
     });
+    let bus = match service.bus() {
+        Some(settings) => Some(join_cluster(&settings, &service, &mut tasks).await?),
+        None => None,
+    };
     let mut supervisor = Supervisor::find();
     let signs = Signs { supervisor: &mut supervisor, ready, heart };
     let steered = steer(&service, &resolver, config_path, &mut requests, signs).await;
     supervisor.stopping();
+    if let Some(bus) = bus {
+        bus.end().await;
+    }
     steered?;
     look_at_attachments(&service, &resolver).await;
     match (service.end()?, service.unattached()) {
@@ -136,6 +144,21 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         (Ending::Stays, None) => info!("ending; {interfaces} goes on steering, until `weir detach`"),
     }
     Ok(())
+}
+
+/// Becomes a member of the cluster, and takes in what the others know.
+async fn join_cluster(settings: &BusSettings, service: &Arc<Service>, tasks: &mut JoinSet<()>) -> Result<Bus> {
+    service.open_to_others()?;
+    let sharer: Arc<dyn Sharer> = Arc::clone(service) as _;
+    let bus = Bus::start(settings, sharer).await?;
+    let (teller, publisher) = (Arc::clone(service), bus.publisher.clone());
+    tasks.spawn(async move {
+        if let Err(error) = teller.tell(publisher).await {
+            error!("what this balancer learns is no longer told to the others: {error}");
+        }
+    });
+    bus.catch_up().await;
+    Ok(bus)
 }
 
 /// Finds the ways to the backends, and begins to steer.

@@ -15,6 +15,7 @@ pub(super) struct File {
     pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) admin: Admin,
+    pub(super) bus: Option<Bus>,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -43,6 +44,7 @@ pub(super) struct Balancer {
 #[serde(deny_unknown_fields)]
 pub(super) struct AgentFile {
     pub(super) agent: Agent,
+    pub(super) bus: Option<Bus>,
     pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) vip: Vec<Spanned<AgentVip>>,
@@ -81,6 +83,16 @@ pub(super) struct Metrics {
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
     pub(super) group: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bus {
+    pub(super) servers: Spanned<Vec<Spanned<String>>>,
+    pub(super) cluster: Spanned<String>,
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) credentials: Option<Spanned<PathBuf>>,
+    pub(super) ca: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize, Default)]

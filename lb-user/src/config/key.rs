@@ -3,7 +3,7 @@
 //! It is read from a file that only its owner may touch. It is never printed, not even by `Debug`, and no error message
 //! has a part of it.
 
-use super::regular;
+use super::{regular, words::this_user};
 use std::fmt;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -125,10 +125,4 @@ fn mend(path: &Path, kind: io::ErrorKind) -> String {
         }
         _ => format!("write one with `(umask 077; openssl rand -hex 16 > {path})`"),
     }
-}
-
-/// The name of the user that this process runs as, or his number.
-fn this_user() -> String {
-    let user = nix::unistd::geteuid();
-    nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod agent;
+mod bus;
 mod check;
 mod either;
 mod file;
@@ -19,6 +20,7 @@ mod words;
 
 pub use address::{Ports, VipAddress};
 pub use agent::{AgentConfig, AgentVip, Mss};
+pub use bus::{Bus, Credentials, CredentialsError};
 pub use health::{Check, Health, HttpRequest, Trust, TrustError};
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
@@ -44,6 +46,8 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// Who may use the admin socket.
     pub admin: Admin,
+    /// How the other members of the cluster are reached; `None` where this balancer stands alone.
+    pub bus: Option<Bus>,
     /// Sizes of the tables.
     pub limits: Limits,
     /// The pools, in the order of the file.

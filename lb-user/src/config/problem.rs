@@ -2,7 +2,7 @@
 //!
 //! The messages never contain a secret: a key file is named, its content never is.
 
-use super::{KeyError, Prefix, PrefixError, QuicServerId, TrustError};
+use super::{CredentialsError, KeyError, Prefix, PrefixError, QuicServerId, TrustError};
 use std::{net::IpAddr, path::PathBuf};
 
 /// Why a configuration is refused.
@@ -60,6 +60,19 @@ pub enum Problem {
 
     #[error(transparent)]
     ClusterKey(#[from] KeyError),
+
+    #[error("the list is empty; name a NATS server, such as \"tls://10.0.0.9:4222\"")]
+    NoBusServer,
+    #[error(
+        "this is not a NATS server; write it like nats://10.0.0.9:4222 or tls://nats.example:4222, without a password"
+    )]
+    BusServer,
+    #[error("`{0}` has a dot in it, which parts the subjects of the bus; leave it out")]
+    BusCluster(String),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error("{} is not a file; name the PEM file of who signed the server's certificate", .0.display())]
+    BusCa(PathBuf),
 
     #[error("the list is empty; name the ways, such as [\"learn\"], or say join = \"off\"")]
     NoWays,

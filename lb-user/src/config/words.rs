@@ -98,6 +98,8 @@ pub enum OnStop {
 pub enum Way {
     /// From the keys that the client echoes in its third ACK.
     Learn,
+    /// From the agents on the backends, over the bus.
+    Report,
     /// Each backend has a port or an address of its own, to which its clients join.
     Endpoint,
 }
@@ -272,13 +274,20 @@ impl Word for BackendState {
 }
 
 impl Word for Way {
-    const WORDS: &'static [(&'static str, Self)] = &[("learn", Self::Learn), ("endpoint", Self::Endpoint)];
-    const LATER: &'static [&'static str] = &["report", "token"];
-    const OFFERED: &'static str = "learn or endpoint";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("learn", Self::Learn), ("report", Self::Report), ("endpoint", Self::Endpoint)];
+    const LATER: &'static [&'static str] = &["token"];
+    const OFFERED: &'static str = "learn, report or endpoint";
 }
 
 impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("udp", Self::Udp)];
+}
+
+/// The name of the user that this process runs as, or his number.
+pub(super) fn this_user() -> String {
+    let user = nix::unistd::geteuid();
+    nix::unistd::User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
 }
 
 /// An address that one machine can have.

@@ -7,6 +7,7 @@ use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Tick, Token},
     limits::NETWORKS,
     recent::{Bucket, Recent, bucket_of},
+    share::Event,
     tables::{
         Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, Service, Services, Slot, Tables,
         TokenEntry, TokenKey,
@@ -277,6 +278,9 @@ impl Tables for Witness<'_> {
     fn quic_server(&self, key: &QuicKey) -> Option<BackendId> {
         self.tables.quic_server(key)
     }
+
+    // Nobody is to hear of what is only told.
+    fn tell(&mut self, _event: &Event) {}
 
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {
         self.asked.network = Some(bucket_of(network, NETWORKS));

@@ -15,6 +15,7 @@ mod reload;
 mod report;
 mod resume;
 mod rings;
+mod share;
 mod survival;
 mod sweep;
 mod trace;
@@ -42,7 +43,7 @@ use aya::{maps::MapError, programs::XdpMode};
 use duty::{Arrival, Duty};
 use health::pools_failing_open;
 use lb_common::{
-    ids::{BackendId, PoolId},
+    ids::{BackendId, FlowHash, PoolId, Tick},
     limits::{SERVICES_MAX, SERVICES_OF_CONFIG_MAX},
     tables::{self, Services},
 };
@@ -81,6 +82,8 @@ struct State {
     tracing: Tracing,
     balancer: Balancer,
     ledger: LedgerTable,
+    /// Where to say what others are to know, if there are any.
+    publisher: Option<crate::bus::Publisher>,
     /// Whether the tables were there before this process.
     is_resumed: bool,
     /// Whether they are those of the configuration.
@@ -91,6 +94,8 @@ struct State {
     /// When the rings were last brought in line with the backends.
     rings_at: Duration,
     sweeper: Sweeper,
+    /// First subflows that have closed, as others have told since the last sweep began.
+    heard_closed: hashbrown::HashMap<FlowHash, Tick>,
     swept: Swept,
     /// When.
     swept_at: Instant,
@@ -251,6 +256,11 @@ impl Service {
         let new = attachments.iter().filter(|attachment| !state.attachments.contains(attachment)).cloned().collect();
         state.attachments = attachments;
         new
+    }
+
+    /// How the other members of the cluster are reached, if there are any.
+    pub fn bus(&self) -> Option<config::Bus> {
+        self.state().config.bus.clone()
     }
 
     /// The interfaces of the configuration.

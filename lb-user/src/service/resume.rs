@@ -66,6 +66,8 @@ impl State {
             tracing: Tracing::Off,
             balancer,
             ledger,
+            publisher: None,
+            heard_closed: hashbrown::HashMap::new(),
             is_resumed: false,
             is_in_force: false,
             backends: BTreeMap::new(),

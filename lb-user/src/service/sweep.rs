@@ -26,8 +26,11 @@ impl Service {
     pub fn sweep_in_pieces(&self, before_each: impl FnMut()) -> Result<(), ServiceError> {
         let _alone = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut sweeper, commits) = {
-            let state = self.state();
-            (state.sweeper.clone(), state.reloads.commits)
+            let mut state = self.state();
+            let heard = std::mem::take(&mut state.heard_closed);
+            let mut sweeper = state.sweeper.clone();
+            sweeper.hear(heard);
+            (sweeper, state.reloads.commits)
         };
         let mut pieces = Pieces { service: self, before_each };
         let swept = sweeper.sweep(&mut pieces, clock::tick())?;
@@ -56,7 +59,8 @@ impl<F: FnMut()> Lender for Pieces<'_, F> {
 }
 
 impl State {
-    fn take_in(&mut self, sweeper: Sweeper, swept: Swept, renewed: bool) {
+    fn take_in(&mut self, mut sweeper: Sweeper, swept: Swept, renewed: bool) {
+        self.tell_ended(&sweeper.take_ended());
         self.evicted.tokens += swept.tokens_evicted;
         self.evicted.moved_flows += swept.moved_flows_evicted;
         self.filter_renewals += u64::from(renewed);

@@ -5,6 +5,7 @@
 
 mod agent;
 mod balancer;
+mod bus;
 mod endpoint;
 mod health;
 mod pool;
@@ -27,6 +28,7 @@ pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let balancer = balancer::balancer(&written.balancer, &mut findings);
     let metrics = balancer::metrics(written.metrics.as_ref(), &mut findings);
     let admin = balancer::admin(&written.admin, &mut findings);
+    let bus = bus::bus(written.bus.as_ref(), &mut findings);
     let limits = balancer::limits(&written.limits, &mut findings);
     let pools = pool::pools(&written, &mut findings);
     let vips = vip::vips(&written, &mut findings);
@@ -36,10 +38,19 @@ pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     }
 
     let Findings { problems, oddities, .. } = findings;
-    if let (true, Some(balancer), Some(metrics), Some(admin), Some(limits), Some(pools), Some(vips)) =
-        (problems.is_empty(), balancer, metrics, admin, limits, pools, vips)
+    if let (true, Some(balancer), Some(metrics), Some(admin), Some(bus), Some(limits), Some(pools), Some(vips)) =
+        (problems.is_empty(), balancer, metrics, admin, bus, limits, pools, vips)
     {
-        return Ok(Config { balancer, metrics, admin, limits, pools, vips, warnings: text_of_file.locate(oddities) });
+        return Ok(Config {
+            balancer,
+            metrics,
+            admin,
+            bus,
+            limits,
+            pools,
+            vips,
+            warnings: text_of_file.locate(oddities),
+        });
     }
     Err(ConfigErrors::Wrong(text_of_file.locate(problems)))
 }

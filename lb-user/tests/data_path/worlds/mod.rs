@@ -20,6 +20,7 @@ use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Tick, Token, VipId},
     reason::Reason,
     recent::{Bucket, Recent},
+    share::Event,
     tables::{Backend, Exception, FlowEntry, Holder, Slot, TokenEntry, TokenKey},
     wire::ip::Family,
 };
@@ -176,6 +177,10 @@ impl Worlds {
         let outcome = self.host.send(frame);
         assert_eq!(by_kernel, &outcome, "kernel (left) and host (right) differ over {frame:02x?}");
         oracle::judge_bytes(&self.setup, frame, &outcome);
+        let told =
+            |events: Vec<Event>| events.into_iter().map(|event| Event { at: Tick(0), ..event }).collect::<Vec<_>>();
+        let (by_kernel, by_host) = (told(self.kernel.told()), told(std::mem::take(&mut self.host.tables.told)));
+        assert_eq!(by_kernel, by_host, "kernel (left) and host (right) tell others different things");
         self.agree_on_tables();
         if let Some(flow) = oracle::flow_of(frame) {
             for memory in [Memory::Pending, Memory::Embryonic, Memory::Closing] {

@@ -1,0 +1,73 @@
+//! What the bus has done, as numbers.
+
+use lb_common::share::Entered;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// Why an entry of another member was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This member has no such pool or backend.
+    Unknown,
+    /// The pool does not learn from whom it is.
+    Unwanted,
+    /// Another backend holds the token too, which is ambiguous now; or has the flow, and keeps it.
+    Held,
+    /// The table is full.
+    Full,
+    /// The message could not be read.
+    Illegible,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unknown, Self::Unwanted, Self::Held, Self::Full, Self::Illegible];
+
+    /// The word for it in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Unwanted => "unwanted",
+            Self::Held => "held",
+            Self::Full => "full",
+            Self::Illegible => "illegible",
+        }
+    }
+
+    /// Why an entry was not taken by the tables, if it was not.
+    pub const fn of(entered: Entered) -> Option<Self> {
+        match entered {
+            Entered::New | Entered::Known => None,
+            Entered::Ambiguous | Entered::Held => Some(Self::Held),
+            Entered::Full => Some(Self::Full),
+            Entered::Malformed => Some(Self::Illegible),
+        }
+    }
+}
+
+/// What the bus has done since the start.
+#[derive(Debug, Default)]
+pub struct BusCounts {
+    /// Whether there is a connection to a server.
+    pub connected: AtomicBool,
+    /// Whether what others know has been asked for since.
+    pub caught_up: AtomicBool,
+    /// Entries told.
+    pub sent: AtomicU64,
+    /// Entries heard and taken.
+    pub received: AtomicU64,
+    /// Entries that found no room while the bus was down.
+    pub lost: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl BusCounts {
+    /// Notes entries that were not taken.
+    pub fn refuse(&self, refusal: Refusal, entries: u64) {
+        self.refused[refusal as usize].fetch_add(entries, Relaxed);
+    }
+
+    /// How many entries were not taken, and why.
+    pub fn refused(&self) -> [(Refusal, u64); Refusal::ALL.len()] {
+        Refusal::ALL.map(|refusal| (refusal, self.refused[refusal as usize].load(Relaxed)))
+    }
+}
