@@ -27,6 +27,11 @@ pub(super) fn open_bounded(path: &Path, max: u64, what: &str) -> io::Result<Take
             io::Error::other("it is no regular file; copy what it says to one")
         });
     };
+    bounded(file, max, what)
+}
+
+/// The same of a file that is open.
+pub(super) fn bounded(file: File, max: u64, what: &str) -> io::Result<Take<File>> {
     let len = file.metadata()?.len();
     if len > max {
         return Err(io::Error::other(format!("it has {len} bytes, and {what} has at most {max}")));
