@@ -1,6 +1,9 @@
 //! Frames that cannot be explained, time, and wrong uses.
 
-use crate::weir::{Line, Place, capture, lines, tool};
+use crate::{
+    captured::{capture, tool},
+    weir::{Line, Place, lines},
+};
 use pcap_file::{
     DataLink,
     pcap::{PcapHeader, PcapPacket, PcapWriter},
