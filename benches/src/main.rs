@@ -145,6 +145,8 @@ enum Command {
 enum FleetDrill {
     /// A balancer dies, another comes, and the bus between them is restarted
     Fleet(drill::fleet::Options),
+    /// Somebody forges handshakes, to take over the joins of others
+    Poison(drill::poison::Options),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -185,6 +187,9 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         }
         Command::Drill { fleet: Some(FleetDrill::Fleet(options)), .. } => {
             conclude(options.json, drill::fleet::run(options, drill::Screen::of(options.json))?)
+        }
+        Command::Drill { fleet: Some(FleetDrill::Poison(options)), .. } => {
+            conclude(options.json, drill::poison::run(options, drill::Screen::of(options.json))?)
         }
         Command::Drill { fleet: None, drill: Some(options) } => {
             conclude(options.json, drill::run(options, drill::Screen::of(options.json))?)

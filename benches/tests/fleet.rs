@@ -209,3 +209,28 @@ fn nothing_is_left_of_a_killed_drill() {
     })
     .unwrap_or_else(|error| panic!("{error}: {:?}", left()));
 }
+
+/// Agents tell what their kernels know, whatever a client echoes; what balancers learn from clients can be spoilt, one token
+/// by each handshake, and is never taken over.
+#[test]
+fn who_forges_handshakes_takes_over_no_join() {
+    const CONNECTIONS: u64 = 20;
+    const FORGED: u64 = 2000;
+    for ways in ["learn", "report"] {
+        let numbers = [CONNECTIONS.to_string(), FORGED.to_string()];
+        let args = ["drill", "poison", "--json", "--ways", ways, "--connections", &numbers[0], "--forged", &numbers[1]];
+        let output = Command::new(env!("CARGO_BIN_EXE_weir-lab")).args(args).output().expect("weir-lab starts");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("JSON: {output:?}"));
+        assert!(output.status.success(), "{output:?}");
+        let figure = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
+        assert_eq!(["joins_attempted", "keys_echoed"].map(figure), [CONNECTIONS; 2], "{report}");
+        assert_eq!(["joins_misrouted", "connections_broken"].map(figure), [0; 2], "{report}");
+        let counted = |name: &str| report["counted"][name].as_u64().expect("a count");
+        if ways == "report" {
+            assert_eq!(figure("joins_established"), CONNECTIONS, "{report}");
+            assert_eq!(report["tokens"], serde_json::json!([CONNECTIONS, 2 * CONNECTIONS]), "{report}");
+        } else {
+            assert!(counted("learn_ambiguous") > 0 && counted("learn_unseen") >= FORGED, "{report}");
+        }
+    }
+}

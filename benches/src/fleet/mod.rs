@@ -193,6 +193,11 @@ impl Fleet {
         self.members.iter().find(|member| member.name == name).map(|member| &member.weir)
     }
 
+    /// The Weir of every balancer, dead ones included.
+    pub fn weirs(&self) -> impl Iterator<Item = &Weir> {
+        self.members.iter().map(|member| &member.weir)
+    }
+
     /// The balancer that the router sends each of these flows to now.
     ///
     /// # Errors
