@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
+use lb_user::commands::in_one_line;
 use serde::Serialize;
 use weir_lab::{
     BackendCount, Lab, LabError,
@@ -162,11 +163,11 @@ fn main() -> ExitCode {
     match run(&Arguments::parse().command) {
         Ok(code) => code,
         Err(error) if interrupt::requested() => {
-            eprintln!("weir-lab: {error:#}; the lab is removed");
+            eprintln!("weir-lab: {}; the lab is removed", in_one_line(&error));
             ExitCode::from(EXIT_INTERRUPTED)
         }
         Err(error) => {
-            eprintln!("weir-lab: {error:#}");
+            eprintln!("weir-lab: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }

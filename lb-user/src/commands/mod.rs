@@ -93,7 +93,7 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// An error and its causes, but for those that an error already tells in its own words.
-pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
+pub fn in_one_line(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !line.contains(&cause) {

@@ -2,12 +2,15 @@
 //!
 //! The credentials are a secret: read from a file that only its owner may touch, never printed.
 
-use super::{Name, words::this_user};
+use super::{Name, regular, words::this_user};
 use std::{
-    fmt, fs, io,
+    fmt, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+/// The most that is read of a credentials file, which is a token and a key of less than 2 KiB.
+const FILE_MAX: u64 = 64 << 10;
 
 /// How a member of a cluster reaches the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +42,8 @@ impl Credentials {
             return Err(CredentialsError::Relative(named()));
         }
         let unreadable = |source| CredentialsError::Unreadable { path: named(), source };
-        let metadata = fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(CredentialsError::NotAFile(named()));
-        }
+        let file = regular::open(path).map_err(unreadable)?.ok_or_else(|| CredentialsError::NotAFile(named()))?;
+        let metadata = file.metadata().map_err(unreadable)?;
         let mode = metadata.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(CredentialsError::Rights { path: named(), mode });
@@ -51,7 +52,10 @@ impl Credentials {
         if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
             return Err(CredentialsError::Owner { path: named(), owner });
         }
-        fs::read_to_string(path).map(Self).map_err(unreadable)
+        regular::bounded(file, FILE_MAX, "a file of credentials")
+            .and_then(io::read_to_string)
+            .map(Self)
+            .map_err(unreadable)
     }
 
     /// The text, for the connection that is made with it.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 mod collector;
+mod connections;
 mod families;
 mod listener;
 pub mod reference;
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub reload: ReloadOutcome,
     /// How often the filter in front of the flows' entries was renewed.
     pub filter_renewals: u64,
+    /// Pins that somebody else has removed.
+    pub pins_lost: u64,
     /// The interfaces, and how the XDP program is attached to each.
     pub interfaces: Vec<Attachment>,
 }

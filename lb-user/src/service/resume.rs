@@ -81,6 +81,7 @@ impl State {
             evicted: Evicted::default(),
             filter_renewals: 0,
             attachments: Vec::new(),
+            lost_pins: None,
             unmeant: super::Unmeant::default(),
             reloads: Reloads { last_succeeded: true, last_tried, in_force_since, commits: 0 },
             failing_open: BTreeSet::new(),
