@@ -10,7 +10,7 @@ mod member;
 mod publisher;
 pub mod wire;
 
-pub use counts::{BusCounts, Refusal};
+pub use counts::{BusCounts, BusNumbers, Refusal};
 pub use link::LinkError;
 pub use member::{Bus, Sharer};
 pub use publisher::Publisher;

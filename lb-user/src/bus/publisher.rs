@@ -1,7 +1,7 @@
 //! What a member has to tell, on its way to the bus: a bounded queue that nobody waits for.
 
 use super::{
-    BATCH_ENTRIES, BusCounts, FLUSH, QUEUE_ENTRIES,
+    BATCH_ENTRIES, BusCounts, BusNumbers, FLUSH, QUEUE_ENTRIES,
     link::Link,
     wire::{Batch, Notice, Op},
 };
@@ -30,6 +30,11 @@ impl Publisher {
     /// Tells of its end.
     pub fn token_closed(&self, pool: &str, backend: &str, token: u32) {
         self.tell(Notice { pool: pool.to_owned(), backend: backend.to_owned(), op: Op::Close, value: token, flow: 0 });
+    }
+
+    /// What its member has done so far.
+    pub fn numbers(&self) -> BusNumbers {
+        self.counts.numbers()
     }
 
     /// Tells whatever there is to tell.

@@ -11,9 +11,15 @@ use std::{
 };
 
 /// The status and the text of `/healthz`.
-fn health() -> (String, String) {
+pub(crate) fn health() -> (String, String) {
+    ask("/healthz")
+}
+
+/// Likewise of another page.
+pub(crate) fn ask(page: &str) -> (String, String) {
     let mut stream = TcpStream::connect("127.0.0.1:9107").expect("it listens");
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n").expect("it is sent");
+    let request = format!("GET {page} HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it is sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let status = answer.split_whitespace().nth(1).unwrap_or_default().to_owned();
@@ -21,7 +27,7 @@ fn health() -> (String, String) {
     (status, body.to_owned())
 }
 
-fn becomes(status: &str, words: &str) {
+pub(crate) fn becomes(status: &str, words: &str) {
     let begun = Instant::now();
     while health() != (status.to_owned(), words.to_owned()) {
         assert!(begun.elapsed() < DEADLINE, "{:?} instead of {words:?}", health());
