@@ -4,10 +4,15 @@
 
 use super::{Name, words::this_user};
 use std::{
-    fmt, fs, io,
-    os::unix::fs::MetadataExt as _,
+    fmt,
+    fs::OpenOptions,
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
+
+/// Bytes of a credentials file at most: far above the one or two kilobytes that a JWT and a seed take.
+const FILE_MAX: u64 = 64 * 1024;
 
 /// How a member of a cluster reaches the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +44,9 @@ impl Credentials {
             return Err(CredentialsError::Relative(named()));
         }
         let unreadable = |source| CredentialsError::Unreadable { path: named(), source };
-        let metadata = fs::metadata(path).map_err(unreadable)?;
+        // A FIFO without a writer must not hang the check.
+        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
             return Err(CredentialsError::NotAFile(named()));
         }
@@ -51,7 +58,12 @@ impl Credentials {
         if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
             return Err(CredentialsError::Owner { path: named(), owner });
         }
-        fs::read_to_string(path).map(Self).map_err(unreadable)
+        let mut text = String::new();
+        file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > FILE_MAX {
+            return Err(CredentialsError::TooLong(named()));
+        }
+        Ok(Self(text))
     }
 
     /// The text, for the connection that is made with it.
@@ -83,6 +95,9 @@ pub enum CredentialsError {
     /// A directory, device or the like.
     #[error("{} is not a plain file; name a NATS credentials file", .0.display())]
     NotAFile(PathBuf),
+    /// More than any credentials take.
+    #[error("{} has more than {FILE_MAX} bytes; name a NATS credentials file", .0.display())]
+    TooLong(PathBuf),
     /// Others than the owner may read or change the file.
     #[error("{} has the rights {mode:04o}, so others may read the secret; `chmod 0600 {}`, and change it if they did", path.display(), path.display())]
     Rights {
