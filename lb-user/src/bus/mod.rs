@@ -11,7 +11,7 @@ mod member;
 mod publisher;
 pub mod wire;
 
-pub use counts::{BusCounts, Refusal};
+pub use counts::{BusCounts, BusNumbers, Refusal};
 pub use handover::{HandedOver, Handover, HandoverError};
 pub use link::LinkError;
 pub use member::{Bus, Sharer};
