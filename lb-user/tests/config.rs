@@ -451,7 +451,7 @@ fn certificates_and_credentials_are_read_from_plain_files_of_a_sane_size() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secrets");
     let health = format!("{SMALL}[pool.health]\ncheck = \"https\"\nca_file = {path:?}\n");
-    let bus = format!("[bus]\nservers = [\"nats://192.0.2.9:4222\"]\ncluster = \"c\"\nname = \"weir1\"\n");
+    let bus = "[bus]\nservers = [\"nats://192.0.2.9:4222\"]\ncluster = \"c\"\nname = \"weir1\"\n";
     let bus_ca = format!("{bus}ca = {path:?}\n{SMALL}");
     let credentials = format!("{bus}credentials = {path:?}\n{SMALL}");
 
