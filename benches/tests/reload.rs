@@ -24,7 +24,7 @@ fn metric(weir: &Weir, name: &str) -> f64 {
 }
 
 fn asked(weir: &Weir, args: &[&str]) -> Value {
-    let printed = weir.command(args).expect("weir answers");
+    let printed = weir.ask(args).expect("weir answers");
     serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{args:?}: {error}: {printed}"))
 }
 
@@ -69,7 +69,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     let bad = config(&lab, 20_000, 0);
     weir.configure(&bad).expect("another file");
     for args in [&["reload"][..], &["reload", "--dry-run"]] {
-        let refused = weir.command(args).expect_err("it does not hold").to_string();
+        let refused = weir.ask(args).expect_err("it does not hold").to_string();
         assert!(refused.contains("20000 is out of range; choose 0 to 10000"), "{refused}");
         assert!(refused.contains("weir.toml:"), "{refused}");
     }
@@ -86,7 +86,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     let bus = Bus { servers: vec!["nats://127.0.0.1:4222".to_owned()], cluster: "edge1", name: "lb1".to_owned() };
     weir.configure(&config(&lab, 100, 0).with_bus(bus)).expect("another file");
     for args in [&["reload"][..], &["reload", "--dry-run"]] {
-        let refused = weir.command(args).expect_err("a member for its life").to_string();
+        let refused = weir.ask(args).expect_err("a member for its life").to_string();
         assert!(refused.contains("[bus]") && refused.contains("restart it for that"), "{refused}");
     }
 

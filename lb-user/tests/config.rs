@@ -415,7 +415,9 @@ fn the_credentials_of_the_bus_are_its_owners_alone_bounded_and_never_printed() {
     };
     assert!(refused(SECRET, 0o640).contains("has the rights 0640, so others may read the secret; `chmod 0600 "));
     let longest = SECRET.repeat(65_536 / SECRET.len() + 1);
-    assert!(refused(&longest[..65_537], 0o600).contains("it has 65537 bytes, and a file of credentials has at most 65536"));
+    assert!(
+        refused(&longest[..65_537], 0o600).contains("it has 65537 bytes, and a file of credentials has at most 65536")
+    );
     write(&longest[..65_536], 0o600);
     assert!(Config::parse(&text, "weir.toml").is_ok());
 

@@ -49,10 +49,8 @@ impl Forger {
         let printed = router.output("ip", &["-json", "link", "show", "dev", ROUTER_SIDE])?;
         let links: serde_json::Value = serde_json::from_str(&printed).map_err(|_| unexpected(&printed))?;
         let address = links[0]["address"].as_str().and_then(ethernet).ok_or_else(|| unexpected(&printed))?;
-        let [a, b, c, d, e, f] = own;
-        router.ip_batch(&format!(
-            "neigh replace {ADDRESS} lladdr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} dev {ROUTER_SIDE}\n"
-        ))?;
+        let own_text = own.map(|byte| format!("{byte:02x}")).join(":");
+        router.ip_batch(&format!("neigh replace {ADDRESS} lladdr {own_text} dev {ROUTER_SIDE}\n"))?;
         Ok(Self { link, ethernet: [own, address] })
     }
 

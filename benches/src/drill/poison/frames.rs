@@ -9,9 +9,9 @@ use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 pub(super) type Key = [u8; 8];
 
 const MPTCP: u8 = 30;
-/// Of an MP_CAPABLE with both keys.
+/// Of an `MP_CAPABLE` with both keys.
 const BOTH_KEYS: usize = 20;
-/// MP_CAPABLE of version 1 with HMAC-SHA256.
+/// `MP_CAPABLE` of version 1 with HMAC-SHA256.
 const CAPABLE_V1: [u8; 2] = [0x01, 0x01];
 const CLIENT_KEY: Key = *b"forger\0\0";
 const WINDOW: u16 = 65_000;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Screen, fleet::Ways};
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     sockets,
     traffic::{Connection, Mix},
     wait,
+    weir::Weir,
 };
 use forger::{Forger, overhear};
 
@@ -170,9 +171,9 @@ fn settled(fleet: &Fleet) -> Result<BTreeMap<&'static str, u64>, LabError> {
     wait::until("what was sent is counted", COUNT_LIMIT, || {
         let mut counted: BTreeMap<_, u64> = REASONS.iter().map(|reason| (*reason, 0)).collect();
         for weir in fleet.weirs() {
-            for sample in weir.metrics()?.iter().filter(|sample| sample.name == "weir_packets_total") {
-                if let Some(count) = sample.label("reason").and_then(|reason| counted.get_mut(reason)) {
-                    *count += sample.value as u64;
+            for (reason, count) in reasons(weir)? {
+                if let Some(sum) = counted.get_mut(reason.as_str()) {
+                    *sum += count;
                 }
             }
         }
@@ -180,6 +181,24 @@ fn settled(fleet: &Fleet) -> Result<BTreeMap<&'static str, u64>, LabError> {
         last = Some(counted.clone());
         Ok(is_settled.then_some(counted))
     })
+}
+
+/// The packets of all VIPs, by reason.
+fn reasons(weir: &Weir) -> Result<Vec<(String, u64)>, LabError> {
+    let printed = weir.ask(&["status", "--output", "json"])?;
+    let answer: Answer =
+        serde_json::from_str(&printed).map_err(|_| LabError::Output { program: "weir status", line: printed })?;
+    Ok(answer.vips.into_iter().flat_map(|vip| vip.reasons).collect())
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    vips: Vec<Vip>,
+}
+
+#[derive(Deserialize)]
+struct Vip {
+    reasons: Vec<(String, u64)>,
 }
 
 impl Report {
