@@ -143,7 +143,7 @@ enum Command {
 /// Drills of several balancers.
 #[derive(Debug, Subcommand)]
 enum FleetDrill {
-    /// A balancer dies, another comes, and the bus between them is restarted
+    /// A balancer dies, another comes, one is drained, and the bus between them is restarted
     Fleet(drill::fleet::Options),
     /// Somebody forges handshakes, to take over the joins of others
     Poison(drill::poison::Options),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use weir_lab::{
     Lab,
-    weir::{Join, PoolBackend, Weir, WeirConfig},
+    weir::{Bus, Join, PoolBackend, Weir, WeirConfig},
 };
 
 const RESULT: &str = "weir_config_last_reload_successful";
@@ -82,6 +82,13 @@ fn a_bad_file_changes_nothing_and_says_why() {
     weir.configure(&fixed).expect("another file");
     let refused = weir.ask(&["reload"]).expect_err("tables have their sizes").to_string();
     assert!(refused.contains("[limits] cannot change while weir runs"), "{refused}");
+
+    let bus = Bus { servers: vec!["nats://127.0.0.1:4222".to_owned()], cluster: "edge1", name: "lb1".to_owned() };
+    weir.configure(&config(&lab, 100, 0).with_bus(bus)).expect("another file");
+    for args in [&["reload"][..], &["reload", "--dry-run"]] {
+        let refused = weir.command(args).expect_err("a member for its life").to_string();
+        assert!(refused.contains("[bus]") && refused.contains("restart it for that"), "{refused}");
+    }
 
     weir.configure(&config(&lab, 100, 0)).expect("the former file");
     weir.ask(&["reload"]).expect("it holds");

@@ -93,6 +93,7 @@ fn the_example_is_good_and_complete() {
         "[balancer]",
         "[metrics]",
         "[admin]",
+        "[bus]",
         "[limits]",
         "[[pool]]",
         "[[pool]]\nname = \"p\"\n[pool.health]",

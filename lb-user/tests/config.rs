@@ -118,7 +118,7 @@ fn bad_files_are_refused_in_the_expected_words() {
         assert_eq!(refusal(&text), expected.trim_end(), "{}", path.display());
         cases += 1;
     }
-    assert_eq!(cases, 43, "a case was added or lost");
+    assert_eq!(cases, 48, "a case was added or lost");
 }
 
 #[test]
@@ -369,6 +369,65 @@ fn the_cluster_key_is_its_owners_alone_and_never_printed() {
         let key = config.balancer.cluster_key.unwrap();
         assert_eq!(u128::from_be_bytes(*key.bytes()), 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
     }
+}
+
+const BUS: &str = "[bus]\nservers = [\"nats://10.0.0.9:4222\", \"tls://nats.example:4222\"]\ncluster = \"edge1\"\n";
+
+#[test]
+fn a_bus_is_what_its_table_says_and_wants_a_cluster_key() {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let config = Config::parse(&format!("{SMALL}{BUS}"), "weir.toml").unwrap();
+    let oddities: Vec<_> = config.warnings.iter().map(|warning| warning.what.clone()).collect();
+    assert_eq!(oddities, [Oddity::BusWithoutKey]);
+    let bus = config.bus.unwrap();
+    assert_eq!(bus.servers, ["nats://10.0.0.9:4222", "tls://nats.example:4222"]);
+    assert_eq!((bus.cluster.as_str(), bus.name.as_str()), ("edge1", host.trim()));
+    assert_eq!((bus.credentials.is_none(), bus.ca), (true, None));
+
+    let folder = tempfile::tempdir().unwrap();
+    let [key, ca] = ["cluster.key", "ca.pem"].map(|name| folder.path().join(name));
+    fs::write(&key, "00112233445566778899aabbccddeeff").unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    fs::write(&ca, "").unwrap();
+    let text = SMALL.replace("\"eth0\"", &format!("\"eth0\"\ncluster_key_file = {key:?}"));
+    let text = format!("{text}{BUS}name = \"lb1\"\nca = {ca:?}\n");
+    let config = Config::parse(&text, "weir.toml").unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let bus = config.bus.unwrap();
+    assert_eq!((bus.name.as_str(), bus.ca), ("lb1", Some(ca)));
+}
+
+#[test]
+fn the_credentials_of_the_bus_are_its_owners_alone_bounded_and_never_printed() {
+    const SECRET: &str = "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nats.creds");
+    let text = format!("{SMALL}{BUS}credentials = {path:?}\n");
+    let write = |content: &str, mode: u32| {
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    };
+    let refused = |content: &str, mode: u32| {
+        write(content, mode);
+        let message = refusal(&text);
+        assert!(message.contains("bus.credentials: ") && !message.contains(SECRET), "{message}");
+        message
+    };
+    assert!(refused(SECRET, 0o640).contains("has the rights 0640, so others may read the secret; `chmod 0600 "));
+    let longest = SECRET.repeat(65_536 / SECRET.len() + 1);
+    assert!(refused(&longest[..65_537], 0o600).contains("it has 65537 bytes, and a file of credentials has at most 65536"));
+    write(&longest[..65_536], 0o600);
+    assert!(Config::parse(&text, "weir.toml").is_ok());
+
+    write(SECRET, 0o600);
+    let config = Config::parse(&text, "weir.toml").unwrap();
+    let printed = format!("{config:?}");
+    assert!(printed.contains("Credentials(secret)") && !printed.contains(SECRET), "{printed}");
+    assert_eq!(config.bus.unwrap().credentials.unwrap().text(), SECRET);
+
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(refusal(&text).contains("is not a plain file; name a NATS credentials file"));
 }
 
 #[test]

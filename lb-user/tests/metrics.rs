@@ -1,8 +1,9 @@
 //! The metrics as a stranger sees them: by plain TCP, judged by promtool.
 
+use lb_user::bus::{BusCounts, Refusal};
 use lb_user::metrics::{
-    Attachment, BackendCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness, ReloadOutcome,
-    Snapshot, Source, TableFill,
+    Attachment, BackendCount, BusCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness,
+    ReloadOutcome, Snapshot, Source, TableFill,
 };
 use lb_user::pulse::Heart;
 use std::io::Write as _;
@@ -62,8 +63,19 @@ impl Source for Counting {
             filter_renewals: 2,
             pins_lost: 3,
             interfaces: vec![attached("eth0", "native"), attached("eth1", "none")],
+            bus: Some(BusCount { member: on_bus().numbers(), events_lost: 14 }),
         }
     }
+}
+
+fn on_bus() -> BusCounts {
+    let counts = BusCounts::default();
+    counts.connected.store(true, Ordering::Relaxed);
+    counts.sent.store(11, Ordering::Relaxed);
+    counts.received.store(12, Ordering::Relaxed);
+    counts.lost.store(13, Ordering::Relaxed);
+    counts.refuse(Refusal::Held, 15);
+    counts
 }
 
 fn attached(interface: &str, mode: &'static str) -> Attachment {
@@ -149,6 +161,14 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_table_evicted_total{table=\"tokens\"} 6".to_owned(),
             "weir_xdp_mode{interface=\"eth0\",mode=\"native\"} 1".to_owned(),
             "weir_xdp_mode{interface=\"eth1\",mode=\"none\"} 1".to_owned(),
+            "weir_bus_connected 1".to_owned(),
+            "weir_bus_caught_up 0".to_owned(),
+            "weir_bus_entries_sent_total 11".to_owned(),
+            "weir_bus_entries_received_total 12".to_owned(),
+            "weir_bus_entries_lost_total 13".to_owned(),
+            "weir_bus_events_lost_total 14".to_owned(),
+            "weir_bus_entries_refused_total{reason=\"held\"} 15".to_owned(),
+            "weir_bus_entries_refused_total{reason=\"full\"} 0".to_owned(),
         ] {
             assert!(lines.contains(&line.as_str()), "{line} is missing in:\n{}", body(&answer));
         }

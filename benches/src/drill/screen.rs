@@ -88,7 +88,7 @@ impl Screen {
             return;
         }
         println!(
-            "{BOLD}Drill: a balancer dies, another comes, and the bus between them is restarted{BOLD:#}\n\n\
+            "{BOLD}Drill: a balancer dies, another comes, one is drained, and the bus between them is restarted{BOLD:#}\n\n\
              {connections} MPTCP connections from a client {rtt} ms away, over {balancers} balancers to {backends} backends."
         );
     }

@@ -310,6 +310,15 @@ impl Weir {
         metrics::scrape(&self.namespace)
     }
 
+    /// Whether `/healthz` says that packets are steered, and this balancer may be announced.
+    ///
+    /// # Errors
+    ///
+    /// If the page cannot be had.
+    pub fn is_well(&self) -> Result<bool, LabError> {
+        metrics::is_well(&self.namespace)
+    }
+
     /// What the balancer has logged.
     pub fn log(&self) -> String {
         self.balancer.log()

@@ -26,6 +26,8 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// The tables that connections need.
     pub tables: Vec<TableStatus>,
+    /// The bus of the cluster; nothing where none is configured.
+    pub bus: Option<BusStatus>,
 }
 
 /// A VIP and its packets since the start.
@@ -147,6 +149,44 @@ pub struct TableStatus {
     pub limit: u64,
 }
 
+/// The bus, and what has gone over it since the start.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
+pub struct BusStatus {
+    /// The cluster.
+    pub cluster: String,
+    /// What this balancer is called in it.
+    pub name: String,
+    /// There is a connection to a server.
+    pub connected: bool,
+    /// The other members were asked for what they know since it was made.
+    pub caught_up: bool,
+    /// Entries told to the others.
+    pub sent: u64,
+    /// Entries of others that were taken.
+    pub received: u64,
+    /// Entries of others that were not, by reason, without those that had none.
+    pub refused: Vec<(String, u64)>,
+    /// Entries that found no room while the bus was down.
+    pub lost: u64,
+    /// What the data path had to tell and found no room for.
+    pub events_lost: u64,
+}
+
+impl fmt::Display for BusStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, name, sent, received, lost, events_lost, .. } = self;
+        let state = match (self.connected, self.caught_up) {
+            (true, true) => "connected, caught up",
+            (true, false) => "connected, catching up",
+            (false, _) => "not connected, alone",
+        };
+        writeln!(f, "bus of cluster {cluster}, as {name}: {state}")?;
+        write!(f, "  {sent} entries sent, {received} received, {lost} lost; {events_lost} events lost; refused: ")?;
+        let refused: Vec<_> = self.refused.iter().map(|(reason, entries)| format!("{entries} {reason}")).collect();
+        writeln!(f, "{}", if refused.is_empty() { "none".to_owned() } else { refused.join(", ") })
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { version, uptime_s, .. } = self;
@@ -185,7 +225,7 @@ impl fmt::Display for Status {
         for table in &self.tables {
             writeln!(f, "{:<24} {:>12} {:>12}", table.name, table.entries, table.limit)?;
         }
-        Ok(())
+        self.bus.iter().try_for_each(|bus| write!(f, "\n{bus}"))
     }
 }
 

@@ -70,4 +70,33 @@ impl BusCounts {
     pub fn refused(&self) -> [(Refusal, u64); Refusal::ALL.len()] {
         Refusal::ALL.map(|refusal| (refusal, self.refused[refusal as usize].load(Relaxed)))
     }
+
+    /// All of it as it is now.
+    pub fn numbers(&self) -> BusNumbers {
+        BusNumbers {
+            connected: self.connected.load(Relaxed),
+            caught_up: self.caught_up.load(Relaxed),
+            sent: self.sent.load(Relaxed),
+            received: self.received.load(Relaxed),
+            lost: self.lost.load(Relaxed),
+            refused: self.refused(),
+        }
+    }
+}
+
+/// What [`BusCounts`] were at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusNumbers {
+    /// See [`BusCounts`]; likewise the others.
+    pub connected: bool,
+    /// Likewise.
+    pub caught_up: bool,
+    /// Likewise.
+    pub sent: u64,
+    /// Likewise.
+    pub received: u64,
+    /// Likewise.
+    pub lost: u64,
+    /// Entries that were not taken, by why.
+    pub refused: [(Refusal, u64); Refusal::ALL.len()],
 }

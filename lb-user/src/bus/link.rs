@@ -98,6 +98,10 @@ impl Link {
         format!("weir.{}.catchup", self.cluster).into()
     }
 
+    pub(super) fn handover(&self) -> Subject {
+        format!("weir.{}.handover", self.cluster).into()
+    }
+
     /// Tells a batch; false if the connection is given up.
     pub(super) async fn publish(&self, subject: Subject, batch: &Batch) -> bool {
         self.client.publish(subject, batch.encode().into()).await.is_ok()
@@ -108,12 +112,12 @@ impl Link {
         self.client.subscribe(subject).await.ok()
     }
 
-    /// Asks all others for what they know: where the answers come.
-    pub(super) async fn ask(&self) -> Option<Subscriber> {
+    /// Asks all who listen to a subject: where the answers come.
+    pub(super) async fn ask(&self, subject: Subject) -> Option<Subscriber> {
         let inbox: Subject = self.client.new_inbox().into();
         let answers = self.listen(inbox.clone()).await?;
         let question = Batch::of(&self.name, &[]).encode();
-        self.client.publish_with_reply(self.catch_up(), inbox, question.into()).await.ok()?;
+        self.client.publish_with_reply(subject, inbox, question.into()).await.ok()?;
         Some(answers)
     }
 }

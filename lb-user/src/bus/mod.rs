@@ -5,12 +5,14 @@
 //! back. Tokens and flows are never logged.
 
 mod counts;
+mod handover;
 mod link;
 mod member;
 mod publisher;
 pub mod wire;
 
-pub use counts::{BusCounts, Refusal};
+pub use counts::{BusCounts, BusNumbers, Refusal};
+pub use handover::{HandedOver, Handover, HandoverError};
 pub use link::LinkError;
 pub use member::{Bus, Sharer};
 pub use publisher::Publisher;
@@ -29,3 +31,5 @@ const CONNECT_WAIT: Duration = Duration::from_secs(3);
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// How long it waits for all that others know.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(15);
+/// How long a balancer that goes waits for another to take in all that it knows.
+const TAKE_WAIT: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! What a member has to tell, on its way to the bus: a bounded queue that nobody waits for.
 
 use super::{
-    BATCH_ENTRIES, BusCounts, FLUSH, QUEUE_ENTRIES,
+    BATCH_ENTRIES, BusCounts, BusNumbers, FLUSH, QUEUE_ENTRIES,
     link::Link,
     wire::{Batch, Notice},
 };
@@ -20,6 +20,11 @@ impl Publisher {
     pub(super) fn new(counts: Arc<BusCounts>) -> (Self, mpsc::Receiver<Notice>) {
         let (queue, end) = mpsc::channel(QUEUE_ENTRIES);
         (Self { queue, counts }, end)
+    }
+
+    /// What its member has done so far.
+    pub fn numbers(&self) -> BusNumbers {
+        self.counts.numbers()
     }
 
     /// Tells it as soon as there is a bus.

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod decap;
 pub mod detach;
 pub mod doctor;
+pub mod drain_self;
 pub mod explain;
 pub mod flows;
 pub mod generate;

@@ -157,6 +157,7 @@ async fn join_cluster(settings: &BusSettings, service: &Arc<Service>, tasks: &mu
             error!("what this balancer learns is no longer told to the others: {error}");
         }
     });
+    service.note_handover(bus.handover());
     bus.catch_up().await;
     Ok(bus)
 }
@@ -285,14 +286,20 @@ async fn steer(
 
 /// Has `/healthz` say whether packets are steered, and the log when that changes.
 fn note_fitness(service: &Service, ready: &watch::Sender<Readiness>) {
-    let now = service.unfitness().map_or(Readiness::Ready, Readiness::Unfit);
+    let now = match service.unfitness() {
+        Some(why) => Readiness::Unfit(why),
+        None if service.is_withdrawn() => Readiness::Withdrawn,
+        None => Readiness::Ready,
+    };
     ready.send_if_modified(|readiness| {
         if *readiness == now {
             return false;
         }
         match (&*readiness, &now) {
             (_, Readiness::Unfit(why)) => error!("no packet is steered: {why}; /healthz answers 503 until one is"),
+            (_, Readiness::Withdrawn) => warn!("withdrawn: /healthz answers 503 until `weir drain-self --undo`"),
             (Readiness::Unfit(_), _) => info!("packets are steered again"),
+            (Readiness::Withdrawn, _) => info!("no longer withdrawn"),
             _ => {}
         }
         *readiness = now;

@@ -167,6 +167,11 @@ pub enum Oddity {
     NoneUp,
     #[error("there is no [[vip]], so every packet passes to the host")]
     NoVip,
+    #[error(
+        "balancer.cluster_key_file is missing, so each balancer has a key of its own, and what others tell of flows and slots \
+         says nothing to it; give all of them one key"
+    )]
+    BusWithoutKey,
 }
 
 /// An address family.

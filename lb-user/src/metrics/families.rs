@@ -2,7 +2,7 @@
 //!
 //! The names are an interface: dashboards and alerts are written against them.
 
-use super::{BackendCount, HealthCount, PacketCount, Snapshot};
+use super::{BackendCount, HealthCount, PacketCount, Snapshot, bus};
 use crate::joins::{self, Join};
 use lb_common::reason::Reason;
 use std::collections::BTreeMap;
@@ -63,6 +63,13 @@ pub const FAMILIES: &[Family] = &[
     RELOAD_TRIED,
     BUILD_INFO,
     XDP_MODE,
+    bus::CONNECTED,
+    bus::CAUGHT_UP,
+    bus::SENT,
+    bus::RECEIVED,
+    bus::REFUSED,
+    bus::LOST,
+    bus::EVENTS_LOST,
 ];
 
 const PACKETS: Family = Family {
@@ -225,7 +232,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
     };
     let alone = |value| vec![Row { labels: Vec::new(), value }];
     let constant = |label| vec![Row { labels: vec![label], value: 1 }];
-    vec![
+    let mut rows = vec![
         (PACKETS, packets(|count| count.packets)),
         (BYTES, packets(|count| count.bytes)),
         (JOINS, join_rows(&snapshot.packets)),
@@ -253,7 +260,11 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),
         (BUILD_INFO, constant(env!("CARGO_PKG_VERSION"))),
         (XDP_MODE, interface_rows(snapshot)),
-    ]
+    ];
+    let on_bus = snapshot.bus.as_ref();
+    rows.extend(bus::rows(on_bus.map(|bus| &bus.member)));
+    rows.push((bus::EVENTS_LOST, bus::row(on_bus.map(|bus| bus.events_lost))));
+    rows
 }
 
 fn interface_rows(snapshot: &Snapshot) -> Vec<Row<'_>> {

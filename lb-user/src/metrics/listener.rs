@@ -44,6 +44,8 @@ pub enum Readiness {
     Ready,
     /// They are not, and this is why: `/healthz` answers 503 with it.
     Unfit(String),
+    /// They are, but the operator has others take over: `/healthz` answers 503.
+    Withdrawn,
 }
 
 /// A page of metrics.
@@ -176,6 +178,7 @@ impl Pages {
             (Readiness::Starting, _) => unwell("starting"),
             (_, Some(silence)) => unwell(&format!("weir has hung for {} s; restart it", silence.as_secs())),
             (Readiness::Unfit(why), None) => unwell(why),
+            (Readiness::Withdrawn, None) => unwell("withdrawn, until `weir drain-self --undo`"),
             (Readiness::Ready, None) => text_answer(StatusCode::OK, "ok\n"),
         }
     }

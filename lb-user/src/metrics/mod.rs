@@ -4,6 +4,7 @@
 //! nothing here counts by itself. No label ever holds an address, port or token of a client.
 
 pub mod agent;
+mod bus;
 mod collector;
 mod connections;
 mod families;
@@ -12,6 +13,8 @@ pub mod reference;
 
 pub use families::{FAMILIES, Family, Kind};
 pub use listener::{ListenError, Listener, Page, Readiness};
+
+use crate::bus::BusNumbers;
 
 /// Where the numbers come from.
 pub trait Source: Send + Sync + 'static {
@@ -38,6 +41,17 @@ pub struct Snapshot {
     pub pins_lost: u64,
     /// The interfaces, and how the XDP program is attached to each.
     pub interfaces: Vec<Attachment>,
+    /// The bus, where there is one.
+    pub bus: Option<BusCount>,
+}
+
+/// What went over the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusCount {
+    /// What the member of the cluster has done.
+    pub member: BusNumbers,
+    /// What the data path had to tell and found no room for.
+    pub events_lost: u64,
 }
 
 /// The XDP program on an interface.

@@ -19,6 +19,7 @@ mod share;
 mod survival;
 mod sweep;
 mod trace;
+mod withdraw;
 
 pub use health::News;
 pub use ledger::Illegible;
@@ -84,6 +85,10 @@ struct State {
     ledger: LedgerTable,
     /// Where to say what others are to know, if there are any.
     publisher: Option<crate::bus::Publisher>,
+    /// The way to hand over to them.
+    handover: Option<crate::bus::Handover>,
+    /// Whether whoever announces the VIPs is to stop.
+    is_withdrawn: bool,
     /// Whether the tables were there before this process.
     is_resumed: bool,
     /// Whether they are those of the configuration.
@@ -191,12 +196,18 @@ pub enum ServiceError {
     /// A reload cannot change this.
     #[error("{0} cannot change while weir runs: restart it for that")]
     Fixed(&'static str),
+    /// Nor this, but a restart does it under traffic.
+    #[error(
+        "[bus] (servers, cluster, name, or what is in the credentials) cannot change while weir runs: restart it for that; \
+         the data path steers on meanwhile, and no packet is lost, unless balancer.on_stop is \"detach\""
+    )]
+    FixedBus,
 }
 
 impl ServiceError {
     /// Whether a configuration was refused before anything was changed.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Exhausted(_) | Self::Fixed(_))
+        matches!(self, Self::Exhausted(_) | Self::Fixed(_) | Self::FixedBus)
     }
 }
 

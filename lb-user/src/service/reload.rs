@@ -103,6 +103,7 @@ fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> 
     ];
     match fixed.into_iter().find(|(_, same)| !same) {
         Some((what, _)) => Err(ServiceError::Fixed(what)),
+        None if old.bus != new.bus => Err(ServiceError::FixedBus),
         None => Ok(()),
     }
 }

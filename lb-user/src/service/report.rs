@@ -2,10 +2,11 @@
 
 use super::{Known, Service, State, rings::SlotCount};
 use crate::{
-    admin::status::{BackendStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
+    admin::status::{BackendStatus, BusStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
     clock, config,
     metrics::{
-        Attachment, BackendCount, HealthCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source, TableFill,
+        Attachment, BackendCount, BusCount, HealthCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source,
+        TableFill,
     },
 };
 use aya::maps::MapError;
@@ -76,6 +77,7 @@ impl Service {
                 .tables()
                 .map(|fill| TableStatus { name: fill.table.to_owned(), entries: fill.entries, limit: fill.limit })
                 .collect(),
+            bus: state.bus_status()?,
         })
     }
 
@@ -100,7 +102,8 @@ impl Service {
         let serving: Vec<_> = state.backends.values().filter(|known| known.duty.serves()).collect();
         let reached = serving.iter().filter(|known| known.hop.is_some()).count();
         let interfaces = state.interfaces().join(", ");
-        format!("steering on {interfaces}; {reached} of {} backends are reached", serving.len())
+        let withdrawn = if state.is_withdrawn { "; withdrawn by `weir drain-self`" } else { "" };
+        format!("steering on {interfaces}; {reached} of {} backends are reached{withdrawn}", serving.len())
     }
 
     /// An interface that the program is no longer on, as the kernel last told.
@@ -155,6 +158,7 @@ impl Service {
             filter_renewals: state.filter_renewals,
             pins_lost: state.pins_lost(),
             interfaces: state.attachments.clone(),
+            bus: state.bus_count()?,
         })
     }
 }
@@ -172,6 +176,7 @@ impl Source for Service {
                 filter_renewals: self.state().filter_renewals,
                 pins_lost: self.state().pins_lost(),
                 interfaces: self.state().attachments.clone(),
+                bus: None,
             }
         })
     }
@@ -219,6 +224,24 @@ impl State {
             last_took_ms: health.last_took.as_millis().try_into().unwrap_or(u64::MAX),
             last_error: health.last_error.clone(),
         })
+    }
+
+    fn bus_status(&self) -> Result<Option<BusStatus>, MapError> {
+        let (Some(config), Some(BusCount { member, events_lost })) = (&self.config.bus, self.bus_count()?) else {
+            return Ok(None);
+        };
+        let refused = member.refused.iter().filter(|(_, entries)| *entries > 0);
+        Ok(Some(BusStatus {
+            cluster: config.cluster.to_string(),
+            name: config.name.to_string(),
+            connected: member.connected,
+            caught_up: member.caught_up,
+            sent: member.sent,
+            received: member.received,
+            refused: refused.map(|&(refusal, entries)| (refusal.as_str().to_owned(), entries)).collect(),
+            lost: member.lost,
+            events_lost,
+        }))
     }
 
     fn is_failing_open(&self, pool: &str) -> bool {

@@ -67,6 +67,8 @@ impl State {
             balancer,
             ledger,
             publisher: None,
+            handover: None,
+            is_withdrawn: false,
             heard_closed: hashbrown::HashMap::new(),
             is_resumed: false,
             is_in_force: false,
@@ -145,6 +147,7 @@ fn take_over_globals(balancer: &mut Balancer, config: &Config, sizes: &Sizes) ->
     }
     globals.entries_per_network = sizes.entries_per_network;
     globals.errors_per_cpu = sizes.icmp_errors_per_cpu;
+    globals.tells = u32::from(config.bus.is_some());
     Ok(balancer.globals.write(0, globals)?)
 }
 

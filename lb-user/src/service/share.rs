@@ -9,8 +9,10 @@ use crate::{
         wire::{Batch, Entry, Notice, Op},
     },
     config::{Join, Way},
+    metrics::BusCount,
     sweep::Ended,
 };
+use aya::maps::MapError;
 use lb_common::{
     ids::{BackendId, FlowHash, PoolId, Token},
     share::{Entered, Event},
@@ -178,6 +180,13 @@ impl State {
             }
         }
         notices
+    }
+
+    /// What has gone over the bus, if there is one.
+    pub(super) fn bus_count(&self) -> Result<Option<BusCount>, MapError> {
+        let Some(publisher) = &self.publisher else { return Ok(None) };
+        let events_lost = self.balancer.events_lost.read(0)?.iter().sum();
+        Ok(Some(BusCount { member: publisher.numbers(), events_lost }))
     }
 
     /// Tells what a sweep has ended.

@@ -4,7 +4,7 @@
 mod stage;
 
 use lb_user::bus::{
-    Refusal,
+    HandedOver, HandoverError, Refusal,
     wire::{Notice, Op},
 };
 use stage::{Balancer, Member, Server, until};
@@ -89,4 +89,26 @@ async fn without_a_server_a_balancer_goes_on_alone() {
     server.kill();
     let alone = Balancer::start(&server, "lb1").await;
     assert_eq!(alone.holders("safe", TOKEN), [""; 0]);
+}
+
+/// When the others have said so, they have it: nothing is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_hands_over_first() {
+    let mut server = Server::start();
+    let going = Member::start(&server, "lb9").await;
+    assert_eq!(going.bus.handover().hand_over().await, Err(HandoverError::Alone));
+
+    let (one, two) = (Balancer::start(&server, "lb1").await, Balancer::start(&server, "lb2").await);
+    let joined = Notice { op: Op::Join, ..learned("b2", "web", 9) };
+    going.known.0.lock().expect("no panic").extend([reported(Op::Recall, "b1"), joined]);
+    let members = vec!["lb1".to_owned(), "lb2".to_owned()];
+    assert_eq!(going.bus.handover().hand_over().await, Ok(HandedOver { members, tokens: 1, flows: 1 }));
+    for balancer in [&one, &two] {
+        assert_eq!(balancer.holders("safe", TOKEN), ["b1"]);
+        assert_eq!(balancer.joined(), [77]);
+    }
+
+    server.kill();
+    until(|| !going.bus.counts.connected.load(Relaxed)).await;
+    assert_eq!(going.bus.handover().hand_over().await, Err(HandoverError::Unreached));
 }

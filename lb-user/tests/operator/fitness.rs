@@ -12,11 +12,11 @@ use std::{
 };
 
 /// The status and the text of `/healthz`.
-fn health() -> (String, String) {
+pub(crate) fn health() -> (String, String) {
     get("/healthz")
 }
 
-fn get(page: &str) -> (String, String) {
+pub(crate) fn get(page: &str) -> (String, String) {
     let mut stream = TcpStream::connect("127.0.0.1:9107").expect("it listens");
     let request = format!("GET {page} HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it is sent");
@@ -27,7 +27,7 @@ fn get(page: &str) -> (String, String) {
     (status, body.to_owned())
 }
 
-fn becomes(status: &str, words: &str) {
+pub(crate) fn becomes(status: &str, words: &str) {
     until(&format!("{status} {words:?}"), || health() == (status.to_owned(), words.to_owned()));
 }
 

@@ -29,6 +29,9 @@ pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = balancer::metrics(written.metrics.as_ref(), &mut findings);
     let admin = balancer::admin(&written.admin, &mut findings);
     let bus = bus::bus(written.bus.as_ref(), &mut findings);
+    if let (Some(written), Some(_), None) = (&written.bus, &bus, &written.balancer.cluster_key_file) {
+        findings.oddity(written.cluster.span(), Oddity::BusWithoutKey);
+    }
     let limits = balancer::limits(&written.limits, &mut findings);
     let pools = pool::pools(&written, &mut findings);
     let vips = vip::vips(&written, &mut findings);
