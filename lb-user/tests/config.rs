@@ -388,7 +388,7 @@ fn a_bus_is_what_its_table_says_and_wants_a_cluster_key() {
     let [key, ca] = ["cluster.key", "ca.pem"].map(|name| folder.path().join(name));
     fs::write(&key, "00112233445566778899aabbccddeeff").unwrap();
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-    fs::write(&ca, "").unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/cert.pem"), &ca).unwrap();
     let text = SMALL.replace("\"eth0\"", &format!("\"eth0\"\ncluster_key_file = {key:?}"));
     let text = format!("{text}{BUS}name = \"lb1\"\nca = {ca:?}\n");
     let config = Config::parse(&text, "weir.toml").unwrap();
