@@ -27,7 +27,7 @@ use crate::{
     process::Process,
     topology::links,
     wait,
-    weir::{self, Bus, Join, Weir, WeirConfig},
+    weir::{self, Agent, Bus, Join, Weir, WeirConfig},
     xdp::PassProgram,
 };
 use bus::BusServer;
@@ -62,7 +62,8 @@ pub struct Fleet {
     members: Vec<Member>,
     bus: Option<BusServer>,
     key: PathBuf,
-    _on_backends: Vec<Process>,
+    /// Agents, or what takes tunnels off and tells nobody.
+    _on_backends: (Vec<Agent>, Vec<Process>),
     /// Last, so that all that runs in it is gone before.
     pub lab: Lab,
 }
@@ -245,13 +246,13 @@ impl Fleet {
 }
 
 /// The decapsulation on each backend, by its agent if joins are to be told of.
-fn serve_backends(lab: &Lab, join: Join) -> Result<Vec<Process>, LabError> {
+fn serve_backends(lab: &Lab, join: Join) -> Result<(Vec<Agent>, Vec<Process>), LabError> {
     let sources = (1..=BALANCERS_MAX).flat_map(|number| addresses::balancer(number).both());
     let sources: Vec<String> = sources.map(|address| address.to_string()).collect();
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
     match join {
-        Join::Report => weir::run_agents(lab, &sources, &member_of_bus("")),
-        Join::Off | Join::Learn | Join::Endpoint => weir::decapsulate(lab, &sources),
+        Join::Report => Ok((weir::agent::run_all(lab, &sources, &member_of_bus(""))?, Vec::new())),
+        Join::Off | Join::Learn | Join::Endpoint => Ok((Vec::new(), weir::decapsulate(lab, &sources)?)),
     }
 }
 

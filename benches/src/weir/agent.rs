@@ -7,8 +7,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde::Serialize;
 
-use super::{METRICS_LISTEN, START_LIMIT, Sample, command, metrics};
+use super::{Bus, METRICS_LISTEN, START_LIMIT, Sample, command, metrics};
 use crate::{
     Backend, Lab, LabError,
     addresses::{BALANCER, SERVICE_PORT, VIP},
@@ -100,14 +101,37 @@ impl Agent {
     }
 }
 
+/// Runs an agent on every backend of a lab, which takes tunnels from these addresses or prefixes; returns when all do.
+/// `bus` is the same for all but the name.
+///
+/// # Errors
+///
+/// As [`Agent::start`].
+pub fn run_all(lab: &Lab, sources: &[&str], bus: &Bus) -> Result<Vec<Agent>, LabError> {
+    let start = |backend: &Backend| {
+        let bus = BusTable { bus: Bus { name: backend.name.clone(), ..bus.clone() } };
+        let bus = toml::to_string(&bus).expect("plain values only");
+        Agent::start_from(lab, backend, &format!("{}{bus}", text_for(lab, backend, sources, "")))
+    };
+    lab.backends.iter().map(start).collect()
+}
+
+#[derive(Serialize)]
+struct BusTable {
+    bus: Bus,
+}
+
 /// The configuration of an agent of the lab.
 pub fn text(lab: &Lab, backend: &Backend, more: &str) -> String {
+    let [v4, v6] = BALANCER.both().map(|address| address.to_string());
+    text_for(lab, backend, &[&v4, &v6], more)
+}
+
+fn text_for(lab: &Lab, backend: &Backend, sources: &[&str], more: &str) -> String {
     let (name, pins) = (&backend.name, lab.pins().join(format!("agent-{}", backend.name)));
     let mut text = format!(
-        "[agent]\nbackend = {name:?}\ninterface = {INTERFACE:?}\nbalancers = [\"{}\", \"{}\"]\npins = \"{}\"\n{more}\n\
+        "[agent]\nbackend = {name:?}\ninterface = {INTERFACE:?}\nbalancers = {sources:?}\npins = \"{}\"\n{more}\n\
          [metrics]\nlisten = {METRICS_LISTEN:?}\n",
-        BALANCER.v4,
-        BALANCER.v6,
         pins.display()
     );
     for vip in VIP.both() {

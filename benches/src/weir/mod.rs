@@ -3,7 +3,6 @@
 //! page and nothing else of it.
 
 pub mod agent;
-mod agents;
 mod config;
 mod metrics;
 mod status;
@@ -15,7 +14,6 @@ use std::{
 };
 
 pub use agent::Agent;
-pub use agents::run_agents;
 pub use config::{Alias, Bus, Join, PoolBackend, Vip, WeirConfig};
 pub use metrics::Sample;
 pub use status::{BackendStatus, WeirStatus};

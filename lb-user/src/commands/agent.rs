@@ -106,7 +106,8 @@ async fn serve(config: Arc<AgentConfig>) -> Result<()> {
         None => None,
     };
     if let Some(listener) = listener {
-        let page = AgentPage { pools: pools(&config), counters, known, counts };
+        let publisher = bus.as_ref().map(|bus| bus.publisher.clone());
+        let page = AgentPage { pools: pools(&config), counters, known, counts, publisher };
         let (_, readiness) = watch::channel(Readiness::Ready);
         tokio::spawn(async move {
             listener.serve_page(Arc::new(page), readiness).await;

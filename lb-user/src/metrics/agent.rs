@@ -1,6 +1,7 @@
 //! What an agent counts: the metric families of a backend, and the page that has them. No label holds anything of a client.
 
 use super::{
+    bus,
     collector::metric_family,
     families::{Family, Kind, Row},
     listener::Page,
@@ -8,6 +9,7 @@ use super::{
 use crate::{
     agent::{Counts, Known},
     bpf::AgentCounters,
+    bus::Publisher,
     config::Name,
 };
 use prometheus::TextEncoder;
@@ -17,7 +19,21 @@ use std::sync::{
 };
 
 /// Every family that an agent has.
-pub const FAMILIES: &[Family] = &[BUILD_INFO, CLAMPS, CONNECTIONS, DECAPS, EVENTS, EVENTS_LOST, RESYNCS];
+pub const FAMILIES: &[Family] = &[
+    BUILD_INFO,
+    CLAMPS,
+    CONNECTIONS,
+    DECAPS,
+    EVENTS,
+    EVENTS_LOST,
+    RESYNCS,
+    bus::CONNECTED,
+    bus::CAUGHT_UP,
+    bus::SENT,
+    bus::RECEIVED,
+    bus::REFUSED,
+    bus::LOST,
+];
 
 const BUILD_INFO: Family = Family {
     name: "weir_agent_build_info",
@@ -72,6 +88,8 @@ pub struct AgentPage {
     pub known: Arc<Known>,
     /// What happened to them.
     pub counts: Arc<Counts>,
+    /// The way to the bus, where there is one.
+    pub publisher: Option<Publisher>,
 }
 
 impl Page for AgentPage {
@@ -82,7 +100,8 @@ impl Page for AgentPage {
         let connections = self.known.counts();
         let of_pool = |pool: &Name| connections.get(pool).copied().unwrap_or_default();
         let counts = &self.counts;
-        let families = [
+        let on_bus = self.publisher.as_ref().map(Publisher::numbers);
+        let mut families = vec![
             (BUILD_INFO, vec![row(Some(env!("CARGO_PKG_VERSION")), 1)]),
             (CLAMPS, clamps.iter().map(|&(word, count)| row(Some(word), count)).collect()),
             (CONNECTIONS, self.pools.iter().map(|pool| row(Some(pool.as_str()), of_pool(pool))).collect()),
@@ -91,7 +110,9 @@ impl Page for AgentPage {
             (EVENTS_LOST, vec![row(None, count(&counts.lost))]),
             (RESYNCS, vec![row(None, count(&counts.resyncs))]),
         ];
-        let families: Vec<_> = families.iter().map(|(family, rows)| metric_family(family, rows)).collect();
+        families.extend(bus::rows(on_bus.as_ref()));
+        let with_rows = families.iter().filter(|(_, rows)| !rows.is_empty());
+        let families: Vec<_> = with_rows.map(|(family, rows)| metric_family(family, rows)).collect();
         TextEncoder::new().encode_to_string(&families)
     }
 }
