@@ -98,6 +98,15 @@ impl Link {
         format!("weir.{}.catchup", self.cluster).into()
     }
 
+    /// The bucket of the pools' generations.
+    pub(super) fn generations(&self) -> String {
+        format!("weir_{}_generations", self.cluster)
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Tells a batch; false if the connection is given up.
     pub(super) async fn publish(&self, subject: Subject, batch: &Batch) -> bool {
         self.client.publish(subject, batch.encode().into()).await.is_ok()

@@ -5,12 +5,14 @@
 //! back. Tokens and flows are never logged.
 
 mod counts;
+pub mod generations;
 mod link;
 mod member;
 mod publisher;
 pub mod wire;
 
 pub use counts::{BusCounts, BusNumbers, Refusal};
+pub use generations::Generations;
 pub use link::LinkError;
 pub use member::{Bus, Sharer};
 pub use publisher::Publisher;

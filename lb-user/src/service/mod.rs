@@ -2,9 +2,11 @@
 //!
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
+mod cluster;
 mod duty;
 mod entries;
 mod explain;
+mod generations;
 mod health;
 mod leaving;
 mod ledger;
@@ -19,6 +21,8 @@ mod share;
 mod sweep;
 mod trace;
 
+pub use cluster::JoinError;
+pub use generations::TakeOver;
 pub use health::News;
 pub use ledger::Illegible;
 pub use orders::OrderError;
@@ -82,6 +86,8 @@ struct State {
     ledger: LedgerTable,
     /// Where to say what others are to know, if there are any.
     publisher: Option<crate::bus::Publisher>,
+    /// The pools that others were not told of since they have changed.
+    changed: generations::Changed,
     /// Whether the tables were there before this process.
     is_resumed: bool,
     /// Whether they are those of the configuration.

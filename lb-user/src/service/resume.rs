@@ -67,6 +67,7 @@ impl State {
             balancer,
             ledger,
             publisher: None,
+            changed: super::generations::Changed::default(),
             heard_closed: hashbrown::HashMap::new(),
             is_resumed: false,
             is_in_force: false,
