@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    os::fd::AsRawFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,25 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    ifaddrs::getifaddrs,
-    sys::socket::{LinkAddr, bind, recvfrom, setsockopt, sockopt::RcvBufForce},
+use crate::{
+    LabError,
+    link_end::{FRAME_BYTES_MAX, Frames, LinkEnd},
+    namespace::Namespace,
 };
-use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::{LabError, namespace::Namespace};
 
 /// Frames that are on their way in one direction: with 50 ms and full-sized frames, 15 Gbit/s.
 pub const FRAMES_MAX: usize = 1 << 16;
-/// What the kernel keeps for a thread that does not run.
-const RECEIVE_BUFFER_BYTES: usize = 32 << 20;
-/// How soon a thread notices that the line is gone.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// More than any frame on a client's path.
-const FRAME_BYTES_MAX: usize = 4096;
-/// The kernel's mark of a frame that this end itself sends (`packet(7)`).
-const PACKET_OUTGOING: u8 = 4;
-const ETH_P_ALL: u16 = 3;
 
 /// What a line has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +55,7 @@ impl DelayLine {
             for (from, to) in [(one, other), (other, one)] {
                 let cannot = format!("carry frames from {from} to {to} in {}", namespace.name());
                 let [from, to] = namespace
-                    .run(|| Ok([End::open(from, ETH_P_ALL)?, End::open(to, 0)?]))?
+                    .run(|| Ok([LinkEnd::open(from, Frames::Received)?, LinkEnd::open(to, Frames::None)?]))?
                     .map_err(LabError::system::<io::Error>(cannot))?;
                 line.carry(from, to, delay);
             }
@@ -75,7 +63,7 @@ impl DelayLine {
         Ok(line)
     }
 
-    fn carry(&mut self, from: End, to: End, delay: Duration) {
+    fn carry(&mut self, from: LinkEnd, to: LinkEnd, delay: Duration) {
         let (sender, receiver) = sync_channel(FRAMES_MAX);
         let counts = Arc::clone(&self.counts);
         self.threads.push(thread::spawn(move || take(&from, &sender, delay, &counts)));
@@ -118,46 +106,7 @@ struct Held {
 #[derive(Debug)]
 struct Disconnected;
 
-/// One end of a line.
-struct End {
-    socket: Socket,
-    interface: usize,
-}
-
-impl End {
-    /// Opens a packet socket on an interface of the present namespace that receives `protocol`.
-    fn open(interface: &str, protocol: u16) -> io::Result<Self> {
-        let address = link_address(interface)?;
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(protocol.to_be()))))?;
-        setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER_BYTES)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        bind(socket.as_raw_fd(), &address)?;
-        Ok(Self { socket, interface: address.ifindex() })
-    }
-
-    /// The next frame that comes in by the interface; none if none comes for a while.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer) {
-            // Before it was bound, the socket received from every interface.
-            Ok((length, Some(from))) if from.ifindex() == self.interface && from.pkttype() != PACKET_OUTGOING => {
-                Ok(Some(length))
-            }
-            Ok(_) => Ok(None),
-            Err(errno) => match io::Error::from(errno) {
-                error if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
-                error => Err(error),
-            },
-        }
-    }
-}
-
-fn link_address(interface: &str) -> io::Result<LinkAddr> {
-    let mut addresses = getifaddrs()?.filter(|entry| entry.interface_name == interface);
-    let found = addresses.find_map(|entry| entry.address?.as_link_addr().copied());
-    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {interface}")))
-}
-
-fn take(from: &End, sender: &SyncSender<Held>, delay: Duration, counts: &Counts) {
+fn take(from: &LinkEnd, sender: &SyncSender<Held>, delay: Duration, counts: &Counts) {
     let mut buffer = vec![0; FRAME_BYTES_MAX];
     while !counts.ended.load(Ordering::Relaxed) {
         let length = match from.receive(&mut buffer) {
@@ -185,10 +134,10 @@ fn hold(held: Held, sender: &SyncSender<Held>, counts: &Counts) -> Result<(), Di
     }
 }
 
-fn deliver(to: &End, receiver: &Receiver<Held>, counts: &Counts) {
+fn deliver(to: &LinkEnd, receiver: &Receiver<Held>, counts: &Counts) {
     while let Ok(Held { due, frame }) = receiver.recv() {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let count = if to.socket.send(&frame).is_ok() { &counts.carried } else { &counts.lost };
+        let count = if to.send(&frame).is_ok() { &counts.carried } else { &counts.lost };
         count.fetch_add(1, Ordering::Relaxed);
     }
 }

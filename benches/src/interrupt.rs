@@ -16,8 +16,8 @@ use signal_hook::{
 
 static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Turns SIGINT, SIGTERM and SIGHUP into [`requested`]; a second one ends the process at once, and what it
-/// leaves is cleared by the next start.
+/// Turns SIGINT, SIGTERM and SIGHUP into [`requested`]. A second one says nothing new: whoever is impatient must not get
+/// rid of the lab's process before its namespaces. SIGQUIT (Ctrl-\) does, and the next start clears what that leaves.
 ///
 /// # Errors
 ///
@@ -25,7 +25,6 @@ static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 pub fn install() -> io::Result<()> {
     let requested = REQUESTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register_conditional_shutdown(signal, 130, Arc::clone(requested))?;
         flag::register(signal, Arc::clone(requested))?;
     }
     Ok(())

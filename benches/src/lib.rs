@@ -19,6 +19,7 @@ pub mod fleet;
 pub mod fuzz;
 pub mod interrupt;
 pub mod leftovers;
+mod link_end;
 pub mod namespace;
 pub mod oracle;
 pub mod owner;

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
+use lb_user::commands::in_one_line;
 use serde::Serialize;
 use weir_lab::{
     BackendCount, Lab, LabError,
@@ -142,8 +143,10 @@ enum Command {
 /// Drills of several balancers.
 #[derive(Debug, Subcommand)]
 enum FleetDrill {
-    /// A balancer dies, another comes, and the bus between them is restarted
+    /// A balancer dies, another comes, one is drained, and the bus between them is restarted
     Fleet(drill::fleet::Options),
+    /// Somebody forges handshakes, to take over the joins of others
+    Poison(drill::poison::Options),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -160,11 +163,11 @@ fn main() -> ExitCode {
     match run(&Arguments::parse().command) {
         Ok(code) => code,
         Err(error) if interrupt::requested() => {
-            eprintln!("weir-lab: {error:#}; the lab is removed");
+            eprintln!("weir-lab: {}; the lab is removed", in_one_line(&error));
             ExitCode::from(EXIT_INTERRUPTED)
         }
         Err(error) => {
-            eprintln!("weir-lab: {error:#}");
+            eprintln!("weir-lab: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }
@@ -184,6 +187,9 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         }
         Command::Drill { fleet: Some(FleetDrill::Fleet(options)), .. } => {
             conclude(options.json, drill::fleet::run(options, drill::Screen::of(options.json))?)
+        }
+        Command::Drill { fleet: Some(FleetDrill::Poison(options)), .. } => {
+            conclude(options.json, drill::poison::run(options, drill::Screen::of(options.json))?)
         }
         Command::Drill { fleet: None, drill: Some(options) } => {
             conclude(options.json, drill::run(options, drill::Screen::of(options.json))?)

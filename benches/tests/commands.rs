@@ -115,6 +115,17 @@ fn sigterm_and_ctrl_c_take_the_lab_down() {
 }
 
 #[test]
+fn who_is_impatient_leaves_no_namespace_behind() {
+    let mut up = Up::start();
+    let pid = Pid::from_raw(up.process.id().cast_signed());
+    kill(pid, Signal::SIGINT).expect("it runs");
+    // Another than the first, for two of one kind may be one.
+    let status = up.end_by(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(namespaces(&up.lab), Vec::<String>::new());
+}
+
+#[test]
 fn an_impossible_lab_is_refused_with_the_limits() {
     let output = command(&["up", "--backends", "65"]).output().expect("weir-lab starts");
     let said = String::from_utf8(output.stderr).expect("text");

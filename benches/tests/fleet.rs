@@ -149,6 +149,23 @@ fn without_a_bus_joins_at_other_balancers_are_lost_and_noticed() {
     assert!(seen <= established && seen * 10 > established * 8, "{report}");
 }
 
+/// What one balancer learns, or an agent reports, the others know before the join comes; or when its SYN comes again. One
+/// balancer dies, one comes, and the bus is away for a while.
+#[test]
+fn with_a_bus_joins_find_their_backend_through_any_balancer() {
+    for ways in ["learn", "report"] {
+        let output = drill(&["--ways", ways, "--connections", "60", "--rtt", "10"]).output().expect("weir-lab starts");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("JSON: {output:?}"));
+        let figure = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
+        assert!(output.status.success(), "{output:?}");
+        let attempted = figure("joins_attempted");
+        assert!(attempted >= 60, "{report}");
+        assert_eq!(figure("joins_established"), attempted, "{report}");
+        assert_eq!(["joins_misrouted", "joined_flows_broken", "frames_lost"].map(figure), [0; 3], "{report}");
+        assert!(figure("joins_through_another") * 3 > attempted, "{report}");
+    }
+}
+
 /// The destination alone names the backend, so any balancer knows it: nothing is shared, and nothing lost.
 #[test]
 fn joins_at_endpoints_go_through_any_balancer() {
@@ -191,4 +208,29 @@ fn nothing_is_left_of_a_killed_drill() {
         Ok(left().is_empty().then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error}: {:?}", left()));
+}
+
+/// Agents tell what their kernels know, whatever a client echoes; what balancers learn from clients can be spoilt, one token
+/// by each handshake, and is never taken over.
+#[test]
+fn who_forges_handshakes_takes_over_no_join() {
+    const CONNECTIONS: u64 = 20;
+    const FORGED: u64 = 2000;
+    for ways in ["learn", "report"] {
+        let numbers = [CONNECTIONS.to_string(), FORGED.to_string()];
+        let args = ["drill", "poison", "--json", "--ways", ways, "--connections", &numbers[0], "--forged", &numbers[1]];
+        let output = Command::new(env!("CARGO_BIN_EXE_weir-lab")).args(args).output().expect("weir-lab starts");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("JSON: {output:?}"));
+        assert!(output.status.success(), "{output:?}");
+        let figure = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
+        assert_eq!(["joins_attempted", "keys_echoed"].map(figure), [CONNECTIONS; 2], "{report}");
+        assert_eq!(["joins_misrouted", "connections_broken"].map(figure), [0; 2], "{report}");
+        let counted = |name: &str| report["counted"][name].as_u64().expect("a count");
+        if ways == "report" {
+            assert_eq!(figure("joins_established"), CONNECTIONS, "{report}");
+            assert_eq!(report["tokens"], serde_json::json!([CONNECTIONS, 2 * CONNECTIONS]), "{report}");
+        } else {
+            assert!(counted("learn_ambiguous") > 0 && counted("learn_unseen") >= FORGED, "{report}");
+        }
+    }
 }

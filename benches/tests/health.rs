@@ -79,7 +79,12 @@ struct HttpServer {
 
 impl HttpServer {
     fn start(backend: &Backend, port: u16) -> Self {
-        let listener = backend.namespace.run(|| TcpListener::bind(("::", port))).expect("a namespace").expect("a port");
+        Self::start_on("::", backend, port)
+    }
+
+    fn start_on(address: &str, backend: &Backend, port: u16) -> Self {
+        let listener = backend.namespace.run(|| TcpListener::bind((address, port)));
+        let listener = listener.expect("a namespace").expect("a port");
         let server = Self {
             answer: Arc::new(Mutex::new((200, "all is well".to_owned()))),
             requests: Arc::default(),
@@ -286,6 +291,25 @@ fn an_http_check_wants_its_status_and_its_body() {
     assert_eq!(error("b2"), "the body lacks \"well\"");
     servers[1].will_answer(200, "very well");
     await_duty(&weir, "b1", "down");
+}
+
+#[test]
+fn a_backend_that_one_family_does_not_reach_is_down() {
+    let lab = lab_of(2);
+    let _both = HttpServer::start(&lab.backends[0], HTTP_PORT);
+    let _v4_alone = HttpServer::start_on("0.0.0.0", &lab.backends[1], HTTP_PORT);
+    let fields = format!("check = \"tcp\"\nport = {HTTP_PORT}\n");
+    let mut weir = Weir::start(&lab, &checked(&lab, &fields)).expect("weir runs");
+    let up = await_health(&weir, "b1", "up");
+    let targets = VIP.both().map(|vip| std::net::SocketAddr::from((vip, HTTP_PORT)).to_string());
+    assert_eq!(up["health"]["target"], targets.join(", "));
+    let down = await_duty(&weir, "b2", "down");
+    assert_eq!(down["health"]["last_error"], "IPv6: connection refused");
+
+    // An address that is said is the only one.
+    weir.reload(&checked(&lab, &format!("{fields}address = \"{}\"\n", VIP.v4))).expect("a reload");
+    let up = await_duty(&weir, "b2", "up");
+    assert_eq!(up["health"]["target"], targets[0]);
 }
 
 #[test]

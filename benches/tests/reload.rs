@@ -46,7 +46,7 @@ fn a_dry_run_says_what_a_reload_does_and_does_nothing() {
     assert_eq!(after.backend("b1").expect("known").slots, before.backend("b1").expect("known").slots);
     assert!(after.backend("b3").is_none() && after.slots_in_transition == 0);
 
-    let said = weir.command(&["reload", "--dry-run"]).expect("weir answers");
+    let said = weir.ask(&["reload", "--dry-run"]).expect("weir answers");
     for line in ["+ backend web/b3", "~ backend web/b1: weight 100 -> 300", "nothing has been changed"] {
         assert!(said.lines().any(|told| told == line), "{line:?} in {said}");
     }
@@ -80,7 +80,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
 
     let fixed = config(&lab, 100, 0).with_tokens(4096);
     weir.configure(&fixed).expect("another file");
-    let refused = weir.command(&["reload"]).expect_err("tables have their sizes").to_string();
+    let refused = weir.ask(&["reload"]).expect_err("tables have their sizes").to_string();
     assert!(refused.contains("[limits] cannot change while weir runs"), "{refused}");
 
     let bus = Bus { servers: vec!["nats://127.0.0.1:4222".to_owned()], cluster: "edge1", name: "lb1".to_owned() };
@@ -91,6 +91,6 @@ fn a_bad_file_changes_nothing_and_says_why() {
     }
 
     weir.configure(&config(&lab, 100, 0)).expect("the former file");
-    weir.command(&["reload"]).expect("it holds");
+    weir.ask(&["reload"]).expect("it holds");
     assert!((metric(&weir, RESULT) - 1.0).abs() < f64::EPSILON);
 }

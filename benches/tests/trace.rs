@@ -134,7 +134,7 @@ fn what_is_told_is_what_was_counted_and_names_no_client() {
     let weir = Weir::start(&lab, &WeirConfig::for_lab(&lab, Join::Learn)).expect("weir runs");
     let before = counted(&weir);
     let mut trace = begin(&weir, &["--seconds", "8"], "trace.log");
-    let refused = weir.command(&["trace", "--seconds", "1"]).expect_err("one at a time").to_string();
+    let refused = weir.ask(&["trace", "--seconds", "1"]).expect_err("one at a time").to_string();
     assert!(refused.contains("one trace at a time"), "{refused}");
     let held = open(&lab, 6);
     let after = counted(&weir);

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod numbering;
 pub mod object;
 pub mod privilege;
+pub mod pulse;
 pub mod refilter;
 pub mod resolve;
 pub mod service;

@@ -2,8 +2,8 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::commands::{
-    agent, backend, check, completions, decap, detach, doctor, explain, flows, generate, reload, run, status, tokens,
-    top, trace,
+    agent, backend, check, completions, decap, detach, doctor, drain_self, explain, flows, generate, reload, run,
+    status, tokens, top, trace,
 };
 use std::process::ExitCode;
 
@@ -27,6 +27,8 @@ enum Command {
     Top(top::Args),
     /// Show single backends, have one drain, or have it serve again.
     Backend(backend::Args),
+    /// Hand over to the other balancers and withdraw this one, or announce it again.
+    DrainSelf(drain_self::Args),
     /// Have the running balancer read its configuration again, or say what that would change.
     Reload(reload::Args),
     /// Take the data path down: off the interfaces, and out of the kernel.
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Top(args) => top::top(&args),
         Command::Backend(args) => backend::backend(&args),
+        Command::DrainSelf(args) => drain_self::drain_self(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Doctor(args) => doctor::doctor(&args),

@@ -189,6 +189,24 @@ fn a_full_file_becomes_what_it_says() {
 }
 
 #[test]
+fn a_pool_is_checked_at_a_vip_of_each_family_unless_an_address_is_said() {
+    let targets = |second_vip: &str, health: &str| {
+        let vip = format!("[[vip]]\n{second_vip}\npool = \"web\"\n");
+        let text = format!("{SMALL}{vip}[pool.health]\ncheck = \"tcp\"\n{health}");
+        let config = Config::parse(&text, "weir.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        config.pools[0].health.as_ref().expect("it is checked").targets_words()
+    };
+    let v6 = "address = \"2001:db8::1\"\nprotocol = \"tcp\"\nport = 8443";
+    assert_eq!(targets(v6, ""), "192.0.2.1:443, [2001:db8::1]:8443");
+    assert_eq!(targets(v6, "port = 80"), "192.0.2.1:80, [2001:db8::1]:80");
+    assert_eq!(targets(v6, "address = \"2001:db8::1\""), "[2001:db8::1]:8443");
+    // What leaves a choice is not checked beside what leaves none.
+    assert_eq!(targets(&v6.replace("8443", "\"any\""), ""), "192.0.2.1:443");
+    assert_eq!(targets(&v6.replace("::1", "::/64"), "port = 80"), "192.0.2.1:80");
+    assert_eq!(targets(&v6.replace("2001:db8::1", "192.0.2.2"), ""), "192.0.2.1:443");
+}
+
+#[test]
 fn an_unused_pool_and_no_vip_are_warnings() {
     let config = Config::parse(FULL, "weir.toml").unwrap();
     let [warning] = &config.warnings[..] else {
@@ -397,7 +415,9 @@ fn the_credentials_of_the_bus_are_its_owners_alone_bounded_and_never_printed() {
     };
     assert!(refused(SECRET, 0o640).contains("has the rights 0640, so others may read the secret; `chmod 0600 "));
     let longest = SECRET.repeat(65_536 / SECRET.len() + 1);
-    assert!(refused(&longest[..65_537], 0o600).contains("has more than 65536 bytes; name a NATS credentials file"));
+    assert!(
+        refused(&longest[..65_537], 0o600).contains("it has 65537 bytes, and a file of credentials has at most 65536")
+    );
     write(&longest[..65_536], 0o600);
     assert!(Config::parse(&text, "weir.toml").is_ok());
 
@@ -426,6 +446,36 @@ fn a_key_file_that_is_no_plain_file_does_not_hang_the_check() {
         refusal(&relative),
         "weir.toml:4:20: balancer.cluster_key_file: weir.key is not an absolute path; write it from / on"
     );
+}
+
+#[test]
+fn certificates_and_credentials_are_read_from_plain_files_of_a_sane_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secrets");
+    let health = format!("{SMALL}[pool.health]\ncheck = \"https\"\nca_file = {path:?}\n");
+    let bus = format!("[bus]\nservers = [\"nats://192.0.2.9:4222\"]\ncluster = \"c\"\nname = \"weir1\"\n");
+    let bus_ca = format!("{bus}ca = {path:?}\n{SMALL}");
+    let credentials = format!("{bus}credentials = {path:?}\n{SMALL}");
+
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for text in [&health, &bus_ca] {
+        assert!(refusal(text).contains("secrets: it is no regular file; copy what it says to one; name a file of PEM"));
+    }
+    assert!(refusal(&credentials).contains("secrets is not a plain file; name a NATS credentials file"));
+
+    fs::remove_file(&path).unwrap();
+    fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    for (text, what, max) in [
+        (&health, "certificates", 4_194_304),
+        (&bus_ca, "certificates", 4_194_304),
+        (&credentials, "credentials", 65_536),
+    ] {
+        let words = format!("it has 1073741824 bytes, and a file of {what} has at most {max}");
+        assert!(refusal(text).contains(&words), "{}", refusal(text));
+    }
+    fs::write(&path, "nonsense").unwrap();
+    assert!(refusal(&bus_ca).contains("holds no PEM certificate"));
 }
 
 #[test]

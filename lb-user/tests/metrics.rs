@@ -5,6 +5,7 @@ use lb_user::metrics::{
     Attachment, BackendCount, BusCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness,
     ReloadOutcome, Snapshot, Source, TableFill,
 };
+use lb_user::pulse::Heart;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -60,6 +61,7 @@ impl Source for Counting {
             },
             tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576, evicted: 6 }],
             filter_renewals: 2,
+            pins_lost: 3,
             interfaces: vec![attached("eth0", "native"), attached("eth1", "none")],
             bus: Some(BusCount { member: on_bus().numbers(), events_lost: 14 }),
         }
@@ -101,7 +103,7 @@ async fn serve(source: impl Source) -> Served {
     let (readiness, receiver) = watch::channel(Readiness::Starting);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let error = listener.serve(Arc::new(source), receiver).await;
+        let error = listener.serve(Arc::new(source), receiver, Heart::new().pulse()).await;
         panic!("it ended: {error:?}");
     });
     Served { address, readiness, _tasks: tasks }
@@ -136,6 +138,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_joins_total{pool=\"web\",way=\"none\",outcome=\"dropped\"} 8".to_owned(),
             "weir_joins_total{pool=\"web\",way=\"learn\",outcome=\"forwarded\"} 9".to_owned(),
             "weir_filter_renewals_total 2".to_owned(),
+            "weir_pins_lost 3".to_owned(),
             "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
             "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
             "weir_backend_state{pool=\"web\",backend=\"b1\",state=\"drain\"} 1".to_owned(),
@@ -235,10 +238,14 @@ async fn a_source_that_panics_is_an_error_page_and_no_more() {
 async fn silent_connections_do_not_keep_prometheus_out() {
     let served = serve(Counting::default()).await;
     let mut silent = Vec::new();
-    for _ in 0..31 {
+    for _ in 0..200 {
         silent.push(TcpStream::connect(served.address).await.unwrap());
     }
     assert!(ask(&served, "GET /metrics").await.starts_with("HTTP/1.1 200 "));
+    // It was not answered because the others had been silent for too long: only the oldest made room.
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0);
+    let newer = silent[150].try_read(&mut [0]).expect_err("it is still open");
+    assert_eq!(newer.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 #[tokio::test]

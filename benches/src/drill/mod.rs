@@ -5,6 +5,7 @@
 
 mod datagrams;
 pub mod fleet;
+pub mod poison;
 mod screen;
 mod steps;
 

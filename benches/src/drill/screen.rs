@@ -3,7 +3,7 @@
 use anstream::println;
 use anstyle::{AnsiColor, Style};
 
-use super::{Kind, Options, Report, fleet};
+use super::{Kind, Options, Report, fleet, poison};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -88,7 +88,7 @@ impl Screen {
             return;
         }
         println!(
-            "{BOLD}Drill: a balancer dies, another comes, and the bus between them is restarted{BOLD:#}\n\n\
+            "{BOLD}Drill: a balancer dies, another comes, one is drained, and the bus between them is restarted{BOLD:#}\n\n\
              {connections} MPTCP connections from a client {rtt} ms away, over {balancers} balancers to {backends} backends."
         );
     }
@@ -113,6 +113,38 @@ impl Screen {
             report.joined_flows_broken,
         );
         show_failures("Every join found its connection, and nothing broke.", failures);
+    }
+
+    pub(super) fn introduce_poison(self, options: poison::Options) {
+        let poison::Options { connections, forged, backends, .. } = options;
+        if self == Self::Quiet {
+            eprintln!("drill: {connections} connections, {forged} forged handshakes, {backends} backends");
+            return;
+        }
+        println!(
+            "{BOLD}Drill: somebody forges handshakes, to take over the joins of others{BOLD:#}\n\n\
+             {connections} MPTCP connections over two balancers to {backends} backends; {forged} forged handshakes."
+        );
+    }
+
+    pub(super) fn conclude_poison(self, report: &poison::Report, failures: &[String]) {
+        if self == Self::Quiet {
+            return;
+        }
+        let counted: Vec<_> = report.counted.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let [before, after] = report.tokens;
+        println!(
+            "\n{} connections, {} broken. Joins after all that: {} attempted, {} established, {} misrouted.\n\
+             Tokens in the table of a balancer: {before} before, {after} after. Third packets that taught nothing, or what\n\
+             is ambiguous: {}.",
+            report.connections,
+            report.connections_broken,
+            report.joins_attempted,
+            report.joins_established,
+            report.joins_misrouted,
+            counted.join(", "),
+        );
+        show_failures("No join came to a wrong backend, and what was lost is bounded and counted.", failures);
     }
 }
 

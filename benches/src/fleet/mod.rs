@@ -13,6 +13,7 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -25,6 +26,7 @@ use crate::{
     namespace::Namespace,
     process::Process,
     topology::links,
+    wait,
     weir::{self, Bus, Join, Weir, WeirConfig},
     xdp::PassProgram,
 };
@@ -32,6 +34,8 @@ use bus::BusServer;
 
 /// Any will do that all members share.
 const CLUSTER_KEY: &[u8] = b"5eed5eed5eed5eed5eed5eed5eed5eed\n";
+/// How soon a balancer says that it has withdrawn.
+const WITHDRAWAL_LIMIT: Duration = Duration::from_secs(20);
 const CLUSTER: &str = "lab";
 /// The management's interface at the router.
 const MANAGEMENT_SIDE: &str = "mgmt";
@@ -160,6 +164,27 @@ impl Fleet {
         Ok(name)
     }
 
+    /// Has the first balancer that is announced withdraw itself, as an operator does before maintenance: when it no longer
+    /// says that it is well, the router sends it nothing more. Returns its name.
+    ///
+    /// # Errors
+    ///
+    /// If it does not hand over to the others, though there is a bus, or still says that it is well.
+    ///
+    /// # Panics
+    ///
+    /// If none is announced.
+    pub fn drain_first(&mut self) -> Result<String, LabError> {
+        let order: &[&str] = if self.has_bus() { &["drain-self"] } else { &["drain-self", "--force"] };
+        let member = self.members.iter_mut().find(|member| member.announced).expect("a balancer is announced");
+        let (name, weir) = (member.name.clone(), &member.weir);
+        weir.ask(order)?;
+        wait::until("it is no longer well", WITHDRAWAL_LIMIT, || Ok((!weir.is_well()?).then_some(())))?;
+        member.announced = false;
+        self.announce()?;
+        Ok(name)
+    }
+
     /// Kills the bus, if there is one.
     ///
     /// # Errors
@@ -191,6 +216,11 @@ impl Fleet {
     /// The Weir of a balancer, for a person or a test that wants to look at it.
     pub fn weir(&self, name: &str) -> Option<&Weir> {
         self.members.iter().find(|member| member.name == name).map(|member| &member.weir)
+    }
+
+    /// The Weir of every balancer, dead ones included.
+    pub fn weirs(&self) -> impl Iterator<Item = &Weir> {
+        self.members.iter().map(|member| &member.weir)
     }
 
     /// The balancer that the router sends each of these flows to now.

@@ -1,7 +1,7 @@
 //! Reads Weir's metrics page (Prometheus text format 0.0.4) from inside its namespace.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -63,20 +63,31 @@ pub(super) fn scrape(namespace: &Namespace) -> Result<Vec<Sample>, LabError> {
         .collect()
 }
 
-/// HTTP/1.0, so that the answer ends with the connection and is never chunked.
-fn fetch() -> std::io::Result<String> {
+/// Whether the Weir in `namespace` says that it is well.
+pub(super) fn is_well(namespace: &Namespace) -> Result<bool, LabError> {
+    let cannot = format!("read http://{METRICS_LISTEN}/healthz in {}", namespace.name());
+    let (status, _) = namespace.run(|| get("/healthz"))?.map_err(LabError::system(cannot))?;
+    Ok(is_ok(&status))
+}
+
+fn fetch() -> io::Result<String> {
+    let (status, body) = get("/metrics")?;
+    if is_ok(&status) { Ok(body) } else { Err(io::Error::other(format!("the answer was not 200 OK: {status:?}"))) }
+}
+
+fn is_ok(status: &str) -> bool {
+    status.contains(" 200 ")
+}
+
+/// The line of the status, and the body. HTTP/1.0, so that the answer ends with the connection and is never chunked.
+fn get(page: &str) -> io::Result<(String, String)> {
     let mut stream = TcpStream::connect(METRICS_LISTEN)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    write!(stream, "GET /metrics HTTP/1.0\r\nHost: weir\r\n\r\n")?;
+    write!(stream, "GET {page} HTTP/1.0\r\nHost: weir\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
-        _ => Err(std::io::Error::other(format!(
-            "the answer was not 200 OK: {:?}",
-            answer.lines().next().unwrap_or_default()
-        ))),
-    }
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
 }
 
 #[cfg(test)]

@@ -173,24 +173,13 @@ impl Weir {
         let file = self.config();
         let before = fs::read_to_string(&file).map_err(LabError::file("read", &file))?;
         write_config(&self.directory, config)?;
-        let printed = self.command(&["reload", "--dry-run", "--output", "json"]);
+        let printed = self.ask(&["reload", "--dry-run", "--output", "json"]);
         fs::write(&file, before).map_err(LabError::file("write", &file))?;
         let printed = printed?;
         let answer: Result<serde_json::Value, _> = serde_json::from_str(&printed);
         let slots = answer.ok().and_then(|answer| answer["slots_changed"].as_u64());
         let slots = slots.and_then(|slots| usize::try_from(slots).ok());
         slots.ok_or(LabError::Output { program: "weir reload", line: printed })
-    }
-
-    /// What a command of `weir` prints that asks the running balancer.
-    ///
-    /// # Errors
-    ///
-    /// If it fails.
-    pub fn command(&self, args: &[&str]) -> Result<String, LabError> {
-        let socket = self.socket();
-        let (program, socket) = (self.program.to_string_lossy(), socket.to_string_lossy());
-        self.namespace.output(&program, &[args, &["--socket", &socket]].concat())
     }
 
     /// Starts a command that asks the running balancer and goes on; what it says goes to the file `log`.
@@ -319,6 +308,15 @@ impl Weir {
     /// If the page cannot be had or read.
     pub fn metrics(&self) -> Result<Vec<Sample>, LabError> {
         metrics::scrape(&self.namespace)
+    }
+
+    /// Whether `/healthz` says that packets are steered, and this balancer may be announced.
+    ///
+    /// # Errors
+    ///
+    /// If the page cannot be had.
+    pub fn is_well(&self) -> Result<bool, LabError> {
+        metrics::is_well(&self.namespace)
     }
 
     /// What the balancer has logged.

@@ -12,6 +12,7 @@ pub mod schema;
 mod server;
 pub mod status;
 pub mod trace;
+pub mod withdraw;
 
 pub use client::{Client, ClientError};
 pub use fault::{ErrorBody, Fault};

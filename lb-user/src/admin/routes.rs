@@ -8,7 +8,7 @@ use super::{
     fault::Fault,
     reload::{self, Reload},
     status::Status,
-    trace,
+    trace, withdraw,
 };
 use crate::service::Service;
 use hyper::{Method, body::Bytes};
@@ -135,6 +135,8 @@ pub static ROUTES: &[Route] = &[
         handler: explain::answer,
     },
     trace::TRACE,
+    withdraw::DRAIN,
+    withdraw::ENABLE,
 ];
 
 /// The schema of a type.

@@ -111,7 +111,7 @@ pub struct BackendStatus {
 pub struct HealthStatus {
     /// What is asked: `tcp`, `http`, `https` or `mptcp`.
     pub check: String,
-    /// The address and port of a VIP that checks connect to.
+    /// The addresses and ports of VIPs that checks connect to: one, or one of each family.
     pub target: String,
     /// `up`, `down` or `unchecked`.
     pub verdict: String,

@@ -48,6 +48,15 @@ impl Sink for tokio::sync::mpsc::UnboundedSender<Vec<Report>> {
     }
 }
 
+/// Somebody, if there is anybody.
+impl<S: Sink> Sink for Option<S> {
+    fn take(&mut self, reports: Vec<Report>) {
+        if let Some(sink) = self {
+            sink.take(reports);
+        }
+    }
+}
+
 /// Nobody.
 impl Sink for () {
     fn take(&mut self, _reports: Vec<Report>) {}

@@ -4,10 +4,12 @@
 
 mod connections;
 mod events;
+mod member;
 mod netlink;
 mod reporter;
 mod sockets;
 
 pub use connections::{Known, Op, Report, Sink};
 pub use events::EventsError;
+pub use member::{Memory, Teller};
 pub use reporter::{Counts, Reporter};

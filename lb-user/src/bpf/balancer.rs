@@ -2,7 +2,7 @@
 
 use super::{
     ArrayTable, Events, HashTable, LedgerError, LedgerTable, LoadError, PerCpuTable, PrefixTable, RingTable, Value,
-    pins::{LEDGER, PinError, Pins, TABLES},
+    pins::{LEDGER, LostPins, PinError, Pins, TABLES},
     shape::Shape,
 };
 use crate::object::OBJECT;
@@ -405,6 +405,21 @@ impl Balancer {
             }
             Err(error) => Err(LoadError::program(ENTRY, error)),
         }
+    }
+
+    /// The pins that somebody has removed, if any: those that let the program steer on these interfaces after this
+    /// process, and those of its tables.
+    pub fn lost_pins<'i>(
+        &self,
+        interfaces: impl Iterator<Item = &'i str>,
+        mode: XdpMode,
+        pins: &Pins,
+    ) -> Option<LostPins> {
+        let links: Vec<_> = interfaces.map(|interface| pins.link(interface, mode)).collect();
+        let steering = links.iter().chain(&self.programs_pin).map(PathBuf::as_path);
+        let gone = pins.lost(steering.clone());
+        let steers_on = steering.clone().all(|path| gone.iter().all(|gone| gone != path));
+        (!gone.is_empty()).then(|| LostPins { directory: pins.root().to_owned(), gone, steers_on })
     }
 
     fn attach_anew(&mut self, interface: &str, mode: XdpMode, path: &Path) -> Result<(), LoadError> {

@@ -25,7 +25,7 @@ pub use events::{AwaitedEvents, Events};
 pub use holder::Holder;
 pub use ledger::{LedgerError, LedgerTable};
 pub use lender::Lender;
-pub use pins::{PinError, Pins, Removed, TABLES, detach};
+pub use pins::{LostPins, PinError, Pins, Removed, TABLES, detach};
 pub use pod::Pod;
 pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, RingTable, Value};
 pub use tracer::{Told, Tracer};

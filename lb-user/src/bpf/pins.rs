@@ -11,9 +11,10 @@ use aya::{
 use lb_common::tables::ABI;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -64,6 +65,25 @@ pub enum PinError {
          directory below one as `pins` in [balancer]", .0.display()
     )]
     NoBpffs(PathBuf),
+    /// The directory above it is missing.
+    #[error(
+        "{} cannot be made, for there is no {above}: `mkdir --parents {above}`, or name a directory that is right below a \
+         BPF file system as `pins` in [balancer]", directory.display(), above = above.display()
+    )]
+    NoParent {
+        /// The directory.
+        directory: PathBuf,
+        /// The one that it should be in.
+        above: PathBuf,
+    },
+    /// Somebody named a directory that no controller has had.
+    #[error("{} is no directory of pins: {why}; name that of `pins` in the configuration", path.display())]
+    NotPins {
+        /// The directory.
+        path: PathBuf,
+        /// How that is known.
+        why: &'static str,
+    },
     /// The directory is another user's, or could not be made.
     #[error(
         "this user may not use {dir}: as root, `chmod a+x {parent}; install --directory --owner=USER --mode=0700 {dir}`, as \
@@ -134,6 +154,13 @@ pub enum PinError {
 }
 
 impl PinError {
+    /// A directory that has nothing to be in.
+    fn nowhere(directory: &Path) -> Self {
+        let (directory, above) = (directory.to_owned(), directory.parent().unwrap_or(directory).to_owned());
+        let on_bpffs = above.ancestors().find(|path| path.exists()).is_some_and(is_on_bpffs);
+        if on_bpffs { Self::NoParent { directory, above } } else { Self::NoBpffs(directory) }
+    }
+
     fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
@@ -145,8 +172,8 @@ impl PinError {
 pub struct Pins {
     root: PathBuf,
     directory: PathBuf,
-    /// The kernel lets go of the lock with the process, however that ends.
-    _lock: File,
+    /// The directory itself, locked: the kernel lets go of the lock with the process, however that ends.
+    lock: File,
 }
 
 /// What was removed.
@@ -158,6 +185,29 @@ pub struct Removed {
     pub pins: usize,
     /// Files that are not Weir's, and stay.
     pub foreign: Vec<PathBuf>,
+}
+
+/// Pins that somebody else has removed while a controller had them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostPins {
+    /// The directory that they were in.
+    pub directory: PathBuf,
+    /// Their files.
+    pub gone: Vec<PathBuf>,
+    /// Whether what steers outlives the controller all the same.
+    pub steers_on: bool,
+}
+
+impl fmt::Display for LostPins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { directory, gone, steers_on } = self;
+        let (directory, many) = (directory.display(), gone.len());
+        let first = gone.first().and_then(|path| path.file_name()).unwrap_or_default().display();
+        let pins = if many == 1 { "pin" } else { "pins" };
+        let so =
+            if *steers_on { "no other weir can take over its tables" } else { "nothing steers after this process" };
+        write!(f, "somebody has removed {many} {pins} under {directory}, {first} for one: {so}")
+    }
 }
 
 impl Pins {
@@ -174,7 +224,7 @@ impl Pins {
         }
         let directory = root.join(own);
         make(&directory)?;
-        Ok(Self { root: root.to_owned(), directory, _lock: lock })
+        Ok(Self { root: root.to_owned(), directory, lock })
     }
 
     /// Where a table is, or is to be.
@@ -244,24 +294,50 @@ impl Pins {
         remove_own(&self.directory, &mut Removed::default())
     }
 
-    /// Takes the program off every interface and removes all that is Weir's, of every version; what is not, stays.
+    /// Those of the tables and of these further files that somebody else has removed. Behind another directory of the same
+    /// name there is nothing of this one's.
+    pub(super) fn lost<'p>(&self, further: impl Iterator<Item = &'p Path>) -> Vec<PathBuf> {
+        let is_here = self.is_here();
+        let tables = TABLES.into_iter().chain([LEDGER]).map(|table| self.table(table));
+        tables.chain(further.map(Path::to_owned)).filter(|path| !is_here || !path.exists()).collect()
+    }
+
+    fn is_here(&self) -> bool {
+        let (Ok(own), Ok(found)) = (self.lock.metadata(), fs::metadata(&self.root)) else { return false };
+        (own.dev(), own.ino()) == (found.dev(), found.ino())
+    }
+
+    /// The directory that the configuration names.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Takes the program off every interface and removes all that is Weir's, of every version; what is not, stays. Of a
+    /// directory that is gone or is another's by now, nothing is Weir's.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn remove(&self) -> Result<Removed, PinError> {
-        remove_all(&self.root)
+        if self.is_here() { remove_all(&self.root) } else { Ok(Removed::default()) }
     }
 }
 
 /// What [`Pins::remove`] does, where there need not be anything.
 ///
 /// # Errors
-/// Another controller has the pins, or the file system refuses.
+/// Another controller has the pins, it is no directory of pins, or the file system refuses.
 pub fn detach(root: &Path) -> Result<Removed, PinError> {
     if !root.exists() {
         return Ok(Removed::default());
     }
+    if !is_on_bpffs(root) {
+        return Err(PinError::NotPins { path: root.to_owned(), why: "it is not on a BPF file system" });
+    }
     let _lock = lock(root)?;
+    let names = names(root)?;
+    if !names.is_empty() && !names.iter().any(|name| version(name).is_some()) {
+        return Err(PinError::NotPins { path: root.to_owned(), why: "what is in it is not Weir's" });
+    }
     remove_all(root)
 }
 
@@ -318,20 +394,22 @@ fn make(directory: &Path) -> Result<(), PinError> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::NoBpffs(directory.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PinError::nowhere(directory)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(PinError::Denied(directory.to_owned()));
         }
         Err(error) => return Err(PinError::file("make", directory)(error)),
     }
-    match statfs(directory) {
-        Ok(status) if status.filesystem_type() == BPF_FS_MAGIC => Ok(()),
-        _ => {
-            // What has just been made on a disk is empty.
-            let _ = fs::remove_dir(directory);
-            Err(PinError::NoBpffs(directory.to_owned()))
-        }
+    if is_on_bpffs(directory) {
+        return Ok(());
     }
+    // What has just been made on a disk is empty.
+    let _ = fs::remove_dir(directory);
+    Err(PinError::NoBpffs(directory.to_owned()))
+}
+
+fn is_on_bpffs(directory: &Path) -> bool {
+    statfs(directory).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
 }
 
 fn lock(root: &Path) -> Result<File, PinError> {
@@ -399,7 +477,7 @@ mod tests {
     fn an_interface_is_found_again_in_the_name_of_its_link() {
         let directory = PathBuf::from("/sys/fs/bpf/weir/v0");
         let lock = File::open("/").expect("a directory");
-        let pins = Pins { root: directory.clone(), directory: directory.clone(), _lock: lock };
+        let pins = Pins { root: directory.clone(), directory: directory.clone(), lock };
         let link = pins.link("bond0.100", XdpMode::Skb);
         assert_eq!(link, directory.join("link-generic-bond0:100"));
     }

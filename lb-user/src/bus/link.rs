@@ -107,6 +107,10 @@ impl Link {
         self.client.clone()
     }
 
+    pub(super) fn handover(&self) -> Subject {
+        format!("weir.{}.handover", self.cluster).into()
+    }
+
     /// Tells a batch; false if the connection is given up.
     pub(super) async fn publish(&self, subject: Subject, batch: &Batch) -> bool {
         self.client.publish(subject, batch.encode().into()).await.is_ok()
@@ -117,12 +121,12 @@ impl Link {
         self.client.subscribe(subject).await.ok()
     }
 
-    /// Asks all others for what they know: where the answers come.
-    pub(super) async fn ask(&self) -> Option<Subscriber> {
+    /// Asks all who listen to a subject: where the answers come.
+    pub(super) async fn ask(&self, subject: Subject) -> Option<Subscriber> {
         let inbox: Subject = self.client.new_inbox().into();
         let answers = self.listen(inbox.clone()).await?;
         let question = Batch::of(&self.name, &[]).encode();
-        self.client.publish_with_reply(self.catch_up(), inbox, question.into()).await.ok()?;
+        self.client.publish_with_reply(subject, inbox, question.into()).await.ok()?;
         Some(answers)
     }
 }

@@ -1,7 +1,7 @@
 //! A member of a cluster: it tells and hears, answers who asks, and catches up when it starts and when the bus is back.
 
 use super::{
-    ANSWER_WAIT, BATCH_ENTRIES, BusCounts, CATCH_UP_WAIT, CONNECT_WAIT, Generations, Publisher, Refusal,
+    ANSWER_WAIT, BATCH_ENTRIES, BusCounts, CATCH_UP_WAIT, CONNECT_WAIT, Generations, Handover, Publisher, Refusal,
     link::{Link, LinkError},
     publisher,
     wire::{Batch, Notice},
@@ -22,6 +22,10 @@ use tracing::{info, warn};
 
 /// Who has something to share.
 pub trait Sharer: Send + Sync + 'static {
+    /// Whether it takes in what others tell, and asks for it.
+    fn listens(&self) -> bool {
+        true
+    }
     /// Takes in what another member tells, and counts what it has taken, and why not the rest.
     fn enter(&self, batch: &Batch, counts: &BusCounts);
     /// All that it knows, for who has missed it.
@@ -35,6 +39,7 @@ pub struct Bus {
     /// What has been done.
     pub counts: Arc<BusCounts>,
     link: Arc<Link>,
+    sharer: Arc<dyn Sharer>,
     caught_up: watch::Receiver<bool>,
     tasks: JoinSet<()>,
 }
@@ -49,14 +54,15 @@ impl Bus {
         let link = Arc::new(Link::begin(settings, Arc::clone(&counts)).await?);
         let (publisher, queue) = Publisher::new(Arc::clone(&counts));
         let mut tasks = JoinSet::new();
-        for subject in [link.tokens(), link.flows(), link.catch_up()] {
+        let told = if sharer.listens() { vec![link.tokens(), link.flows(), link.handover()] } else { Vec::new() };
+        for subject in told.into_iter().chain([link.catch_up()]) {
             let Some(messages) = link.listen(subject).await else { continue };
             tasks.spawn(hear(Arc::clone(&link), messages, Arc::clone(&sharer), Arc::clone(&counts)));
         }
         tasks.spawn(publisher::send(Arc::clone(&link), queue, Arc::clone(&counts)));
         let (tell, caught_up) = watch::channel(false);
-        tasks.spawn(follow(Arc::clone(&link), sharer, Arc::clone(&counts), tell));
-        Ok(Self { publisher, counts, link, caught_up, tasks })
+        tasks.spawn(follow(Arc::clone(&link), Arc::clone(&sharer), Arc::clone(&counts), tell));
+        Ok(Self { publisher, counts, link, sharer, caught_up, tasks })
     }
 
     /// Waits until what others know is known here, or for as long as that may take; says so if it is not.
@@ -76,6 +82,11 @@ impl Bus {
         Generations::new(Arc::clone(&self.link))
     }
 
+    /// The way to hand over to the others.
+    pub fn handover(&self) -> Handover {
+        Handover { link: Arc::clone(&self.link), sharer: Arc::clone(&self.sharer) }
+    }
+
     /// Ends the member.
     pub async fn end(mut self) {
         self.tasks.shutdown().await;
@@ -87,10 +98,14 @@ async fn follow(link: Arc<Link>, sharer: Arc<dyn Sharer>, counts: Arc<BusCounts>
     let mut changes = link.changes();
     loop {
         if *changes.borrow_and_update() {
-            let taken = ask(&link, &sharer, &counts).await;
+            if sharer.listens() {
+                let members = ask(&link, &sharer, &counts).await;
+                info!(members, "on the bus, and caught up with the others");
+            } else {
+                info!("on the bus");
+            }
             counts.caught_up.store(true, Relaxed);
             tell.send_replace(true);
-            info!(members = taken, "on the bus, and caught up with the others");
             tell_all(&link, &sharer, None).await;
         } else if counts.caught_up.swap(false, Relaxed) {
             warn!("the bus is lost: goes on alone, and catches up when it is back");
@@ -103,7 +118,7 @@ async fn follow(link: Arc<Link>, sharer: Arc<dyn Sharer>, counts: Arc<BusCounts>
 
 /// Asks the others for what they know, and takes it in; how many have answered in full.
 async fn ask(link: &Link, sharer: &Arc<dyn Sharer>, counts: &Arc<BusCounts>) -> usize {
-    let Some(mut answers) = link.ask().await else { return 0 };
+    let Some(mut answers) = link.ask(link.catch_up()).await else { return 0 };
     let deadline = Instant::now() + CATCH_UP_WAIT;
     let mut members: BTreeMap<String, bool> = BTreeMap::new();
     loop {
@@ -135,12 +150,17 @@ async fn tell_all(link: &Link, sharer: &Arc<dyn Sharer>, to: Option<Subject>) {
     }
 }
 
-/// Hears what comes on a subject.
+/// Hears what comes on a subject. Who asks is answered after all that came there before has been taken in.
 async fn hear(link: Arc<Link>, mut messages: Subscriber, sharer: Arc<dyn Sharer>, counts: Arc<BusCounts>) {
     while let Some(message) = messages.next().await {
         match message.reply.clone() {
-            Some(who) => tell_all(&link, &sharer, Some(who)).await,
-            None => drop(take(message, &sharer, &counts).await),
+            Some(who) if message.subject == link.catch_up() => tell_all(&link, &sharer, Some(who)).await,
+            who => {
+                take(message, &sharer, &counts).await;
+                if let Some(who) = who {
+                    link.publish(who, &Batch::of(link.name(), &[])).await;
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod counts;
 pub mod generations;
+mod handover;
 mod link;
 mod member;
 mod publisher;
@@ -13,6 +14,7 @@ pub mod wire;
 
 pub use counts::{BusCounts, BusNumbers, Refusal};
 pub use generations::Generations;
+pub use handover::{HandedOver, Handover, HandoverError};
 pub use link::LinkError;
 pub use member::{Bus, Sharer};
 pub use publisher::Publisher;
@@ -31,3 +33,5 @@ const CONNECT_WAIT: Duration = Duration::from_secs(3);
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// How long it waits for all that others know.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(15);
+/// How long a balancer that goes waits for another to take in all that it knows.
+const TAKE_WAIT: Duration = Duration::from_secs(30);

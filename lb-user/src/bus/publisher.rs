@@ -3,7 +3,7 @@
 use super::{
     BATCH_ENTRIES, BusCounts, BusNumbers, FLUSH, QUEUE_ENTRIES,
     link::Link,
-    wire::{Batch, Notice, Op},
+    wire::{Batch, Notice},
 };
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tokio::{sync::mpsc, time::sleep};
@@ -22,22 +22,12 @@ impl Publisher {
         (Self { queue, counts }, end)
     }
 
-    /// Tells of a connection of a backend, as its agent: its kernel has given it this token.
-    pub fn token(&self, pool: &str, backend: &str, token: u32) {
-        self.tell(Notice { pool: pool.to_owned(), backend: backend.to_owned(), op: Op::Hold, value: token, flow: 0 });
-    }
-
-    /// Tells of its end.
-    pub fn token_closed(&self, pool: &str, backend: &str, token: u32) {
-        self.tell(Notice { pool: pool.to_owned(), backend: backend.to_owned(), op: Op::Close, value: token, flow: 0 });
-    }
-
     /// What its member has done so far.
     pub fn numbers(&self) -> BusNumbers {
         self.counts.numbers()
     }
 
-    /// Tells whatever there is to tell.
+    /// Tells it as soon as there is a bus.
     pub fn tell(&self, notice: Notice) {
         if self.queue.try_send(notice).is_err() {
             self.counts.lost.fetch_add(1, Relaxed);

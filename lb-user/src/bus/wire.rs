@@ -70,6 +70,11 @@ pub struct Notice {
     pub flow: u64,
 }
 
+impl Notice {
+    /// The flow of a token that an agent tells of: it knows connections, not flows.
+    pub const BY_AGENT: u64 = 0;
+}
+
 /// Why a message says nothing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Illegible {

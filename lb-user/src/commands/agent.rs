@@ -3,9 +3,10 @@
 
 use super::{finish, finish_logged};
 use crate::{
-    agent::{Counts, Known, Reporter},
+    agent::{Counts, Known, Memory, Reporter, Teller},
     bpf::{self, AgentCounters, AgentPrograms, Holder, LoadError, Pins, Removed},
-    config::{AgentConfig, InterfaceName, Prefix, XdpMode},
+    bus::Bus,
+    config::{self, AgentConfig, InterfaceName, Name, Prefix, XdpMode},
     logging::{self, LogArgs},
     metrics::{Listener, Readiness, agent::AgentPage},
     resolve::Resolver,
@@ -97,8 +98,13 @@ async fn serve(config: Arc<AgentConfig>) -> Result<()> {
     let (known, counts): (Arc<Known>, Arc<Counts>) =
         reporter.as_ref().map_or_else(Default::default, |reporter| (reporter.known(), reporter.counts()));
     if let Some(reporter) = &mut reporter {
+        // Who asks for it is told all of it.
         reporter.resync(&mut ()).await?;
     }
+    let bus = match &config.bus {
+        Some(settings) => Some(join_cluster(settings, &config.backend, Arc::clone(&known)).await?),
+        None => None,
+    };
     if let Some(listener) = listener {
         let page = AgentPage { pools: pools(&config), counters, known, counts };
         let (_, readiness) = watch::channel(Readiness::Ready);
@@ -111,14 +117,25 @@ async fn serve(config: Arc<AgentConfig>) -> Result<()> {
     supervisor.status(format!("{}: taking tunnels off on {interfaces}", config.backend));
     supervisor.ready();
     info!(backend = config.backend.as_str(), "ready, taking tunnels off on {interfaces}");
-    let ended = wait(signals, reporter, &mut supervisor).await;
+    let mut teller =
+        bus.as_ref().map(|bus| Teller { backend: config.backend.clone(), publisher: bus.publisher.clone() });
+    let ended = wait(signals, reporter, &mut teller, &mut supervisor).await;
     supervisor.stopping();
+    if let Some(bus) = bus {
+        bus.end().await;
+    }
     ended?;
     info!(
         "ending; {interfaces} goes on taking tunnels off, for connections live on without an agent, until `weir agent \
          --detach`"
     );
     Ok(())
+}
+
+/// Becomes a member of the balancers' cluster. Nobody is waited for: what is told meanwhile is told when the bus is there.
+async fn join_cluster(settings: &config::Bus, backend: &Name, known: Arc<Known>) -> Result<Bus> {
+    let memory = Memory { backend: backend.clone(), known };
+    Ok(Bus::start(settings, Arc::new(memory)).await?)
 }
 
 /// Puts the programs on the interfaces, in the place of those of an agent before.
@@ -165,10 +182,15 @@ fn rules(config: &AgentConfig, mtu: u16) -> BTreeMap<Prefix, Rule> {
 }
 
 /// Follows the connections until a signal ends it.
-async fn wait(mut signals: Signals, mut reporter: Option<Reporter>, supervisor: &mut Supervisor) -> Result<()> {
+async fn wait(
+    mut signals: Signals,
+    mut reporter: Option<Reporter>,
+    teller: &mut Option<Teller>,
+    supervisor: &mut Supervisor,
+) -> Result<()> {
     let following = async {
         match &mut reporter {
-            Some(reporter) => reporter.follow(&mut ()).await,
+            Some(reporter) => reporter.follow(teller).await,
             None => std::future::pending().await,
         }
     };
@@ -202,7 +224,7 @@ fn interfaces(config: &AgentConfig) -> String {
     names.join(", ")
 }
 
-fn pools(config: &AgentConfig) -> Vec<crate::config::Name> {
+fn pools(config: &AgentConfig) -> Vec<Name> {
     let mut pools: Vec<_> = config.vips.iter().map(|vip| vip.pool.clone()).collect();
     pools.sort();
     pools.dedup();

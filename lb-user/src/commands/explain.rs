@@ -62,6 +62,9 @@ fn frames_of(args: &Args) -> Result<Vec<Fitted>> {
         Some(path) => frames::of_capture(path)?,
         None => frames::of_packets(&args.packet)?,
     };
+    if frames.is_empty() {
+        eprintln!("weir: the capture holds no packet: there is nothing to explain");
+    }
     Ok(frames)
 }
 

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod decap;
 pub mod detach;
 pub mod doctor;
+pub mod drain_self;
 pub mod explain;
 pub mod flows;
 pub mod generate;
@@ -92,7 +93,7 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// An error and its causes, but for those that an error already tells in its own words.
-pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
+pub fn in_one_line(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !line.contains(&cause) {

@@ -14,8 +14,9 @@ use crate::{
     layout::BackendRow,
     logging::{self, LogArgs},
     metrics::{Attachment, Listener, Readiness},
+    pulse::Heart,
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
-    service::{News, Service, ServiceError},
+    service::{Ending, News, Service, ServiceError},
     supervisor::Supervisor,
 };
 use anyhow::{Context as _, Result, bail};
@@ -23,7 +24,7 @@ use futures_util::future::join_all;
 use hyper::StatusCode;
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -108,10 +109,11 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     };
 
     let (ready, readiness) = watch::channel(Readiness::Starting);
+    let heart = Heart::new();
     if let Some(listener) = listener {
-        let source = Arc::clone(&service);
+        let (source, pulse) = (Arc::clone(&service), heart.pulse());
         tasks.spawn(async move {
-            let Err(error) = listener.serve(source, readiness).await;
+            let Err(error) = listener.serve(source, readiness, pulse).await;
             error!("no more metrics: {error}");
         });
     }
@@ -127,16 +129,21 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         bus.catch_up().await;
     }
     let mut supervisor = Supervisor::find();
-    let steered = steer(&service, &resolver, config_path, &mut requests, &mut supervisor, &ready).await;
+    let signs = Signs { supervisor: &mut supervisor, ready, heart };
+    let steered = steer(&service, &resolver, config_path, &mut requests, signs).await;
     supervisor.stopping();
     if let Some(bus) = bus {
         bus.end().await;
     }
     steered?;
-    if service.end()?.is_some() {
-        info!("ending; no longer on {interfaces}");
-    } else {
-        info!("ending; {interfaces} goes on steering, until `weir detach`");
+    look_at_attachments(&service, &resolver).await;
+    match (service.end()?, service.unattached()) {
+        (Ending::Detached, _) => info!("ending; no longer on {interfaces}"),
+        (Ending::Lost(lost), _) => warn!("ending; {lost}"),
+        (Ending::Stays, Some(interface)) => {
+            warn!("ending; {interface} has no XDP program, and the next weir puts one there")
+        }
+        (Ending::Stays, None) => info!("ending; {interfaces} goes on steering, until `weir detach`"),
     }
     Ok(())
 }
@@ -169,6 +176,18 @@ async fn look_at_attachments(service: &Service, resolver: &Resolver) {
     }
 }
 
+/// The kernel tells nobody when a link ends because its pin is removed, so this is looked at again and again.
+async fn look_at_data_path(service: &Service, resolver: &Resolver) {
+    if let Some(lost) = service.look_at_pins() {
+        let directory = lost.directory.display();
+        error!(
+            "{lost}; to mend it, stop weir, `weir detach --pins {directory}`, and start it again: its tokens and entries \
+             begin anew"
+        );
+    }
+    look_at_attachments(service, resolver).await;
+}
+
 /// Puts the program on its interfaces. If another is there, says which.
 async fn attach(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
     let attaching = Arc::clone(service);
@@ -184,15 +203,22 @@ async fn attach(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
     }
 }
 
+/// What the loop gives to whoever wants to know how it is.
+struct Signs<'s> {
+    supervisor: &'s mut Supervisor,
+    ready: watch::Sender<Readiness>,
+    heart: Heart,
+}
+
 /// Keeps the tables true until a signal ends it.
 async fn steer(
     service: &Arc<Service>,
     resolver: &Resolver,
     config_path: &Path,
     requests: &mut mpsc::Receiver<Request>,
-    supervisor: &mut Supervisor,
-    ready: &watch::Sender<Readiness>,
+    signs: Signs<'_>,
 ) -> Result<()> {
+    let Signs { supervisor, ready, heart } = signs;
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
@@ -204,7 +230,7 @@ async fn steer(
     sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
     supervisor.ready();
-    note_fitness(service, ready);
+    note_fitness(service, &ready);
     info!("ready");
     loop {
         tokio::select! {
@@ -238,8 +264,10 @@ async fn steer(
             }
             _ = advance.tick() => {
                 service.advance()?;
+                look_at_data_path(service, resolver).await;
                 supervisor.status(service.headline());
-                note_fitness(service, ready);
+                note_fitness(service, &ready);
+                heart.beat();
             }
             Some(ended) = sweeps.join_next() => ended??,
         }
@@ -248,14 +276,20 @@ async fn steer(
 
 /// Has `/healthz` say whether packets are steered, and the log when that changes.
 fn note_fitness(service: &Service, ready: &watch::Sender<Readiness>) {
-    let now = service.unfitness().map_or(Readiness::Ready, Readiness::Unfit);
+    let now = match service.unfitness() {
+        Some(why) => Readiness::Unfit(why),
+        None if service.is_withdrawn() => Readiness::Withdrawn,
+        None => Readiness::Ready,
+    };
     ready.send_if_modified(|readiness| {
         if *readiness == now {
             return false;
         }
         match (&*readiness, &now) {
             (_, Readiness::Unfit(why)) => error!("no packet is steered: {why}; /healthz answers 503 until one is"),
+            (_, Readiness::Withdrawn) => warn!("withdrawn: /healthz answers 503 until `weir drain-self --undo`"),
             (Readiness::Unfit(_), _) => info!("packets are steered again"),
+            (Readiness::Withdrawn, _) => info!("no longer withdrawn"),
             _ => {}
         }
         *readiness = now;
@@ -276,7 +310,7 @@ async fn sweep(service: Arc<Service>) -> Result<()> {
 /// Checks the backends that are to be checked, by the interfaces that this machine has for it now.
 async fn check_backends(service: &Service, resolver: &Resolver, checker: &mut Checker<Service>) -> Result<()> {
     let plans = service.plans();
-    let vips: BTreeSet<IpAddr> = plans.iter().map(|plan| plan.health.target.ip()).collect();
+    let vips: BTreeSet<IpAddr> = plans.iter().flat_map(|plan| &plan.health.targets).map(SocketAddr::ip).collect();
     for vip in vips {
         let trouble = match resolver.way_to_vip(vip).await {
             Ok(interface) => {

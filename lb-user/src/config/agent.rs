@@ -1,6 +1,6 @@
 //! The configuration of an agent: a file of its own, in the same form and with the same messages as the balancer's.
 
-use super::{ConfigErrors, InterfaceName, Metrics, Name, Ports, Prefix, XdpMode, check, count, read};
+use super::{Bus, ConfigErrors, InterfaceName, Metrics, Name, Ports, Prefix, XdpMode, check, count, read};
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -25,6 +25,8 @@ pub struct AgentConfig {
     pub pins: PathBuf,
     /// Bytes of events that the kernel keeps while the agent is busy.
     pub event_buffer: u32,
+    /// Where the balancers hear what it reports; `None` where nobody does.
+    pub bus: Option<Bus>,
     /// Where Prometheus may scrape; `None` where it may not.
     pub metrics: Option<Metrics>,
     /// The VIPs that this backend serves, in the order of the file.

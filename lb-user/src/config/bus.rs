@@ -2,17 +2,15 @@
 //!
 //! The credentials are a secret: read from a file that only its owner may touch, never printed.
 
-use super::{Name, words::this_user};
+use super::{Name, regular, words::this_user};
 use std::{
-    fmt,
-    fs::OpenOptions,
-    io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fmt, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-/// Bytes of a credentials file at most: far above the one or two kilobytes that a JWT and a seed take.
-const FILE_MAX: u64 = 64 * 1024;
+/// The most that is read of a credentials file, which is a token and a key of less than 2 KiB.
+const FILE_MAX: u64 = 64 << 10;
 
 /// How a member of a cluster reaches the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +42,8 @@ impl Credentials {
             return Err(CredentialsError::Relative(named()));
         }
         let unreadable = |source| CredentialsError::Unreadable { path: named(), source };
-        // A FIFO without a writer must not hang the check.
-        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+        let file = regular::open(path).map_err(unreadable)?.ok_or_else(|| CredentialsError::NotAFile(named()))?;
         let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(CredentialsError::NotAFile(named()));
-        }
         let mode = metadata.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(CredentialsError::Rights { path: named(), mode });
@@ -58,12 +52,10 @@ impl Credentials {
         if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
             return Err(CredentialsError::Owner { path: named(), owner });
         }
-        let mut text = String::new();
-        file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > FILE_MAX {
-            return Err(CredentialsError::TooLong(named()));
-        }
-        Ok(Self(text))
+        regular::bounded(file, FILE_MAX, "a file of credentials")
+            .and_then(io::read_to_string)
+            .map(Self)
+            .map_err(unreadable)
     }
 
     /// The text, for the connection that is made with it.
@@ -95,9 +87,6 @@ pub enum CredentialsError {
     /// A directory, device or the like.
     #[error("{} is not a plain file; name a NATS credentials file", .0.display())]
     NotAFile(PathBuf),
-    /// More than any credentials take.
-    #[error("{} has more than {FILE_MAX} bytes; name a NATS credentials file", .0.display())]
-    TooLong(PathBuf),
     /// Others than the owner may read or change the file.
     #[error("{} has the rights {mode:04o}, so others may read the secret; `chmod 0600 {}`, and change it if they did", path.display(), path.display())]
     Rights {

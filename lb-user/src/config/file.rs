@@ -44,6 +44,7 @@ pub(super) struct Balancer {
 #[serde(deny_unknown_fields)]
 pub(super) struct AgentFile {
     pub(super) agent: Agent,
+    pub(super) bus: Option<Bus>,
     pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) vip: Vec<Spanned<AgentVip>>,

@@ -1,20 +1,24 @@
 //! How the backends of a pool are checked.
 
+use super::regular;
 use std::{
-    fs, io,
-    net::SocketAddr,
+    io::{self, Read as _},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
+/// Bytes of a file of certificates: all that a system trusts take a quarter of a million.
+const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 
 /// A `[pool.health]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// What is asked of a backend.
     pub check: Check,
-    /// Where the checks connect to: an address of a VIP of the pool, on each backend in turn.
-    pub target: SocketAddr,
+    /// Where the checks connect to: addresses of VIPs of the pool, one or one of each family, on each backend in turn.
+    pub targets: Vec<SocketAddr>,
     /// From the start of a check to that of the next.
     pub interval: Duration,
     /// How long a check may take.
@@ -42,6 +46,14 @@ pub enum Check {
     Https(HttpRequest, Trust),
 }
 
+impl Health {
+    /// The targets as an operator reads them.
+    pub fn targets_words(&self) -> String {
+        let words: Vec<_> = self.targets.iter().map(ToString::to_string).collect();
+        words.join(", ")
+    }
+}
+
 impl Check {
     /// Its word in the configuration.
     pub const fn as_str(&self) -> &'static str {
@@ -57,14 +69,25 @@ impl Check {
 /// An HTTP request and the answer that is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// The host that is asked for; inside TLS also the name that the certificate must have.
-    pub host: String,
+    /// The host that is asked for, else the address; inside TLS also the name that the certificate must have.
+    pub host: Option<String>,
     /// The path.
     pub path: String,
     /// The statuses that are good: at least one.
     pub statuses: Vec<u16>,
     /// What the body must hold.
     pub body: Option<String>,
+}
+
+impl HttpRequest {
+    /// The host that is asked for at a target.
+    pub fn host_at(&self, target: SocketAddr) -> String {
+        let by_address = || match target.ip() {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("[{v6}]"),
+        };
+        self.host.clone().unwrap_or_else(by_address)
+    }
 }
 
 /// Which certificates are good.
@@ -98,7 +121,10 @@ impl Trust {
     /// # Errors
     /// It cannot be read, or holds none.
     pub fn load(path: &Path) -> Result<Self, TrustError> {
-        let text = fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
+        let mut text = Vec::new();
+        regular::open_bounded(path, CERTIFICATES_BYTES_MAX, "a file of certificates")
+            .and_then(|mut file| file.read_to_end(&mut text))
+            .map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
         let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
         match certificates {
             Ok(certificates) if !certificates.is_empty() => Ok(Self::SignedBy(certificates)),

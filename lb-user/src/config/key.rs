@@ -3,11 +3,10 @@
 //! It is read from a file that only its owner may touch. It is never printed, not even by `Debug`, and no error message
 //! has a part of it.
 
-use super::words::this_user;
+use super::{regular, words::this_user};
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a cluster key, which is a key of the flow hash.
@@ -40,13 +39,8 @@ impl ClusterKey {
             return Err(KeyError::Relative(path()));
         }
         let unreadable = |source| KeyError::Unreadable { path: path(), source };
-        // A FIFO without a writer must not hang the check.
-        let file =
-            OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path()).map_err(unreadable)?;
+        let file = regular::open(&path()).map_err(unreadable)?.ok_or_else(|| KeyError::NotAFile(path()))?;
         let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(KeyError::NotAFile(path()));
-        }
         let mode = metadata.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Rights { path: path(), mode });

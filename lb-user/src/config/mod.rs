@@ -15,6 +15,7 @@ mod place;
 mod prefix;
 mod problem;
 mod quic;
+mod regular;
 mod words;
 
 pub use address::{Ports, VipAddress};
@@ -31,13 +32,10 @@ pub use words::{
 };
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{
-    fs,
-    io::{self, Read as _},
-};
 
 /// A configuration that holds: every name resolved, every value in its range.
 #[derive(Debug)]
@@ -295,25 +293,10 @@ impl Config {
 /// The text of a file, and what messages call it.
 fn read(path: &Path) -> Result<(String, String), ConfigErrors> {
     let file = path.display().to_string();
-    match read_regular(path) {
+    match regular::open_bounded(path, CONFIG_BYTES_MAX, "a configuration").and_then(io::read_to_string) {
         Ok(text) => Ok((text, file)),
         Err(source) => Err(ConfigErrors::Unreadable { file, source }),
     }
-}
-
-/// What is no regular file could keep a running balancer waiting for a writer, and what is too large takes its memory.
-fn read_regular(path: &Path) -> io::Result<String> {
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() && !metadata.is_dir() {
-        return Err(io::Error::other("it is no regular file; copy what it says to one"));
-    }
-    if metadata.len() > CONFIG_BYTES_MAX {
-        let (len, max) = (metadata.len(), CONFIG_BYTES_MAX);
-        return Err(io::Error::other(format!("it has {len} bytes, and a configuration has at most {max}")));
-    }
-    let mut text = String::new();
-    fs::File::open(path)?.take(CONFIG_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn count(n: usize, thing: &str) -> String {

@@ -71,8 +71,6 @@ pub enum Problem {
     BusCluster(String),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    #[error("{} is not a file; name the PEM file of who signed the server's certificate", .0.display())]
-    BusCa(PathBuf),
 
     #[error("the list is empty; name the ways, such as [\"learn\"], or say join = \"off\"")]
     NoWays,

@@ -27,7 +27,7 @@ pub(super) enum Programs {
 pub(super) async fn findings(programs: Programs) -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut findings = vec![kernel(release.trim())];
-    findings.extend(jit());
+    findings.extend(jit(super::sysctl::read("net.core.bpf_jit_enable").as_deref()));
     if programs == Programs::Balancer {
         findings.push(bpffs());
     }
@@ -59,9 +59,8 @@ fn kernel(release: &str) -> Finding {
 }
 
 /// Without its compiler the kernel interprets programs, many times slower. Only the first network namespace tells.
-fn jit() -> Option<Finding> {
-    let off = super::sysctl::read("net.core.bpf_jit_enable")? == "0";
-    off.then(|| {
+fn jit(enabled: Option<&str>) -> Option<Finding> {
+    (enabled == Some("0")).then(|| {
         Finding::warning("jit", "the kernel interprets BPF programs instead of compiling them: many times slower")
             .mend("sysctl -w net.core.bpf_jit_enable=1")
     })
@@ -128,6 +127,16 @@ pub(super) fn of_interface(name: &str, link: Option<Link<'_>>) -> Finding {
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
+
+    #[test]
+    fn only_a_compiler_that_is_known_to_be_off_is_worth_a_word() {
+        for enabled in [None, Some("1"), Some("2")] {
+            assert_eq!(jit(enabled), None);
+        }
+        let off = jit(Some("0")).expect("a finding");
+        assert_eq!(off.verdict, Verdict::Warning);
+        assert_eq!(off.command.as_deref(), Some("sysctl -w net.core.bpf_jit_enable=1"));
+    }
 
     #[test]
     fn kernels_before_5_18_are_too_old() {

@@ -44,17 +44,22 @@ pub(super) async fn findings(link: Link<'_>, programs: Programs) -> Vec<Finding>
                 .mend(format!("ethtool --show-features {name}")),
         ];
     };
+    let mut findings = judge(name, &active, link.vlans().next().is_some(), programs);
+    findings.extend(ring.and_then(|ring| ring.finding(name)));
+    findings
+}
+
+/// What these features mean that are on, on an interface that VLAN devices are on or not.
+fn judge(name: &str, active: &[String], tagged: bool, programs: Programs) -> Vec<Finding> {
     let is_on = |offload: &Offload| active.iter().any(|feature| feature == offload.feature);
     let mut findings: Vec<_> =
         MERGING.iter().filter(|offload| is_on(offload)).map(|offload| offload.off(name, Finding::fault)).collect();
     if programs == Programs::Balancer && is_on(&VLAN) {
-        let tagged = link.vlans().next().is_some();
         findings.push(VLAN.off(name, if tagged { Finding::fault } else { Finding::warning }));
     }
     if findings.is_empty() {
         findings.push(Finding::good("offload", format!("the driver of {name} hands packets over as they came")));
     }
-    findings.extend(ring.and_then(|ring| ring.finding(name)));
     findings
 }
 
@@ -112,6 +117,26 @@ async fn ring(ethtool: &mut EthtoolHandle, interface: &str) -> Option<Ring> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn merged_packets_are_a_fault_and_tags_are_one_where_they_are_used() {
+        let said = |active: &[&str], tagged, programs| -> Vec<_> {
+            let active: Vec<_> = active.iter().map(ToString::to_string).collect();
+            let findings = judge("eth0", &active, tagged, programs);
+            findings.into_iter().map(|finding| (finding.verdict, finding.command.unwrap_or_default())).collect()
+        };
+        let off = |option: &str| format!("ethtool -K eth0 {option} off");
+        for programs in [Programs::Balancer, Programs::Decapsulator] {
+            assert_eq!(said(&["rx-checksum", "rx-gro"], true, programs), [(Verdict::Good, String::new())]);
+            assert_eq!(said(&["rx-lro"], false, programs), [(Verdict::Fault, off("lro"))]);
+            assert_eq!(said(&["rx-gro-hw"], false, programs), [(Verdict::Fault, off("rx-gro-hw"))]);
+        }
+        let tags = ["rx-vlan-hw-parse"];
+        assert_eq!(said(&tags, false, Programs::Balancer), [(Verdict::Warning, off("rxvlan"))]);
+        assert_eq!(said(&tags, true, Programs::Balancer), [(Verdict::Fault, off("rxvlan"))]);
+        assert_eq!(said(&tags, true, Programs::Decapsulator), [(Verdict::Good, String::new())]);
+    }
 
     #[test]
     fn only_a_short_ring_that_can_grow_is_worth_a_word() {

@@ -48,6 +48,9 @@ pub enum FramesError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is nothing in the file.
+    #[error("{}: the file is empty; `tcpdump -w FILE` writes what is read here", .0.display())]
+    Empty(PathBuf),
     /// The file is no capture.
     #[error("{}: neither pcap nor pcapng ({source}); `tcpdump -w FILE` writes what is read here", path.display())]
     NoCapture {
@@ -88,8 +91,11 @@ pub fn of_packets(packets: &[String]) -> Result<Vec<Fitted>, FramesError> {
 pub fn of_capture(path: &Path) -> Result<Vec<Fitted>, FramesError> {
     let unreadable = |source| FramesError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(unreadable)?;
+    let mut magic = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut magic).map_err(unreadable)?;
+    if magic.is_empty() {
+        return Err(FramesError::Empty(path.to_owned()));
+    }
     file.rewind().map_err(unreadable)?;
     let file = BufReader::new(file);
     if magic == [0x0a, 0x0d, 0x0d, 0x0a] { of_pcapng(path, file) } else { of_pcap(path, file) }

@@ -14,14 +14,14 @@ use lb_common::limits::HEALTH_BODY_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Asks, and judges the answer.
-pub(super) async fn ask<S>(stream: S, wanted: &HttpRequest) -> Result<(), Failure>
+pub(super) async fn ask<S>(stream: S, host: &str, wanted: &HttpRequest) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let broken = |error: hyper::Error| Failure::Http(error.to_string());
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async {
-        let response = sender.send_request(request(wanted)?).await.map_err(broken)?;
+        let response = sender.send_request(request(host, wanted)?).await.map_err(broken)?;
         let got = response.status().as_u16();
         if !wanted.statuses.contains(&got) {
             return Err(Failure::Status { got, wanted: wanted.statuses.clone() });
@@ -40,10 +40,10 @@ where
     }
 }
 
-fn request(wanted: &HttpRequest) -> Result<Request<Empty<Bytes>>, Failure> {
+fn request(host: &str, wanted: &HttpRequest) -> Result<Request<Empty<Bytes>>, Failure> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = wanted.path.parse().map_err(|_| Failure::Http("the path is none".to_owned()))?;
-    let host = HeaderValue::from_str(&wanted.host).map_err(|_| Failure::Http("the host is none".to_owned()))?;
+    let host = HeaderValue::from_str(host).map_err(|_| Failure::Http("the host is none".to_owned()))?;
     let headers = request.headers_mut();
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static("weir-health"));

@@ -14,10 +14,12 @@ pub use failure::Failure;
 pub use verdict::{Health, Outcome, Verdict};
 
 use crate::config::{self, Check};
+use futures_util::future::join_all;
 use lb_common::{ids::BackendId, limits::HEALTH_CHECKS_AT_ONCE};
 use socket::Transport;
 use std::{
     collections::HashMap,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,8 +42,8 @@ pub struct Plan {
 
 /// Who hears how the checks end.
 pub trait Listener: Send + Sync + 'static {
-    /// Why the backend cannot be reached at all, if that is known without asking it.
-    fn obstacle(&self, id: BackendId) -> Option<String>;
+    /// Why the backend cannot be reached at all by a VIP, if that is known without asking it.
+    fn obstacle(&self, id: BackendId, vip: IpAddr) -> Option<String>;
 
     /// A check has ended.
     fn note(&self, id: BackendId, outcome: Outcome);
@@ -91,7 +93,7 @@ impl<L: Listener> Checker<L> {
             loop {
                 let begun = Instant::now();
                 let Ok(permit) = permits.acquire().await else { return };
-                let outcome = check(&plan, listener.obstacle(plan.id)).await;
+                let outcome = check(&plan, &*listener).await;
                 drop(permit);
                 listener.note(plan.id, outcome);
                 sleep(jittered(&plan.health).saturating_sub(begun.elapsed())).await;
@@ -109,30 +111,43 @@ impl<L> Drop for Checker<L> {
     }
 }
 
-/// Checks a backend once.
-async fn check(plan: &Plan, obstacle: Option<String>) -> Outcome {
+/// Checks a backend once, at all targets at the same time: it is well if it is well at each.
+async fn check(plan: &Plan, listener: &impl Listener) -> Outcome {
     let begun = Instant::now();
     let limit = plan.health.timeout;
-    let attempt = async {
-        match obstacle {
-            Some(obstacle) => Err(Failure::NoWay(obstacle)),
-            None => timeout(limit, attempt(plan)).await.unwrap_or(Err(Failure::Late(limit))),
-        }
-    };
-    let error = attempt.await.err().map(|failure| failure.to_string());
-    Outcome { error, took: begun.elapsed() }
+    let attempts = plan.health.targets.iter().map(|&target| async move {
+        let attempt = async {
+            match listener.obstacle(plan.id, target.ip()) {
+                Some(obstacle) => Err(Failure::NoWay(obstacle)),
+                None => timeout(limit, attempt(plan, target)).await.unwrap_or(Err(Failure::Late(limit))),
+            }
+        };
+        (target, attempt.await.err().map(|failure| failure.to_string()))
+    });
+    Outcome { error: all_well(&join_all(attempts).await), took: begun.elapsed() }
 }
 
-async fn attempt(plan: &Plan) -> Result<(), Failure> {
-    let target = plan.health.target;
+/// What is wrong, if anything: the target is named unless all of them have failed alike.
+fn all_well(ends: &[(SocketAddr, Option<String>)]) -> Option<String> {
+    let (_, first) = ends.first()?;
+    if ends.iter().all(|(_, error)| error == first) {
+        return first.clone();
+    }
+    let family = |target: &SocketAddr| if target.is_ipv4() { "IPv4" } else { "IPv6" };
+    let said = ends.iter().filter_map(|(target, error)| Some(format!("{}: {}", family(target), error.as_ref()?)));
+    Some(said.collect::<Vec<_>>().join("; "))
+}
+
+async fn attempt(plan: &Plan, target: SocketAddr) -> Result<(), Failure> {
     let connect = |transport| socket::connect(target, plan.mark, transport);
     match &plan.health.check {
         Check::Tcp => connect(Transport::Tcp).await.map(drop),
         Check::Mptcp => mptcp::is_spoken(&connect(Transport::Mptcp).await?),
-        Check::Http(request) => http::ask(connect(Transport::Tcp).await?, request).await,
+        Check::Http(request) => http::ask(connect(Transport::Tcp).await?, &request.host_at(target), request).await,
         Check::Https(request, trust) => {
-            let stream = tls::wrap(connect(Transport::Tcp).await?, &request.host, trust).await?;
-            http::ask(stream, request).await
+            let host = request.host_at(target);
+            let stream = tls::wrap(connect(Transport::Tcp).await?, &host, trust).await?;
+            http::ask(stream, &host, request).await
         }
     }
 }
@@ -152,4 +167,23 @@ fn jittered(health: &config::Health) -> Duration {
 fn random_percent(most: u32) -> u32 {
     let random = getrandom::u32().unwrap_or_default();
     random % (most + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_well_if_it_is_at_each_target_and_the_one_that_fails_is_named() {
+        let said = |errors: [Option<&str>; 2]| {
+            let targets = ["192.0.2.1:80", "[2001:db8::1]:80"].map(|target| target.parse().expect("a target"));
+            let ends: Vec<_> = targets.into_iter().zip(errors.map(|error| error.map(str::to_owned))).collect();
+            all_well(&ends)
+        };
+        assert_eq!(said([None, None]), None);
+        assert_eq!(said([None, Some("connection refused")]).as_deref(), Some("IPv6: connection refused"));
+        assert_eq!(said([Some("connection refused"); 2]).as_deref(), Some("connection refused"));
+        let both = said([Some("no answer in 1 s"), Some("connection refused")]);
+        assert_eq!(both.as_deref(), Some("IPv4: no answer in 1 s; IPv6: connection refused"));
+    }
 }

@@ -141,8 +141,8 @@ mod tests {
     async fn ask(address: SocketAddr, host: &str, trust: &Trust) -> Result<(), Failure> {
         let stream = TcpStream::connect(address).await.expect("it listens");
         let body = Some("come".to_owned());
-        let request = HttpRequest { host: host.to_owned(), path: "/".to_owned(), statuses: vec![200], body };
-        http::ask(wrap(stream, host, trust).await?, &request).await
+        let request = HttpRequest { host: Some(host.to_owned()), path: "/".to_owned(), statuses: vec![200], body };
+        http::ask(wrap(stream, host, trust).await?, host, &request).await
     }
 
     #[tokio::test]

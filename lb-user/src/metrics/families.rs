@@ -57,6 +57,7 @@ pub const FAMILIES: &[Family] = &[
     TABLE_LIMIT,
     TABLE_EVICTED,
     FILTER_RENEWALS,
+    PINS_LOST,
     RELOAD_SUCCEEDED,
     RELOAD_TIME,
     RELOAD_TRIED,
@@ -175,6 +176,12 @@ const FILTER_RENEWALS: Family = Family {
     kind: Kind::Counter,
     labels: &[],
 };
+const PINS_LOST: Family = Family {
+    name: "weir_pins_lost",
+    help: "Files of the directory of pins that somebody else has removed, so that what they held does not outlive weir run.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
 const RELOAD_SUCCEEDED: Family = Family {
     name: "weir_config_last_reload_successful",
     help: "Whether the last configuration that was asked for is in force.",
@@ -247,6 +254,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (TABLE_LIMIT, tables(|fill| fill.limit)),
         (TABLE_EVICTED, tables(|fill| fill.evicted)),
         (FILTER_RENEWALS, alone(snapshot.filter_renewals)),
+        (PINS_LOST, alone(snapshot.pins_lost)),
         (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
         (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
         (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),

@@ -5,6 +5,8 @@
 
 use super::Source;
 use super::collector::Exposition;
+use super::connections::{Asked, Connections};
+use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -20,13 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-/// Connections at once; the others wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 32;
-/// A connection may last so long.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// A request must be there so long after its connection.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// A pause after a failed accept (no file descriptors left, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -44,6 +44,8 @@ pub enum Readiness {
     Ready,
     /// They are not, and this is why: `/healthz` answers 503 with it.
     Unfit(String),
+    /// They are, but the operator has others take over: `/healthz` answers 503.
+    Withdrawn,
 }
 
 /// A page of metrics.
@@ -87,43 +89,52 @@ impl Listener {
         self,
         source: Arc<dyn Source>,
         readiness: watch::Receiver<Readiness>,
+        pulse: Pulse,
     ) -> Result<Infallible, ListenError> {
         let exposition = Exposition::new(source).map_err(ListenError::Metrics)?;
-        Ok(self.serve_page(Arc::new(exposition), readiness).await)
+        Ok(self.serve_all(Pages { page: Arc::new(exposition), readiness, pulse: Some(pulse) }).await)
     }
 
     /// Serves another page of metrics until it is dropped.
     pub async fn serve_page(self, page: Arc<dyn Page>, readiness: watch::Receiver<Readiness>) -> Infallible {
-        let mut connections = JoinSet::new();
+        self.serve_all(Pages { page, readiness, pulse: None }).await
+    }
+
+    async fn serve_all(self, pages: Pages) -> Infallible {
+        let mut connections = Connections::default();
         loop {
-            while connections.len() >= CONNECTIONS_MAX {
-                connections.join_next().await;
-            }
-            while connections.try_join_next().is_some() {}
             let Ok((stream, _)) = self.socket.accept().await else {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let pages = Pages { page: Arc::clone(&page), readiness: readiness.clone() };
-            connections.spawn(timeout(CONNECTION_TIME, serve_one(stream, pages)));
+            connections.make_room().await;
+            let asked = Asked::default();
+            connections.take(asked.clone(), serve_one(stream, pages.clone(), asked));
         }
     }
 }
 
 /// A connection that breaks is its client's affair.
-async fn serve_one(stream: TcpStream, pages: Pages) {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(pages.answer(request).await) });
+async fn serve_one(stream: TcpStream, pages: Pages, asked: Asked) {
+    let service = service_fn(|request| {
+        asked.note();
+        async { Ok::<_, Infallible>(pages.answer(request).await) }
+    });
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIME)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
 /// What the listener has to show.
+#[derive(Clone)]
 struct Pages {
     page: Arc<dyn Page>,
     readiness: watch::Receiver<Readiness>,
+    /// Of the loop that says so.
+    pulse: Option<Pulse>,
 }
 
 impl Pages {
@@ -160,10 +171,15 @@ impl Pages {
     }
 
     fn health(&self) -> Answer {
-        match &*self.readiness.borrow() {
-            Readiness::Ready => text_answer(StatusCode::OK, "ok\n"),
-            Readiness::Starting => text_answer(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-            Readiness::Unfit(why) => text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        let unwell = |why: &str| text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+        let readiness = self.readiness.borrow();
+        // What a loop has said that no longer turns, may be so no longer.
+        match (&*readiness, self.pulse.as_ref().and_then(Pulse::stopped)) {
+            (Readiness::Starting, _) => unwell("starting"),
+            (_, Some(silence)) => unwell(&format!("weir has hung for {} s; restart it", silence.as_secs())),
+            (Readiness::Unfit(why), None) => unwell(why),
+            (Readiness::Withdrawn, None) => unwell("withdrawn, until `weir drain-self --undo`"),
+            (Readiness::Ready, None) => text_answer(StatusCode::OK, "ok\n"),
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod agent;
 mod bus;
 mod collector;
+mod connections;
 mod families;
 mod listener;
 pub mod reference;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub reload: ReloadOutcome,
     /// How often the filter in front of the flows' entries was renewed.
     pub filter_renewals: u64,
+    /// Pins that somebody else has removed.
+    pub pins_lost: u64,
     /// The interfaces, and how the XDP program is attached to each.
     pub interfaces: Vec<Attachment>,
     /// The bus, where there is one.

@@ -37,6 +37,7 @@ impl Service {
                 error!("what this balancer learns is no longer told to the others: {error}");
             }
         });
+        self.note_handover(bus.handover());
         let generations = bus.generations();
         if !self.is_resumed() {
             self.take_over_from(&generations).await?;

@@ -191,11 +191,10 @@ impl Service {
 }
 
 impl Listener for Service {
-    fn obstacle(&self, id: BackendId) -> Option<String> {
+    fn obstacle(&self, id: BackendId, vip: IpAddr) -> Option<String> {
         let state = self.state();
         let known = state.backends.get(&id)?;
-        let pool = state.layout.pools.iter().find(|pool| pool.id == known.row.pool)?;
-        if let Some(trouble) = state.probe_troubles.get(&pool.health.as_ref()?.target.ip()) {
+        if let Some(trouble) = state.probe_troubles.get(&vip) {
             return Some(trouble.clone());
         }
         if known.hop.is_some() {

@@ -18,8 +18,10 @@ mod report;
 mod resume;
 mod rings;
 mod share;
+mod survival;
 mod sweep;
 mod trace;
+mod withdraw;
 
 pub use cluster::JoinError;
 pub use generations::TakeOver;
@@ -28,12 +30,13 @@ pub use ledger::Illegible;
 pub use orders::OrderError;
 pub use reload::Staged;
 pub(crate) use resume::sizes;
+pub use survival::Ending;
 pub use trace::{Named, Trace, TraceError};
 
 use crate::{
-    bpf::{Balancer, LedgerError, LedgerTable, LoadError, PinError, Pins, Removed},
+    bpf::{Balancer, LedgerError, LedgerTable, LoadError, LostPins, PinError, Pins},
     clock,
-    config::{self, Config, KeyError, OnStop},
+    config::{self, Config, KeyError},
     health::Health,
     layout::{BackendRow, Layout, TunnelSource},
     metrics::Attachment,
@@ -88,6 +91,10 @@ struct State {
     publisher: Option<crate::bus::Publisher>,
     /// The pools that others were not told of since they have changed.
     changed: generations::Changed,
+    /// The way to hand over to them.
+    handover: Option<crate::bus::Handover>,
+    /// Whether whoever announces the VIPs is to stop.
+    is_withdrawn: bool,
     /// Whether the tables were there before this process.
     is_resumed: bool,
     /// Whether they are those of the configuration.
@@ -107,6 +114,8 @@ struct State {
     filter_renewals: u64,
     /// How the program is attached, as the kernel last told.
     attachments: Vec<Attachment>,
+    /// What of the pins was gone when this was last looked at.
+    lost_pins: Option<LostPins>,
     unmeant: Unmeant,
     reloads: Reloads,
     /// The pools that are served though all their backends have failed.
@@ -241,28 +250,6 @@ impl Service {
     /// Whether the tables were there before this process.
     pub fn is_resumed(&self) -> bool {
         self.state().is_resumed
-    }
-
-    /// Removes what was made for nothing, after an error; tables that were there before stay.
-    pub fn abandon(&self) {
-        let state = self.state();
-        if !state.is_resumed {
-            // What goes wrong here is no news to who reads of the error.
-            let _ = state.pins.remove();
-        }
-    }
-
-    /// Ends as the configuration says: what steers goes on without this process, or it is removed.
-    ///
-    /// # Errors
-    /// Something could not be removed.
-    pub fn end(&self) -> Result<Option<Removed>, ServiceError> {
-        let mut state = self.state();
-        state.end_tracing()?;
-        match state.config.balancer.on_stop {
-            OnStop::Keep => Ok(None),
-            OnStop::Detach => Ok(Some(state.pins.remove()?)),
-        }
     }
 
     /// The backends that packets may be sent to, checks among them, with those that are leaving.

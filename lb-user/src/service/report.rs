@@ -95,19 +95,30 @@ impl Service {
 
     /// How it stands, in one line for the service manager.
     pub fn headline(&self) -> String {
+        if let Some(why) = self.unfitness() {
+            return format!("no packet is steered: {why}");
+        }
         let state = self.state();
         let serving: Vec<_> = state.backends.values().filter(|known| known.duty.serves()).collect();
         let reached = serving.iter().filter(|known| known.hop.is_some()).count();
         let interfaces = state.interfaces().join(", ");
-        format!("steering on {interfaces}; {reached} of {} backends are reached", serving.len())
+        let withdrawn = if state.is_withdrawn { "; withdrawn by `weir drain-self`" } else { "" };
+        format!("steering on {interfaces}; {reached} of {} backends are reached{withdrawn}", serving.len())
+    }
+
+    /// An interface that the program is no longer on, as the kernel last told.
+    pub fn unattached(&self) -> Option<String> {
+        let state = self.state();
+        let bare = state.attachments.iter().find(|there| there.mode == "none");
+        bare.map(|there| there.interface.clone())
     }
 
     /// Why no packet is steered, if none is: whoever announces the VIPs had better not.
     pub fn unfitness(&self) -> Option<String> {
-        let state = self.state();
-        if let Some(Attachment { interface, .. }) = state.attachments.iter().find(|there| there.mode == "none") {
+        if let Some(interface) = self.unattached() {
             return Some(format!("there is no XDP program on {interface}"));
         }
+        let state = self.state();
         let mut serving = state.backends.values().filter(|known| known.duty.serves()).peekable();
         if state.layout.vips.is_empty() {
             return None;
@@ -145,6 +156,7 @@ impl Service {
             tables: state.tables().collect(),
             reload: state.reload_outcome(),
             filter_renewals: state.filter_renewals,
+            pins_lost: state.pins_lost(),
             interfaces: state.attachments.clone(),
             bus: state.bus_count()?,
         })
@@ -162,6 +174,7 @@ impl Source for Service {
                 tables: Vec::new(),
                 reload: self.state().reload_outcome(),
                 filter_renewals: self.state().filter_renewals,
+                pins_lost: self.state().pins_lost(),
                 interfaces: self.state().attachments.clone(),
                 bus: None,
             }
@@ -204,7 +217,7 @@ impl State {
         let config = self.layout.pools.iter().find(|pool| pool.id == known.row.pool)?.health.as_ref()?;
         Some(HealthStatus {
             check: config.check.as_str().to_owned(),
-            target: config.target.to_string(),
+            target: config.targets_words(),
             verdict: health.verdict.as_str().to_owned(),
             passed: health.passed,
             failed: health.failed,
@@ -320,6 +333,10 @@ impl State {
 
     pub(super) fn interfaces(&self) -> Vec<String> {
         self.config.balancer.interfaces.iter().map(ToString::to_string).collect()
+    }
+
+    fn pins_lost(&self) -> u64 {
+        self.lost_pins.as_ref().map_or(0, |lost| lost.gone.len() as u64)
     }
 
     fn mode_word(&self) -> &'static str {

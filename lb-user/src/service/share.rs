@@ -96,7 +96,7 @@ impl State {
         let place = place.ok_or(Refusal::Unknown)?;
         let Place { pool, backend, learns, takes_reports } = place;
         let is_wanted = match (entry.op.is_of_token(), entry.flow) {
-            (true, 0) => takes_reports,
+            (true, Notice::BY_AGENT) => takes_reports,
             (true, _) => learns,
             (false, _) => learns || takes_reports,
         };
@@ -122,7 +122,7 @@ impl State {
         let Some(mut entry) = self.balancer.tokens.read(key)? else { return Ok(()) };
         let is_it = |holder: &Holder| holder.is_some() && holder.backend == backend && holder.flow == flow;
         let Some(holder) = entry.holders.iter_mut().find(|holder| is_it(holder)) else { return Ok(()) };
-        if flow != FlowHash(0) {
+        if flow != FlowHash(Notice::BY_AGENT) {
             self.heard_closed.insert(flow, crate::clock::tick());
             return Ok(());
         }

@@ -1,43 +1,21 @@
 //! A running balancer that has met a connection with a joined subflow.
 
 use crate::{
+    captured::{bytes, capture, hexes, number, token_of, tool},
     http::{ask, ask_by_schema, judge},
     stage::{Stage, play},
 };
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::PathBuf,
-    process::Command,
 };
 
 const NAMES: [&str; 3] = ["lab_v1_join_2paths", "lab_rmaddr", "lab_csum_backup"];
 
-fn capture(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data_path/captures/{name}.pcap"));
-    path.display().to_string()
-}
-
 /// What tshark says of the frames of a capture: a field of each.
 fn tshark(capture: &str, field: &str) -> Vec<String> {
-    let output = Command::new("tshark").args(["-r", capture, "-T", "fields", "-e", field]).output();
-    let output = output.expect("tshark is installed: `cargo xtask setup` does it");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
-}
-
-fn hexes(capture: &str) -> Vec<String> {
-    let args = ["-r", capture, "-T", "jsonraw", "-j", "frame"];
-    let output = Command::new("tshark").args(args).output().expect("tshark is installed");
-    let frames: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
-    let raw = |frame: &Value| frame["_source"]["layers"]["frame_raw"][0].as_str().expect("digits").to_owned();
-    frames.iter().map(raw).collect()
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits")).collect()
+    tool("tshark", &["-r", capture, "-T", "fields", "-e", field]).lines().map(str::to_owned).collect()
 }
 
 /// A capture in which a subflow joins that the ring would send elsewhere, up to the ACK of its join.
@@ -50,7 +28,7 @@ struct Joined {
 
 fn joined(stage: &Stage) -> Joined {
     for name in NAMES {
-        let path = capture(name);
+        let path = capture(name).display().to_string();
         let lines = stage.explain_by_config(&path);
         let at = |reason: &str| lines.iter().position(|line| line["reason"] == reason);
         if let (Some(join), Some(ack)) = (at("join_token"), at("joined")) {
@@ -63,9 +41,7 @@ fn joined(stage: &Stage) -> Joined {
 /// The token of the connection: the digest of the server's key, by tshark's word.
 fn token(path: &str) -> String {
     let key = tshark(path, "tcp.options.mptcp.recvkey").into_iter().find(|key| !key.is_empty()).expect("a key");
-    let key: u64 =
-        key.strip_prefix("0x").map_or_else(|| key.parse(), |hex| u64::from_str_radix(hex, 16)).expect("64 bits");
-    Sha256::digest(key.to_be_bytes()).iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    token_of(number(&key))
 }
 
 /// What a status says of packets, which an explanation must not move.
@@ -113,7 +89,7 @@ fn flows_and_tokens_are_told_and_joins_explained_without_a_trace() {
         let later = stage.json(&["explain", "--packet", &hexes[ack], "--engine", engine]).remove(0);
         assert_eq!((&later["reason"], &later["backend"]), (&"flow".into(), &home), "its entry is known");
     }
-    let lines = stage.json(&["explain", "--pcap", &capture("lab_tfo")]);
+    let lines = stage.json(&["explain", "--pcap", &capture("lab_tfo").display().to_string()]);
     assert!(lines.iter().any(|line| line["reason"] == "learned"));
     let after = stage.json(&["status"]).remove(0);
     assert_eq!(packets(&before), packets(&after), "an explanation moved a counter");

@@ -2,6 +2,7 @@
 //! Nothing stays: the namespace ends with the test's thread and the balancer with the test, and with them the mount that the
 //! pins are in.
 
+use crate::captured::{SERVICE, key_file};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::{
@@ -12,10 +13,7 @@ use nix::{
 };
 use std::{
     fs,
-    os::{
-        fd::AsRawFd as _,
-        unix::{fs::PermissionsExt as _, net::UnixStream},
-    },
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -23,39 +21,6 @@ use std::{
 
 /// Far above what any step takes.
 const DEADLINE: Duration = Duration::from_mins(2);
-/// What the captures' server is called, behind three backends.
-const CONFIG: &str = r#"
-[balancer]
-interface = "weir0"
-cluster_key_file = "KEY"
-pins = "PINS"
-
-[admin]
-ADMIN
-
-[[pool]]
-name = "web"
-backend = [
-    { name = "b1", address = "10.0.1.1" },
-    { name = "b2", address = "10.0.1.2" },
-    { name = "b3", address = "10.0.1.3" },
-]
-
-[[vip]]
-name = "web-v4"
-address = "10.61.9.9"
-protocol = "tcp"
-port = "8000-8001"
-pool = "web"
-
-[[vip]]
-name = "web-v6"
-address = "fd61:9::9"
-protocol = "tcp"
-port = "8000-8001"
-pool = "web"
-"#;
-
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
     weir: Option<Child>,
@@ -80,11 +45,10 @@ impl Stage {
         let pins = pins.display().to_string();
         run("mount", &["--make-rprivate", "/"]);
         run("mount", &["-t", "bpf", "bpf", &pins]);
-        let key = folder.path().join("cluster.key");
-        fs::write(&key, "00112233445566778899aabbccddeeff").expect("a file");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its owner's");
-        let config = CONFIG.replace("KEY", &key.display().to_string()).replace("ADMIN", admin);
-        let config = config.replace("PINS", &format!("{pins}/weir"));
+        let key = key_file(folder.path(), "00112233445566778899aabbccddeeff");
+        let balancer =
+            format!("[balancer]\ninterface = \"weir0\"\ncluster_key_file = {key:?}\npins = \"{pins}/weir\"\n");
+        let config = format!("{balancer}[admin]\n{admin}\n{SERVICE}");
         fs::write(folder.path().join("weir.toml"), config).expect("a file");
         Self { folder, weir: None }
     }

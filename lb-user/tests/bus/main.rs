@@ -5,7 +5,7 @@ mod stage;
 mod takeover;
 
 use lb_user::bus::{
-    Refusal,
+    HandedOver, HandoverError, Refusal,
     wire::{Notice, Op},
 };
 use stage::{Balancer, Member, Server, until};
@@ -18,12 +18,17 @@ fn learned(backend: &str, pool: &str, token: u32) -> Notice {
     Notice { pool: pool.to_owned(), backend: backend.to_owned(), op: Op::Hold, value: token, flow: 77 }
 }
 
+fn reported(op: Op, backend: &str) -> Notice {
+    let (pool, backend) = ("safe".to_owned(), backend.to_owned());
+    Notice { pool, backend, op, value: TOKEN, flow: Notice::BY_AGENT }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_told_by_one_is_known_to_all_and_is_never_taken_over() {
     let server = Server::start();
     let (one, two) = (Balancer::start(&server, "lb1").await, Balancer::start(&server, "lb2").await);
     let agent = Member::start(&server, "web1").await;
-    agent.bus.publisher.token("safe", "b1", TOKEN);
+    agent.bus.publisher.tell(reported(Op::Hold, "b1"));
     agent.bus.publisher.tell(learned("b1", "web", OTHER));
     for balancer in [&one, &two] {
         until(|| balancer.holders("safe", TOKEN) == ["b1"]).await;
@@ -43,8 +48,8 @@ async fn a_token_told_by_one_is_known_to_all_and_is_never_taken_over() {
         assert_eq!(balancer.refused(Refusal::Held), 1);
     }
 
-    agent.bus.publisher.token_closed("safe", "b2", TOKEN);
-    agent.bus.publisher.token_closed("safe", "b1", TOKEN);
+    agent.bus.publisher.tell(reported(Op::Close, "b2"));
+    agent.bus.publisher.tell(reported(Op::Close, "b1"));
     until(|| one.holders("safe", TOKEN).is_empty()).await;
 }
 
@@ -53,7 +58,7 @@ async fn who_starts_later_knows_it_before_it_is_ready() {
     let server = Server::start();
     let one = Balancer::start(&server, "lb1").await;
     let agent = Member::start(&server, "web1").await;
-    agent.bus.publisher.token("safe", "b1", TOKEN);
+    agent.bus.publisher.tell(reported(Op::Hold, "b1"));
     agent.bus.publisher.tell(Notice { op: Op::Join, ..learned("b2", "web", 9) });
     until(|| one.holders("safe", TOKEN) == ["b1"] && one.joined() == [77]).await;
     agent.bus.end().await;
@@ -85,4 +90,26 @@ async fn without_a_server_a_balancer_goes_on_alone() {
     server.kill();
     let alone = Balancer::start(&server, "lb1").await;
     assert_eq!(alone.holders("safe", TOKEN), [""; 0]);
+}
+
+/// When the others have said so, they have it: nothing is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_hands_over_first() {
+    let mut server = Server::start();
+    let going = Member::start(&server, "lb9").await;
+    assert_eq!(going.bus.handover().hand_over().await, Err(HandoverError::Alone));
+
+    let (one, two) = (Balancer::start(&server, "lb1").await, Balancer::start(&server, "lb2").await);
+    let joined = Notice { op: Op::Join, ..learned("b2", "web", 9) };
+    going.known.0.lock().expect("no panic").extend([reported(Op::Recall, "b1"), joined]);
+    let members = vec!["lb1".to_owned(), "lb2".to_owned()];
+    assert_eq!(going.bus.handover().hand_over().await, Ok(HandedOver { members, tokens: 1, flows: 1 }));
+    for balancer in [&one, &two] {
+        assert_eq!(balancer.holders("safe", TOKEN), ["b1"]);
+        assert_eq!(balancer.joined(), [77]);
+    }
+
+    server.kill();
+    until(|| !going.bus.counts.connected.load(Relaxed)).await;
+    assert_eq!(going.bus.handover().hand_over().await, Err(HandoverError::Unreached));
 }

@@ -1,8 +1,10 @@
 //! Every packet of every capture.
 
-use crate::weir::{Line, NAMES, Place, capture, tool};
+use crate::{
+    captured::{bytes, capture, hexes, number, token_of, tool},
+    weir::{Line, NAMES, Place},
+};
 use etherparse::{NetSlice, SlicedPacket};
-use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, path::Path};
 
 /// Two, so that what goes by chance does not go right in both.
@@ -61,28 +63,6 @@ fn seen_by_tshark(capture: &Path) -> Vec<Seen> {
     rows.iter().zip(hexes).map(seen).collect()
 }
 
-/// tshark prints decimal or `0x` and hexadecimal.
-fn number(word: &str) -> u64 {
-    let parsed = word.strip_prefix("0x").map_or_else(|| word.parse(), |hex| u64::from_str_radix(hex, 16));
-    parsed.unwrap_or_else(|error| panic!("tshark printed {word:?}: {error}"))
-}
-
-/// The bytes of each frame, as tshark dumps them.
-fn hexes(path: &str) -> Vec<String> {
-    let json = tool("tshark", &["-r", path, "-T", "jsonraw", "-j", "frame"]);
-    let frames: Vec<serde_json::Value> = serde_json::from_str(&json).expect("JSON");
-    let raw = |frame: &serde_json::Value| frame["_source"]["layers"]["frame_raw"][0].as_str().map(str::to_owned);
-    frames.iter().map(|frame| raw(frame).unwrap_or_else(|| panic!("{frame}"))).collect()
-}
-
-fn digest(key: u64) -> String {
-    Sha256::digest(key.to_be_bytes()).iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits")).collect()
-}
-
 /// The tunnel goes to the backend that is named, and the client's packet in it is untouched.
 fn judge_out(line: &Line, seen: &Seen) {
     let out = bytes(line.out.as_ref().expect("a frame was sent"));
@@ -105,7 +85,7 @@ fn judge(line: &Line, seen: &Seen, homes: &mut BTreeMap<String, String>) {
     assert_eq!(*home, backend, "a packet went to another backend than its connection's: {line:?} {seen:?}");
     let token = match (&seen.token, seen.key) {
         (Some(token), _) if seen.is_syn => Some(token.clone()),
-        (_, Some(key)) => Some(digest(key)),
+        (_, Some(key)) => Some(token_of(key)),
         _ => None,
     };
     assert_eq!(line.token, token, "{seen:?}");

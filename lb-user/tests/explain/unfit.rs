@@ -1,6 +1,9 @@
 //! Frames that cannot be explained, time, and wrong uses.
 
-use crate::weir::{Line, Place, capture, lines, tool};
+use crate::{
+    captured::{capture, tool},
+    weir::{Line, Place, lines},
+};
 use pcap_file::{
     DataLink,
     pcap::{PcapHeader, PcapPacket, PcapWriter},
@@ -139,6 +142,23 @@ fn a_capture_that_was_cut_off_is_explained_up_to_there() {
     }
 }
 
+#[test]
+fn a_capture_without_packets_is_explained_in_words() {
+    let place = Place::new(KEY);
+    for format in ["pcap", "pcapng"] {
+        let path = place.path("none.pcap").display().to_string();
+        // Packets 1 to 10000 are left out.
+        tool("editcap", &["-F", format, &capture(NAME).display().to_string(), &path, "1-10000"]);
+        for output in ["human", "json"] {
+            let said = place.weir(&["--pcap", &path, "--engine", "host", "--output", output]);
+            assert!(said.status.success());
+            let errors = String::from_utf8_lossy(&said.stderr);
+            assert_eq!(errors, "weir: the capture holds no packet: there is nothing to explain\n");
+            assert!(output == "human" || said.stdout.is_empty());
+        }
+    }
+}
+
 fn fails(arguments: &[&str], words: &str) {
     let output = Place::new(KEY).weir(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -152,6 +172,7 @@ fn wrong_uses_say_what_to_do() {
     fails(&[], "<--pcap <FILE>|--packet <HEX>>");
     fails(&["--pcap", "/nowhere/x.pcap"], "/nowhere/x.pcap: No such file");
     fails(&["--pcap", &text], "neither pcap nor pcapng");
+    fails(&["--pcap", "/dev/null"], "/dev/null: the file is empty; `tcpdump -w FILE` writes what is read here");
     fails(&["--packet", "02zz"], "--packet 1: `z` is no hexadecimal digit");
     fails(&["--packet", "020"], "--packet 1: 3 hexadecimal digits are no whole bytes");
     let output = place.weir(&["--packet", "0200", "--engine", "host", "--output", "json"]);

@@ -1,7 +1,7 @@
 //! A balancer of a cluster: it has caught up before `/healthz` says that it is ready, and a lost bus does not make it unfit.
 
 use crate::{
-    fitness::{ask, becomes, health},
+    fitness::{becomes, get, health},
     stage::{CONFIG, Stage, WEIR, text, until},
 };
 use std::{
@@ -34,7 +34,7 @@ impl Drop for Server {
 }
 
 fn has(row: &str) -> bool {
-    ask("/metrics").1.lines().any(|line| line == row)
+    get("/metrics").1.lines().any(|line| line == row)
 }
 
 #[test]

@@ -139,6 +139,27 @@ fn who_sits_on_the_interface_is_told_and_how() {
 }
 
 #[test]
+fn an_interface_that_packets_leave_by_without_a_program_is_found() {
+    let stage = Stage::new();
+    let peer = stage.peer_pid();
+    sh(&format!("ip link add out0 type veth peer name out1 netns {peer}"));
+    sh("ip addr add 10.78.0.1/24 dev out0; ip link set out0 up");
+    stage.in_peer("ip addr add 10.78.0.2/24 dev out1; ip link set out1 up");
+    let second = "[[pool.backend]]\nname = \"b2\"\naddress = \"10.78.0.2\"\n[[vip]]";
+    let config = CONFIG.replace("[[vip]]", second);
+    fs::write(stage.config(), &config).expect("written");
+    let look = || Report::balancer(&stage);
+    until("b2 is reached", || look().trouble("neighbour").is_empty());
+
+    let sick = look();
+    let [("warning", what, None)] = sick.trouble("outgoing")[..] else { panic!("{}", sick.json) };
+    assert!(what.contains("packets leave by out0, which has no program of Weir's"), "{what}");
+    let both = config.replace("interface = \"weir0\"", "interface = [\"weir0\", \"out0\"]");
+    fs::write(stage.config(), both).expect("written");
+    assert_eq!(look().trouble("outgoing"), []);
+}
+
+#[test]
 fn a_missing_file_system_for_pins_is_found() {
     let stage = Stage::new();
     let config = word(&stage.config());

@@ -1,22 +1,22 @@
 //! `/healthz` and the log say when no packet is steered, and why: whoever announces the VIPs goes by it.
 
-use crate::stage::{CONFIG, DEADLINE, Running, Stage, WEIR, sh, text};
+use crate::{
+    stage::{CONFIG, Running, Stage, WEIR, sh, text, until},
+    supervisor::Hanging,
+};
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
 /// The status and the text of `/healthz`.
 pub(crate) fn health() -> (String, String) {
-    ask("/healthz")
+    get("/healthz")
 }
 
-/// Likewise of another page.
-pub(crate) fn ask(page: &str) -> (String, String) {
+pub(crate) fn get(page: &str) -> (String, String) {
     let mut stream = TcpStream::connect("127.0.0.1:9107").expect("it listens");
     let request = format!("GET {page} HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it is sent");
@@ -28,11 +28,7 @@ pub(crate) fn ask(page: &str) -> (String, String) {
 }
 
 pub(crate) fn becomes(status: &str, words: &str) {
-    let begun = Instant::now();
-    while health() != (status.to_owned(), words.to_owned()) {
-        assert!(begun.elapsed() < DEADLINE, "{:?} instead of {words:?}", health());
-        thread::sleep(Duration::from_millis(50));
-    }
+    until(&format!("{status} {words:?}"), || health() == (status.to_owned(), words.to_owned()));
 }
 
 fn order(stage: &Stage, order: &str) {
@@ -64,4 +60,62 @@ fn health_tells_that_and_why_no_packet_is_steered() {
 
     sh("ip link del weir0");
     becomes("503", "there is no XDP program on weir0\n");
+}
+
+/// Runs a line of shell where a running Weir has its BPF file system.
+fn beside(weir: &Running, line: &str) {
+    let target = weir.pid().to_string();
+    let done = Command::new("nsenter").args(["--mount", "--target", &target, "sh", "-c", line]).output();
+    let done = done.expect("nsenter starts");
+    assert!(done.status.success(), "{line}: {}", text(&done.stderr));
+}
+
+/// A balancer whose data path is to outlive it.
+fn staying(stage: &Stage) -> Running {
+    let staying = CONFIG.replace("on_stop = \"detach\"", "");
+    fs::write(stage.config(), format!("{staying}[metrics]\nlisten = \"127.0.0.1:9107\"\n")).expect("written");
+    stage.run()
+}
+
+#[test]
+fn pins_that_somebody_removes_are_missed_at_once_and_at_the_end() {
+    let stage = Stage::new();
+    let mut weir = staying(&stage);
+    becomes("200", "ok\n");
+    assert!(get("/metrics").1.contains("\nweir_pins_lost 0\n"));
+
+    // What steers goes on, but nobody will take it over.
+    beside(&weir, "rm /sys/fs/bpf/weir/v*/weir_tokens");
+    weir.wait_for(
+        "somebody has removed 1 pin under /sys/fs/bpf/weir, weir_tokens for one: no other weir can take over",
+    );
+    assert!(get("/metrics").1.contains("\nweir_pins_lost 1\n"));
+    assert_eq!(health().0, "200");
+
+    beside(&weir, "rm -r /sys/fs/bpf/weir");
+    becomes("503", "there is no XDP program on weir0\n");
+    weir.wait_for(
+        "weir_globals for one: nothing steers after this process; to mend it, stop weir, `weir detach --pins",
+    );
+    let (code, log) = weir.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("ending; somebody has removed") && !log.contains("goes on steering"), "{log}");
+
+    let again = staying(&stage);
+    becomes("200", "ok\n");
+    let (_, log) = again.end();
+    assert!(log.contains("ending; weir0 goes on steering, until `weir detach`"), "{log}");
+}
+
+#[test]
+fn a_loop_that_hangs_is_not_well() {
+    let stage = Stage::new();
+    let weir = staying(&stage);
+    becomes("200", "ok\n");
+    let hanging = Hanging::of(&weir);
+    until("it is missed", || health().1.starts_with("weir has hung for "));
+    assert_eq!(health().0, "503");
+    drop(hanging);
+    becomes("200", "ok\n");
+    assert_eq!(weir.end().0, Some(0));
 }

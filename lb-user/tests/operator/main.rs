@@ -2,6 +2,7 @@
 //! tools and by a service manager and a journal that are plain sockets. Needs root.
 
 mod cluster;
+mod detach;
 mod doctor;
 mod fitness;
 mod log;

@@ -1,6 +1,6 @@
 //! What `weir run` tells the service manager. The test is the service manager: a datagram socket.
 
-use crate::stage::{DEADLINE, Stage, WEIR, word};
+use crate::stage::{DEADLINE, Running, Stage, WEIR, word};
 use nix::{
     sys::{
         ptrace,
@@ -105,16 +105,31 @@ fn a_loop_that_hangs_gives_no_sign_of_life() {
     let weir = stage.start(WEIR, &stage.run_arguments(), &environment);
     manager.wait_for("WATCHDOG=1");
 
-    // Its other threads go on: only the loop may give a sign of life.
-    let main_loop = Pid::from_raw(weir.pid().cast_signed());
-    ptrace::seize(main_loop, ptrace::Options::empty()).expect("traced");
-    ptrace::interrupt(main_loop).expect("interrupted");
-    waitpid(main_loop, Some(WaitPidFlag::__WALL)).expect("stopped");
+    let hanging = Hanging::of(&weir);
     manager.forget();
     assert!(!manager.hears_within(PATIENCE * 10), "{}", weir.log());
 
-    ptrace::detach(main_loop, None).expect("let go");
+    drop(hanging);
     manager.wait_for("WATCHDOG=1");
+}
+
+/// A Weir whose loop is held. Its other threads go on: only the loop may give a sign of life.
+pub(crate) struct Hanging(Pid);
+
+impl Hanging {
+    pub(crate) fn of(weir: &Running) -> Self {
+        let main_loop = Pid::from_raw(weir.pid().cast_signed());
+        ptrace::seize(main_loop, ptrace::Options::empty()).expect("traced");
+        ptrace::interrupt(main_loop).expect("interrupted");
+        waitpid(main_loop, Some(WaitPidFlag::__WALL)).expect("stopped");
+        Self(main_loop)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).expect("let go");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The fleet drill: connections through several balancers, of which one dies and one comes, while the bus between them
-//! is killed and started again. What became of each join and each joined flow is told by the kernels' sockets and
+//! The fleet drill: connections through several balancers, of which one dies, one comes and one is drained, while the bus
+//! between them is killed and started again. What became of each join and each joined flow is told by the kernels' sockets and
 //! counters, and through which balancer it went by the router.
 
 mod joined;
@@ -192,11 +192,11 @@ pub fn run(options: Options, screen: Screen) -> Result<(Report, Vec<String>), La
 }
 
 impl Drill<'_> {
-    /// Half of the connections are there before anything happens.
+    /// More than half of the connections are there before anything happens, and few come while there is one balancer alone.
     fn happen(&mut self) -> Result<(), LabError> {
         let all = self.options.connections;
-        let (after_death, after_arrival, after_bus) = (all / 10, all / 4, all / 8);
-        self.open(all - after_death - after_arrival - after_bus)?;
+        let (after_death, after_arrival, after_bus, after_drain) = (all / 20, all / 5, all / 10, all / 20);
+        self.open(all - after_death - after_arrival - after_bus - after_drain)?;
 
         let dead = self.fleet.kill_first()?;
         self.open(after_death)?;
@@ -213,7 +213,10 @@ impl Drill<'_> {
             self.screen.step("the bus is back");
         }
         self.open(after_bus)?;
-        self.look_for_life("the end")
+
+        let drained = self.fleet.drain_first()?;
+        self.open(after_drain)?;
+        self.look_for_life(&format!("{drained} has handed over, and its route is withdrawn"))
     }
 
     /// Opens connections, waits for their joins, and asks the router for their ways.

@@ -6,6 +6,7 @@ use super::super::words::{Word as _, host_prefix};
 use super::super::{Prefix, Problem, XdpMode};
 use super::Findings;
 use super::balancer::{interfaces, limit, metrics, pins};
+use super::bus;
 use super::vip::ports;
 use lb_common::{
     encap::GUE_PORT,
@@ -27,6 +28,7 @@ pub(super) fn agent(written: &file::AgentFile, findings: &mut Findings<'_>) -> O
     let mss = mss(&written.agent, findings);
     let pins = pins(written.agent.pins.as_ref(), AgentConfig::PINS, findings);
     let event_buffer = limit(written.agent.event_buffer_bytes.as_ref(), EVENT_BUFFER_BYTES, findings);
+    let bus = bus::bus(written.bus.as_ref(), findings);
     let metrics = metrics(written.metrics.as_ref(), findings);
     let vips = vips(&written.vip, findings);
     Some(AgentConfig {
@@ -38,6 +40,7 @@ pub(super) fn agent(written: &file::AgentFile, findings: &mut Findings<'_>) -> O
         mss: mss?,
         pins: pins?,
         event_buffer: event_buffer?,
+        bus: bus?,
         metrics: metrics?,
         vips: vips?,
     })

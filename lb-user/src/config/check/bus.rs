@@ -1,6 +1,6 @@
 //! Checks of the `[bus]` table.
 
-use super::super::{Bus, Name, Problem, bus::Credentials, file};
+use super::super::{Bus, Name, Problem, Trust, bus::Credentials, file};
 use super::Findings;
 use std::fs;
 
@@ -25,11 +25,12 @@ pub(super) fn bus(written: Option<&file::Bus>, findings: &mut Findings<'_>) -> O
             .ok(),
     };
     let ca = match &written.ca {
-        Some(path) if !path.get_ref().is_file() => {
-            findings.problem(path.span(), Problem::BusCa(path.get_ref().clone()));
-            None
-        }
-        ca => Some(ca.as_ref().map(|path| path.get_ref().clone())),
+        None => Some(None),
+        // The connection reads it again whenever it is made.
+        Some(path) => Trust::load(path.get_ref())
+            .map_err(|error| findings.problem(path.span(), Problem::Trust(error)))
+            .map(|_| Some(path.get_ref().clone()))
+            .ok(),
     };
     let servers: Option<Vec<_>> = servers.into_iter().collect();
     Some(Some(Bus {

@@ -1,4 +1,4 @@
-//! Checks of the health checks of a pool: what is asked, and which address and port of the pool's VIPs.
+//! Checks of the health checks of a pool: what is asked, and which addresses and ports of the pool's VIPs.
 
 use super::super::either::Port;
 use super::super::health::{Check, Health, HttpRequest, Trust};
@@ -22,17 +22,17 @@ pub(super) fn health(
     let Some(at) = &pool.health else { return Some(None) };
     let written = at.get_ref();
     let kind = findings.parse(&written.check, CheckKind::parse);
-    let target = target(at, pool, vips, findings);
+    let targets = targets(at, pool, vips, findings);
     let mut number = |written: Option<&_>, range| limit(written, range, findings);
     let interval_ms = number(written.interval_ms.as_ref(), HEALTH_INTERVAL_MS);
     let timeout_ms = number(written.timeout_ms.as_ref(), HEALTH_TIMEOUT_MS);
     let jitter_percent = number(written.jitter_percent.as_ref(), HEALTH_JITTER_PERCENT);
     let rise = number(written.rise.as_ref(), HEALTH_RISE);
     let fall = number(written.fall.as_ref(), HEALTH_FALL);
-    let check = kind.and_then(|kind| check(kind, written, target, findings));
+    let check = kind.and_then(|kind| check(kind, written, findings));
     Some(Some(Health {
         check: check?,
-        target: target?,
+        targets: targets?,
         interval: Duration::from_millis(interval_ms?.into()),
         timeout: Duration::from_millis(timeout_ms?.into()),
         jitter_percent: jitter_percent?,
@@ -42,19 +42,14 @@ pub(super) fn health(
     }))
 }
 
-fn check(
-    kind: CheckKind,
-    written: &file::Health,
-    target: Option<SocketAddr>,
-    findings: &mut Findings<'_>,
-) -> Option<Check> {
+fn check(kind: CheckKind, written: &file::Health, findings: &mut Findings<'_>) -> Option<Check> {
     refuse_what_is_not_asked(kind, written, findings);
     match kind {
         CheckKind::Tcp => Some(Check::Tcp),
         CheckKind::Mptcp => Some(Check::Mptcp),
-        CheckKind::Http => Some(Check::Http(request(written, target, findings)?)),
+        CheckKind::Http => Some(Check::Http(request(written, findings)?)),
         CheckKind::Https => {
-            let request = request(written, target, findings);
+            let request = request(written, findings);
             let trust = match &written.ca_file {
                 None => Some(Trust::Any),
                 Some(path) => Trust::load(path.get_ref())
@@ -84,16 +79,12 @@ fn refuse_what_is_not_asked(kind: CheckKind, written: &file::Health, findings: &
     }
 }
 
-fn request(written: &file::Health, target: Option<SocketAddr>, findings: &mut Findings<'_>) -> Option<HttpRequest> {
+fn request(written: &file::Health, findings: &mut Findings<'_>) -> Option<HttpRequest> {
     let host = findings.parse_optional(written.host.as_ref(), host_name);
     let path = findings.parse_optional(written.path.as_ref(), path);
     let statuses = statuses(written.status.as_ref(), findings);
-    let by_address = target.map(|target| match target.ip() {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    });
     Some(HttpRequest {
-        host: host?.or(by_address)?,
+        host: host?,
         path: path?.unwrap_or_else(|| "/".to_owned()),
         statuses: statuses?,
         body: written.body.as_ref().map(|body| body.get_ref().clone()),
@@ -125,13 +116,13 @@ fn statuses(written: Option<&Spanned<Vec<Spanned<i64>>>>, findings: &mut Finding
     written.get_ref().iter().map(status).collect()
 }
 
-/// Where the checks connect to: what is written, else the first VIP of the pool that leaves no choice.
-fn target(
+/// Where the checks connect to: what is written, else of each family the first VIP of the pool that leaves no choice.
+fn targets(
     at: &Spanned<file::Health>,
     pool: &file::Pool,
     vips: &[Spanned<file::Vip>],
     findings: &mut Findings<'_>,
-) -> Option<SocketAddr> {
+) -> Option<Vec<SocketAddr>> {
     let written = at.get_ref();
     let own: Vec<(Prefix, &file::Vip)> = { vips.iter().map(Spanned::get_ref) }
         .filter(|vip| vip.pool.get_ref() == pool.name.get_ref())
@@ -141,33 +132,43 @@ fn target(
         Some(port) => Some(findings.port(*port.get_ref(), port.span())?),
         None => None,
     };
-    let address = if let Some(address) = &written.address {
+    let addresses = if let Some(address) = &written.address {
         let parsed = findings.parse(address, host_address)?;
         if !own.iter().any(|(prefix, _)| prefix.contains(parsed)) {
             findings.problem(address.span(), Problem::CheckElsewhere(parsed));
             return None;
         }
-        parsed
+        vec![parsed]
     } else {
-        let address = only_address(&own, port.is_some());
-        if address.is_none() {
-            findings.problem(at.span(), Problem::NoCheckAddress);
-        }
-        address?
+        one_of_each_family(&own, port.is_some())
     };
-    let port = port.or_else(|| only_port(&own, address));
-    if port.is_none() {
-        findings.problem(at.span(), Problem::NoCheckPort(address));
+    let Some(&first) = addresses.first() else {
+        findings.problem(at.span(), Problem::NoCheckAddress);
+        return None;
+    };
+    let target = |&address| Some(SocketAddr::new(address, port.or_else(|| only_port(&own, address))?));
+    let targets: Vec<_> = addresses.iter().filter_map(target).collect();
+    if targets.is_empty() {
+        findings.problem(at.span(), Problem::NoCheckPort(first));
+        return None;
     }
-    Some(SocketAddr::new(address, port?))
+    Some(targets)
 }
 
-/// The first VIP that is one address; one with one TCP port is preferred where the port is not written.
-fn only_address(own: &[(Prefix, &file::Vip)], has_port: bool) -> Option<IpAddr> {
-    let mut hosts = own.iter().filter(|(prefix, _)| prefix.is_host());
-    let suits = |(_, vip): &&(Prefix, &file::Vip)| has_port || tcp_port(vip).is_some();
-    let first = hosts.clone().find(suits).or_else(|| hosts.next())?;
-    Some(first.0.address())
+/// Of each family the first VIP that is one address, that of the first VIP first; one with one TCP port is preferred where
+/// the port is not written.
+fn one_of_each_family(own: &[(Prefix, &file::Vip)], has_port: bool) -> Vec<IpAddr> {
+    let mut hosts: Vec<_> = own.iter().filter(|(prefix, _)| prefix.is_host()).collect();
+    // Those that suit come first, in their order.
+    hosts.sort_by_key(|(_, vip)| !has_port && tcp_port(vip).is_none());
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for (prefix, _) in hosts {
+        let address = prefix.address();
+        if addresses.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 fn only_port(own: &[(Prefix, &file::Vip)], address: IpAddr) -> Option<u16> {
