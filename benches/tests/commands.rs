@@ -126,6 +126,14 @@ fn who_is_impatient_leaves_no_namespace_behind() {
 }
 
 #[test]
+fn a_cause_is_said_once() {
+    let output = command(&["verifier", "--budget", "/nowhere/budget.toml"]).output().expect("weir-lab starts");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said.matches("No such file or directory").count(), 1, "{said}");
+}
+
+#[test]
 fn an_impossible_lab_is_refused_with_the_limits() {
     let output = command(&["up", "--backends", "65"]).output().expect("weir-lab starts");
     let said = String::from_utf8(output.stderr).expect("text");

@@ -388,7 +388,7 @@ fn a_bus_is_what_its_table_says_and_wants_a_cluster_key() {
     let [key, ca] = ["cluster.key", "ca.pem"].map(|name| folder.path().join(name));
     fs::write(&key, "00112233445566778899aabbccddeeff").unwrap();
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-    fs::write(&ca, "").unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/cert.pem"), &ca).unwrap();
     let text = SMALL.replace("\"eth0\"", &format!("\"eth0\"\ncluster_key_file = {key:?}"));
     let text = format!("{text}{BUS}name = \"lb1\"\nca = {ca:?}\n");
     let config = Config::parse(&text, "weir.toml").unwrap();
@@ -453,7 +453,7 @@ fn certificates_and_credentials_are_read_from_plain_files_of_a_sane_size() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secrets");
     let health = format!("{SMALL}[pool.health]\ncheck = \"https\"\nca_file = {path:?}\n");
-    let bus = format!("[bus]\nservers = [\"nats://192.0.2.9:4222\"]\ncluster = \"c\"\nname = \"weir1\"\n");
+    let bus = "[bus]\nservers = [\"nats://192.0.2.9:4222\"]\ncluster = \"c\"\nname = \"weir1\"\n";
     let bus_ca = format!("{bus}ca = {path:?}\n{SMALL}");
     let credentials = format!("{bus}credentials = {path:?}\n{SMALL}");
 

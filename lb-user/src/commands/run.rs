@@ -141,7 +141,7 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         (Ending::Detached, _) => info!("ending; no longer on {interfaces}"),
         (Ending::Lost(lost), _) => warn!("ending; {lost}"),
         (Ending::Stays, Some(interface)) => {
-            warn!("ending; {interface} has no XDP program, and the next weir puts one there")
+            warn!("ending; {interface} has no XDP program, and the next weir puts one there");
         }
         (Ending::Stays, None) => info!("ending; {interfaces} goes on steering, until `weir detach`"),
     }

@@ -45,7 +45,7 @@ impl Stage {
         let pins = pins.display().to_string();
         run("mount", &["--make-rprivate", "/"]);
         run("mount", &["-t", "bpf", "bpf", &pins]);
-        let key = key_file(folder.path(), "00112233445566778899aabbccddeeff");
+        let key = key_file(folder.path(), "00112233445566778899aabbccddeeff").display().to_string();
         let balancer =
             format!("[balancer]\ninterface = \"weir0\"\ncluster_key_file = {key:?}\npins = \"{pins}/weir\"\n");
         let config = format!("{balancer}[admin]\n{admin}\n{SERVICE}");

@@ -44,7 +44,7 @@ impl Place {
     /// With a key that parts the flows of the captures among the backends.
     pub(crate) fn new(key: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let key_file = key_file(folder.path(), key);
+        let key_file = key_file(folder.path(), key).display().to_string();
         let balancer = format!("[balancer]\ninterface = \"eth0\"\ncluster_key_file = {key_file:?}\n");
         fs::write(folder.path().join("weir.toml"), balancer + SERVICE).expect("a file");
         Self { folder }
