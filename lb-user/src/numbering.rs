@@ -69,6 +69,15 @@ impl Numbering {
         Ok(next)
     }
 
+    /// The number of a backend that another balancer has named: the one that it has here, or a free one.
+    ///
+    /// # Errors
+    /// No number is left.
+    pub(crate) fn take_in(&mut self, name: &BackendName) -> Result<BackendId, Exhausted> {
+        assign(&mut self.backends, name.clone(), 1, "backends", limits::BACKENDS_MAX)?;
+        Ok(self.backend(name))
+    }
+
     /// The numbers that were in use before.
     pub(crate) const fn resumed(
         vips: BTreeMap<VipAddress, u16>,

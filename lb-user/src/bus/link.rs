@@ -98,6 +98,15 @@ impl Link {
         format!("weir.{}.catchup", self.cluster).into()
     }
 
+    /// The bucket of the pools' generations.
+    pub(super) fn generations(&self) -> String {
+        format!("weir_{}_generations", self.cluster)
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     pub(super) fn handover(&self) -> Subject {
         format!("weir.{}.handover", self.cluster).into()
     }

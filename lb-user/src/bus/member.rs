@@ -1,7 +1,7 @@
 //! A member of a cluster: it tells and hears, answers who asks, and catches up when it starts and when the bus is back.
 
 use super::{
-    ANSWER_WAIT, BATCH_ENTRIES, BusCounts, CATCH_UP_WAIT, CONNECT_WAIT, Handover, Publisher, Refusal,
+    ANSWER_WAIT, BATCH_ENTRIES, BusCounts, CATCH_UP_WAIT, CONNECT_WAIT, Generations, Handover, Publisher, Refusal,
     link::{Link, LinkError},
     publisher,
     wire::{Batch, Notice},
@@ -75,6 +75,11 @@ impl Bus {
         if timeout(CATCH_UP_WAIT + 2 * ANSWER_WAIT, caught_up.wait_for(|done| *done)).await.is_err() {
             warn!("others have not told all that they know: goes on without");
         }
+    }
+
+    /// Where the generations of pools are written and read.
+    pub fn generations(&self) -> Generations {
+        Generations::new(Arc::clone(&self.link))
     }
 
     /// The way to hand over to the others.

@@ -5,6 +5,7 @@
 //! back. Tokens and flows are never logged.
 
 mod counts;
+pub mod generations;
 mod handover;
 mod link;
 mod member;
@@ -12,6 +13,7 @@ mod publisher;
 pub mod wire;
 
 pub use counts::{BusCounts, BusNumbers, Refusal};
+pub use generations::Generations;
 pub use handover::{HandedOver, Handover, HandoverError};
 pub use link::LinkError;
 pub use member::{Bus, Sharer};

@@ -8,8 +8,8 @@ use crate::{
         routes,
     },
     bpf::{Holder, LoadError},
-    bus::{Bus, Sharer},
-    config::{Bus as BusSettings, Config, ConfigErrors, Forward},
+    bus::Bus,
+    config::{Config, ConfigErrors, Forward},
     health::Checker,
     layout::BackendRow,
     logging::{self, LogArgs},
@@ -99,14 +99,17 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     if service.is_resumed() {
         info!("takes over the tables of the controller before it");
     }
-    if let Err(error) = bring_up(&service, &resolver).await {
-        service.abandon();
-        return Err(error);
-    }
+    let mut tasks = JoinSet::new();
+    let bus = match bring_up(&service, &resolver, &mut tasks).await {
+        Ok(bus) => bus,
+        Err(error) => {
+            service.abandon();
+            return Err(error);
+        }
+    };
 
     let (ready, readiness) = watch::channel(Readiness::Starting);
     let heart = Heart::new();
-    let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
         let (source, pulse) = (Arc::clone(&service), heart.pulse());
         tasks.spawn(async move {
@@ -122,10 +125,9 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
             error!("health checks are no longer followed: {}", in_one_line(&error));
         }
     });
-    let bus = match service.bus() {
-        Some(settings) => Some(join_cluster(&settings, &service, &mut tasks).await?),
-        None => None,
-    };
+    if let Some(bus) = &bus {
+        bus.catch_up().await;
+    }
     let mut supervisor = Supervisor::find();
     let signs = Signs { supervisor: &mut supervisor, ready, heart };
     let steered = steer(&service, &resolver, config_path, &mut requests, signs).await;
@@ -146,28 +148,16 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     Ok(())
 }
 
-/// Becomes a member of the cluster, and takes in what the others know.
-async fn join_cluster(settings: &BusSettings, service: &Arc<Service>, tasks: &mut JoinSet<()>) -> Result<Bus> {
-    service.open_to_others()?;
-    let sharer: Arc<dyn Sharer> = Arc::clone(service) as _;
-    let bus = Bus::start(settings, sharer).await?;
-    let (teller, publisher) = (Arc::clone(service), bus.publisher.clone());
-    tasks.spawn(async move {
-        if let Err(error) = teller.tell(publisher).await {
-            error!("what this balancer learns is no longer told to the others: {error}");
-        }
-    });
-    service.note_handover(bus.handover());
-    bus.catch_up().await;
-    Ok(bus)
-}
-
-/// Finds the ways to the backends, and begins to steer.
-async fn bring_up(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
+/// Joins the cluster, if there is one, finds the ways to the backends, and begins to steer.
+async fn bring_up(service: &Arc<Service>, resolver: &Resolver, tasks: &mut JoinSet<()>) -> Result<Option<Bus>> {
+    let bus = match service.bus() {
+        Some(settings) => Some(service.join(&settings, tasks).await?),
+        None => None,
+    };
     resolve(service, resolver).await?;
     attach(service, resolver).await?;
     look_at_attachments(service, resolver).await;
-    Ok(())
+    Ok(bus)
 }
 
 /// Notes whether and how the program is attached, as the kernel tells, and warns where it is not.

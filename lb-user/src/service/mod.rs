@@ -2,9 +2,11 @@
 //!
 //! [`load`](Service::load) brings it up, `reload` changes it under traffic, `report` tells what it does.
 
+mod cluster;
 mod duty;
 mod entries;
 mod explain;
+mod generations;
 mod health;
 mod leaving;
 mod ledger;
@@ -21,6 +23,8 @@ mod sweep;
 mod trace;
 mod withdraw;
 
+pub use cluster::JoinError;
+pub use generations::TakeOver;
 pub use health::News;
 pub use ledger::Illegible;
 pub use orders::OrderError;
@@ -85,6 +89,8 @@ struct State {
     ledger: LedgerTable,
     /// Where to say what others are to know, if there are any.
     publisher: Option<crate::bus::Publisher>,
+    /// The pools that others were not told of since they have changed.
+    changed: generations::Changed,
     /// The way to hand over to them.
     handover: Option<crate::bus::Handover>,
     /// Whether whoever announces the VIPs is to stop.

@@ -67,6 +67,7 @@ impl State {
             balancer,
             ledger,
             publisher: None,
+            changed: super::generations::Changed::default(),
             handover: None,
             is_withdrawn: false,
             heard_closed: hashbrown::HashMap::new(),

@@ -45,6 +45,11 @@ impl Ring {
         Self { members: None, transitions: Transitions::resumed(slots, times.into()), full_packets, full_at }
     }
 
+    /// What it was built from.
+    pub(super) fn members(&self) -> &[Member] {
+        self.members.as_deref().unwrap_or_default()
+    }
+
     /// Whether any backend takes connections.
     pub(super) fn has_members(&self) -> bool {
         self.transitions.slots().iter().any(|slot| slot.owner().is_some())
@@ -94,7 +99,11 @@ impl State {
             let length = self.config.balancer.transition;
             let changed = if let Some(ring) = self.rings.get_mut(&pool) {
                 ring.transitions.keep_datagrams_for(udp_transition);
-                ring.change(members, now, length, serves)
+                let changed = ring.change(members, now, length, serves);
+                if !changed.is_empty() {
+                    self.changed.note(pool);
+                }
+                changed
             } else {
                 // Whatever slots an older pool of this number has left are overwritten.
                 self.rings.insert(pool, Ring::new(members, udp_transition));
@@ -111,7 +120,11 @@ impl State {
         let mut to_write = Vec::new();
         for (&id, known) in self.backends.iter().filter(|(_, known)| !known.duty.serves()) {
             let Some(ring) = self.rings.get_mut(&known.row.pool) else { continue };
-            to_write.push((known.row.pool, ring.transitions.forget(id)));
+            let changed = ring.transitions.forget(id);
+            if !changed.is_empty() {
+                self.changed.note(known.row.pool);
+            }
+            to_write.push((known.row.pool, changed));
         }
         self.write_slots(to_write)
     }

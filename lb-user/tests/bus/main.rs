@@ -2,6 +2,7 @@
 //! none of it.
 
 mod stage;
+mod takeover;
 
 use lb_user::bus::{
     HandedOver, HandoverError, Refusal,

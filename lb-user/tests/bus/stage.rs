@@ -17,7 +17,7 @@ use std::{
 };
 
 /// How long something may take that is sure to come.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Waits for a condition.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
