@@ -15,12 +15,12 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use serde_json::Value;
 use weir_lab::{
-    Lab,
+    Backend, Lab,
     addresses::{Family, Path, VIP},
     fleet::{Fleet, TcpFlow},
     leftovers,
     namespace::Namespace,
-    oracle::{Counters, JoinTally},
+    oracle::{Counters, Flow, JoinTally, open_joined, path_mtus},
     sockets::{self, Transport},
     traffic::{Connection, Mix},
     wait,
@@ -233,4 +233,60 @@ fn who_forges_handshakes_takes_over_no_join() {
             assert!(counted("learn_ambiguous") > 0 && counted("learn_unseen") >= FORGED, "{report}");
         }
     }
+}
+
+/// ICMP errors that a balancer has brought to backends.
+fn errors_brought(fleet: &Fleet, name: &str) -> f64 {
+    let samples = fleet.weir(name).expect("a member").metrics().expect("a page");
+    let of_errors = samples.iter().filter(|sample| sample.label("reason") == Some("icmp_error"));
+    of_errors.filter(|sample| sample.name == "weir_packets_total").map(|sample| sample.value).sum()
+}
+
+/// The path MTU that a backend's kernel has for a subflow.
+fn mtu_of(flow: TcpFlow, backend: &Backend) -> Option<u16> {
+    path_mtus(&backend.namespace).expect("ss").get(&(flow.service, flow.client)).copied()
+}
+
+/// A router's "too big" is a flow of its own: it comes to the balancer of the router's choice, not the subflow's.
+#[test]
+fn an_error_at_another_balancer_reaches_the_backend_of_the_joined_subflow() {
+    const NARROW: u16 = 1400;
+    let lab = two_backends().round_trip(Duration::ZERO).build().expect("a lab");
+    let fleet = Fleet::start(lab, 2, Join::Learn, true).expect("a fleet");
+    let (lab, client) = (&fleet.lab, Path::Two.client().v4);
+    let narrow = format!("route replace {client}/32 dev path2 mtu lock {NARROW}");
+    lab.router.namespace.output("ip", &narrow.split(' ').collect::<Vec<_>>()).expect("a route");
+
+    let mut errors_go_to = None;
+    // Each joined subflow has a chance of one in five at least to come to the other balancer than the errors.
+    for _ in 0..100 {
+        let (mut connections, joins) = open_joined(lab, 1, LIMIT).expect("a connection");
+        assert_eq!((joins.established(), joins.misrouted()), (1, 0));
+        let connection = &mut connections[0];
+        let flows = Flow::read(&lab.client.namespace).expect("ss");
+        let joined = flows.iter().find(|flow| flow.joined && flow.local.ip() == client).expect("a joined subflow");
+        let flow = TcpFlow { client: joined.local, service: joined.peer };
+        let choice = fleet.choices(&[flow]).expect("a choice")[0].to_owned();
+        if errors_go_to.as_ref() == Some(&choice) {
+            continue;
+        }
+        let backend = lab.backends.iter().find(|backend| backend.name == connection.backend).expect("a backend");
+        // What its kernel has learned by an error before.
+        backend.namespace.output("ip", &["route", "flush", "cache"]).expect("ip");
+        let names: Vec<String> = fleet.names().map(str::to_owned).collect();
+        let before: Vec<f64> = names.iter().map(|name| errors_brought(&fleet, name)).collect();
+        wait::until("the backend learns the path MTU", LIMIT, || {
+            connection.transfer(1 << 20).unwrap_or_else(|error| panic!("a megabyte and back: {error}"));
+            Ok((mtu_of(flow, backend) == Some(NARROW)).then_some(()))
+        })
+        .expect("an error has come");
+        let brought = names.iter().zip(before).filter(|(name, before)| errors_brought(&fleet, name) > *before);
+        let brought: Vec<&String> = brought.map(|(name, _)| name).collect();
+        assert_eq!(brought.len(), 1, "the router has one choice for its errors");
+        if *brought[0] != choice {
+            return;
+        }
+        errors_go_to = Some(choice);
+    }
+    panic!("every joined subflow went the way of the errors");
 }
