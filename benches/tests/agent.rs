@@ -224,16 +224,19 @@ fn tunnels_of_strangers_are_not_taken_off() {
     let _open = open(&lab, 2);
     let metrics = agent.metrics().expect("a page");
     assert!(value(&metrics, "weir_agent_frames_total", "taken") >= 2.0);
+    assert!(value(&metrics, "weir_bus_connected", "").is_nan(), "there is no bus");
 
     // The same tunnels, where another balancer is the only one.
     drop(agent);
     let [v4, v6] = BALANCER.both().map(|address| address.to_string());
     let elsewhere = text(&lab, &lab.backends[0], "").replace(&v4, "203.0.113.1").replace(&v6, "2001:db8:113::1");
-    let agent = Agent::start_from(&lab, &lab.backends[0], &elsewhere).expect("an agent");
+    let bus = "[bus]\nservers = [\"nats://127.0.0.1:4222\"]\ncluster = \"nobody\"\n";
+    let agent = Agent::start_from(&lab, &lab.backends[0], &format!("{elsewhere}\n{bus}")).expect("an agent");
     assert!(Connection::open(&lab.client, Mix::V4).is_err(), "nobody takes the tunnel off");
     let metrics = agent.metrics().expect("a page");
     assert!(value(&metrics, "weir_agent_frames_total", "stranger") >= 1.0);
     assert!(value(&metrics, "weir_agent_frames_total", "taken") < 1.0);
+    assert!(value(&metrics, "weir_bus_connected", "") < 1.0);
 }
 
 /// The MSS of the SYN/ACKs that reach the client, by tshark, and whether all their checksums are right.

@@ -109,16 +109,18 @@ impl Agent {
 /// As [`Agent::start`].
 pub fn run_all(lab: &Lab, sources: &[&str], bus: &Bus) -> Result<Vec<Agent>, LabError> {
     let start = |backend: &Backend| {
-        let bus = BusTable { bus: Bus { name: backend.name.clone(), ..bus.clone() } };
-        let bus = toml::to_string(&bus).expect("plain values only");
+        let bus = bus_text(Bus { name: backend.name.clone(), ..bus.clone() });
         Agent::start_from(lab, backend, &format!("{}{bus}", text_for(lab, backend, sources, "")))
     };
     lab.backends.iter().map(start).collect()
 }
 
-#[derive(Serialize)]
-struct BusTable {
-    bus: Bus,
+fn bus_text(bus: Bus) -> String {
+    #[derive(Serialize)]
+    struct Table {
+        bus: Bus,
+    }
+    toml::to_string(&Table { bus }).expect("plain values only")
 }
 
 /// The configuration of an agent of the lab.
