@@ -18,22 +18,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// Every family that an agent has.
-pub const FAMILIES: &[Family] = &[
-    BUILD_INFO,
-    CLAMPS,
-    CONNECTIONS,
-    DECAPS,
-    EVENTS,
-    EVENTS_LOST,
-    RESYNCS,
-    bus::CONNECTED,
-    bus::CAUGHT_UP,
-    bus::SENT,
-    bus::RECEIVED,
-    bus::REFUSED,
-    bus::LOST,
-];
+/// Every family that only an agent has; with a bus it has those that each member has, too.
+pub const FAMILIES: &[Family] = &[BUILD_INFO, CLAMPS, CONNECTIONS, DECAPS, EVENTS, EVENTS_LOST, RESYNCS];
 
 const BUILD_INFO: Family = Family {
     name: "weir_agent_build_info",

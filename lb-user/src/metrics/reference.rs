@@ -43,7 +43,8 @@ pub fn page() -> String {
         let _ = writeln!(page, "| `{}` | `{}` | `{}` |", join.way, join.outcome, reason.as_str());
     }
     page.push_str(
-        "\n## Agent\n\n`weir agent` serves these on a backend, where its own `[metrics] listen` names an address.\n\n",
+        "\n## Agent\n\n`weir agent` serves these on a backend, where its own `[metrics] listen` names an address; and, if it has \
+         a `[bus]`, the `weir_bus_` families above, but for the events.\n\n",
     );
     table(&mut page, agent::FAMILIES);
     page
