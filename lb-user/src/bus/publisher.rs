@@ -6,7 +6,10 @@ use super::{
     wire::{Batch, Notice},
 };
 use std::sync::{Arc, atomic::Ordering::Relaxed};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 /// Where a member says what others are to know. It never waits: what finds no room is counted.
 #[derive(Clone, Debug)]
@@ -38,12 +41,14 @@ impl Publisher {
 /// Sends what is in the queue, as long as there is a bus; what comes while it is down stays there.
 pub(super) async fn send(link: Arc<Link>, mut queue: mpsc::Receiver<Notice>, counts: Arc<BusCounts>) {
     let mut notices = Vec::with_capacity(BATCH_ENTRIES);
+    // What comes after a pause goes at once; only what follows it is gathered.
+    let mut due = Instant::now();
     loop {
         link.connected().await;
         let Some(first) = queue.recv().await else { return };
         notices.push(first);
         if queue.is_empty() {
-            sleep(FLUSH).await;
+            sleep_until(due).await;
         }
         while notices.len() < BATCH_ENTRIES
             && let Ok(notice) = queue.try_recv()
@@ -51,6 +56,7 @@ pub(super) async fn send(link: Arc<Link>, mut queue: mpsc::Receiver<Notice>, cou
             notices.push(notice);
         }
         link.connected().await;
+        due = Instant::now() + FLUSH;
         let (tokens, flows): (Vec<_>, Vec<_>) = notices.drain(..).partition(|notice| notice.op.is_of_token());
         for (notices, subject) in [(tokens, link.tokens()), (flows, link.flows())] {
             if notices.is_empty() {
