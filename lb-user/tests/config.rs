@@ -350,7 +350,7 @@ fn the_cluster_key_is_its_owners_alone_and_never_printed() {
     assert!(missing.starts_with(&format!("{place}KEY: No such file or directory")), "{missing}");
     for mode in [0o640, 0o604, 0o620, 0o666] {
         let wrong = format!(
-            "{place}KEY has the rights {mode:04o}, so others may read the secret; `chmod 0600 KEY`, and change the key if they did"
+            "{place}KEY has the rights {mode:04o}, so others may read the secret; `chmod 0600 KEY`, and change the secret if they did"
         );
         assert_eq!(refused(KEY, mode), wrong);
     }

@@ -62,6 +62,7 @@ impl Source for Counting {
             tables: vec![TableFill { table: "tokens", entries: 5, limit: 1_048_576, evicted: 6 }],
             filter_renewals: 2,
             pins_lost: 3,
+            is_withdrawn: true,
             interfaces: vec![attached("eth0", "native"), attached("eth1", "none")],
             bus: Some(BusCount { member: on_bus().numbers(), events_lost: 14 }),
         }
@@ -74,6 +75,7 @@ fn on_bus() -> BusCounts {
     counts.sent.store(11, Ordering::Relaxed);
     counts.received.store(12, Ordering::Relaxed);
     counts.lost.store(13, Ordering::Relaxed);
+    counts.overruns.store(16, Ordering::Relaxed);
     counts.refuse(Refusal::Held, 15);
     counts
 }
@@ -139,6 +141,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_joins_total{pool=\"web\",way=\"learn\",outcome=\"forwarded\"} 9".to_owned(),
             "weir_filter_renewals_total 2".to_owned(),
             "weir_pins_lost 3".to_owned(),
+            "weir_withdrawn 1".to_owned(),
             "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
             "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
             "weir_backend_state{pool=\"web\",backend=\"b1\",state=\"drain\"} 1".to_owned(),
@@ -167,6 +170,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_bus_entries_received_total 12".to_owned(),
             "weir_bus_entries_lost_total 13".to_owned(),
             "weir_bus_events_lost_total 14".to_owned(),
+            "weir_bus_overruns_total 16".to_owned(),
             "weir_bus_entries_refused_total{reason=\"held\"} 15".to_owned(),
             "weir_bus_entries_refused_total{reason=\"full\"} 0".to_owned(),
         ] {

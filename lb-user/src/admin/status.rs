@@ -26,6 +26,8 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// The tables that connections need.
     pub tables: Vec<TableStatus>,
+    /// Whether `weir drain-self` has withdrawn this balancer.
+    pub is_withdrawn: bool,
     /// The bus of the cluster; nothing where none is configured.
     pub bus: Option<BusStatus>,
 }
@@ -192,6 +194,9 @@ impl fmt::Display for Status {
         let Self { version, uptime_s, .. } = self;
         let (interface, mode) = (self.interfaces.join(", "), self.mode_words());
         writeln!(f, "weir {version} on {interface} ({mode}), up {uptime_s} s")?;
+        if self.is_withdrawn {
+            writeln!(f, "withdrawn: /healthz answers 503 until `weir drain-self --undo`")?;
+        }
         writeln!(
             f,
             "\n{:<24} {:<44} {:<16} {:>12} {:>12} {:>12}",

@@ -57,6 +57,8 @@ pub struct BusCounts {
     pub received: AtomicU64,
     /// Entries that found no room while the bus was down.
     pub lost: AtomicU64,
+    /// How often messages were missed, because they came faster than they were taken in.
+    pub overruns: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -79,6 +81,7 @@ impl BusCounts {
             sent: self.sent.load(Relaxed),
             received: self.received.load(Relaxed),
             lost: self.lost.load(Relaxed),
+            overruns: self.overruns.load(Relaxed),
             refused: self.refused(),
         }
     }
@@ -97,6 +100,8 @@ pub struct BusNumbers {
     pub received: u64,
     /// Likewise.
     pub lost: u64,
+    /// Likewise.
+    pub overruns: u64,
     /// Entries that were not taken, by why.
     pub refused: [(Refusal, u64); Refusal::ALL.len()],
 }

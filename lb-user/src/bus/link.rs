@@ -5,10 +5,11 @@ use crate::config;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subject, Subscriber};
 use std::{
     io,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tracing::warn;
 
 /// How long the next attempt waits at most.
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -31,12 +32,72 @@ pub(super) struct Link {
     cluster: String,
     name: String,
     connected: watch::Receiver<bool>,
+    overruns: Arc<Notify>,
+}
+
+/// Notes what becomes of the connection.
+struct Watcher {
+    /// Which, for people.
+    servers: String,
+    counts: Arc<BusCounts>,
+    tell: watch::Sender<bool>,
+    overruns: Arc<Notify>,
+    /// The trouble that was last told of: attempts follow each other by the second.
+    said: Mutex<String>,
+}
+
+impl Watcher {
+    fn see(&self, event: &Event) {
+        match event {
+            Event::Connected => self.note(true),
+            Event::Disconnected | Event::Closed => self.note(false),
+            Event::SlowConsumer(_) => {
+                self.counts.overruns.fetch_add(1, Relaxed);
+                self.overruns.notify_one();
+            }
+            Event::ClientError(error) => self.tell_once(&error.to_string()),
+            Event::ServerError(error) => self.tell_once(&error.to_string()),
+            _ => {}
+        }
+    }
+
+    fn note(&self, is_connected: bool) {
+        if is_connected {
+            self.said().clear();
+        }
+        self.counts.connected.store(is_connected, Relaxed);
+        self.tell.send_replace(is_connected);
+    }
+
+    fn tell_once(&self, trouble: &str) {
+        let trouble = trouble.strip_prefix("nats: ").unwrap_or(trouble);
+        let mut said = self.said();
+        if *said != trouble {
+            trouble.clone_into(&mut said);
+            let servers = &self.servers;
+            warn!(
+                "the bus at {servers}: {trouble}; is NATS up there, and does it take the credentials and the ca of [bus]?"
+            );
+        }
+    }
+
+    fn said(&self) -> MutexGuard<'_, String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Link {
     /// Begins to connect.
     pub(super) async fn begin(settings: &config::Bus, counts: Arc<BusCounts>) -> Result<Self, LinkError> {
         let (tell, connected) = watch::channel(false);
+        let overruns = Arc::<Notify>::default();
+        let watcher = Watcher {
+            servers: settings.servers.join(", "),
+            counts,
+            tell,
+            overruns: Arc::clone(&overruns),
+            said: Mutex::default(),
+        };
         let mut options = ConnectOptions::new()
             .name(format!("weir {}", settings.name))
             .no_echo()
@@ -47,15 +108,7 @@ impl Link {
                 Duration::from_millis(millis).min(RETRY_MAX)
             })
             .event_callback(move |event| {
-                let state = match event {
-                    Event::Connected => Some(true),
-                    Event::Disconnected | Event::Closed => Some(false),
-                    _ => None,
-                };
-                if let Some(state) = state {
-                    counts.connected.store(state, Relaxed);
-                    tell.send_replace(state);
-                }
+                watcher.see(&event);
                 std::future::ready(())
             });
         if let Some(credentials) = &settings.credentials {
@@ -68,7 +121,7 @@ impl Link {
         let servers: Result<Vec<ServerAddr>, _> = settings.servers.iter().map(|server| server.parse()).collect();
         let servers = servers.map_err(|error| refused(error.to_string()))?;
         let client = options.connect(servers).await.map_err(|error| refused(error.to_string()))?;
-        Ok(Self { client, cluster: settings.cluster.to_string(), name: settings.name.to_string(), connected })
+        Ok(Self { client, cluster: settings.cluster.to_string(), name: settings.name.to_string(), connected, overruns })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -79,6 +132,11 @@ impl Link {
     pub(super) async fn connected(&self) {
         // Without a sender there is nobody left who would connect.
         let _ = self.connected.clone().wait_for(|connected| *connected).await;
+    }
+
+    /// Waits until messages have been missed, because they came faster than they were taken in.
+    pub(super) async fn missed(&self) {
+        self.overruns.notified().await;
     }
 
     /// Each time that the connection comes or goes.

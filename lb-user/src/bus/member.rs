@@ -12,13 +12,17 @@ use futures_util::StreamExt as _;
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 use tokio::{
     sync::watch,
     task::{JoinSet, spawn_blocking},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::{info, warn};
+
+/// How long who missed messages waits before it looks whether it has missed more.
+const OVERRUN_PAUSE: Duration = Duration::from_secs(10);
 
 /// Who has something to share.
 pub trait Sharer: Send + Sync + 'static {
@@ -95,7 +99,7 @@ impl Bus {
 
 /// Catches up in both directions each time that the bus is there.
 async fn follow(link: Arc<Link>, sharer: Arc<dyn Sharer>, counts: Arc<BusCounts>, tell: watch::Sender<bool>) {
-    let mut changes = link.changes();
+    let (mut changes, mut due) = (link.changes(), Instant::now());
     loop {
         if *changes.borrow_and_update() {
             if sharer.listens() {
@@ -110,10 +114,26 @@ async fn follow(link: Arc<Link>, sharer: Arc<dyn Sharer>, counts: Arc<BusCounts>
         } else if counts.caught_up.swap(false, Relaxed) {
             warn!("the bus is lost: goes on alone, and catches up when it is back");
         }
-        if changes.changed().await.is_err() {
-            return;
+        loop {
+            tokio::select! {
+                there = changes.changed() => match there {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                () = missed(&link, due), if sharer.listens() => {
+                    warn!("messages on the bus were missed, because they came too fast: asks the others again");
+                    ask(&link, &sharer, &counts).await;
+                    due = Instant::now() + OVERRUN_PAUSE;
+                }
+            }
         }
     }
+}
+
+/// Waits until messages have been missed, and for this time at least.
+async fn missed(link: &Link, due: Instant) {
+    sleep_until(due).await;
+    link.missed().await;
 }
 
 /// Asks the others for what they know, and takes it in; how many have answered in full.

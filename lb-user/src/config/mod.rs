@@ -16,17 +16,19 @@ mod prefix;
 mod problem;
 mod quic;
 mod regular;
+mod secret;
 mod words;
 
 pub use address::{Ports, VipAddress};
 pub use agent::{AgentConfig, AgentVip, Mss};
-pub use bus::{Bus, Credentials, CredentialsError};
+pub use bus::{Bus, Credentials};
 pub use health::{Check, Health, HttpRequest, Trust, TrustError};
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
 pub use prefix::{Prefix, PrefixError};
 pub use problem::{Family, Oddity, Problem};
 pub use quic::QuicServerId;
+pub use secret::SecretError;
 pub use words::{
     Affinity, BackendState, Forward, InterfaceName, Name, OnStop, Protocol, TcpFragments, UnknownJoin, Way, XdpMode,
 };

@@ -2,7 +2,7 @@
 //!
 //! The messages never contain a secret: a key file is named, its content never is.
 
-use super::{CredentialsError, KeyError, Prefix, PrefixError, QuicServerId, TrustError};
+use super::{KeyError, Prefix, PrefixError, QuicServerId, SecretError, TrustError};
 use std::{net::IpAddr, path::PathBuf};
 
 /// Why a configuration is refused.
@@ -70,7 +70,7 @@ pub enum Problem {
     #[error("`{0}` has a dot in it, which parts the subjects of the bus; leave it out")]
     BusCluster(String),
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
+    Credentials(#[from] SecretError),
 
     #[error("the list is empty; name the ways, such as [\"learn\"], or say join = \"off\"")]
     NoWays,

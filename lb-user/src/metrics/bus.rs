@@ -41,6 +41,12 @@ pub(super) const LOST: Family = Family {
     kind: Kind::Counter,
     labels: &[],
 };
+pub(super) const OVERRUNS: Family = Family {
+    name: "weir_bus_overruns_total",
+    help: "How often messages were missed because they came faster than they were taken in; the others are asked again.",
+    kind: Kind::Counter,
+    labels: &[],
+};
 pub(super) const EVENTS_LOST: Family = Family {
     name: "weir_bus_events_lost_total",
     help: "What the data path had to tell and found no room for in its ring buffer; others hear of it when they catch up.",
@@ -61,6 +67,7 @@ pub(super) fn rows(numbers: Option<&BusNumbers>) -> Vec<(Family, Vec<Row<'static
         (RECEIVED, alone(|numbers| numbers.received)),
         (REFUSED, refused),
         (LOST, alone(|numbers| numbers.lost)),
+        (OVERRUNS, alone(|numbers| numbers.overruns)),
     ]
 }
 

@@ -58,6 +58,7 @@ pub const FAMILIES: &[Family] = &[
     TABLE_EVICTED,
     FILTER_RENEWALS,
     PINS_LOST,
+    WITHDRAWN,
     RELOAD_SUCCEEDED,
     RELOAD_TIME,
     RELOAD_TRIED,
@@ -69,6 +70,7 @@ pub const FAMILIES: &[Family] = &[
     bus::RECEIVED,
     bus::REFUSED,
     bus::LOST,
+    bus::OVERRUNS,
     bus::EVENTS_LOST,
 ];
 
@@ -182,6 +184,12 @@ const PINS_LOST: Family = Family {
     kind: Kind::Gauge,
     labels: &[],
 };
+const WITHDRAWN: Family = Family {
+    name: "weir_withdrawn",
+    help: "Whether `weir drain-self` has withdrawn this balancer, so that `/healthz` answers 503.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
 const RELOAD_SUCCEEDED: Family = Family {
     name: "weir_config_last_reload_successful",
     help: "Whether the last configuration that was asked for is in force.",
@@ -255,6 +263,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (TABLE_EVICTED, tables(|fill| fill.evicted)),
         (FILTER_RENEWALS, alone(snapshot.filter_renewals)),
         (PINS_LOST, alone(snapshot.pins_lost)),
+        (WITHDRAWN, alone(u64::from(snapshot.is_withdrawn))),
         (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
         (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
         (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),

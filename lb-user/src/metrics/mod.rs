@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub filter_renewals: u64,
     /// Pins that somebody else has removed.
     pub pins_lost: u64,
+    /// Whether the operator has withdrawn this balancer.
+    pub is_withdrawn: bool,
     /// The interfaces, and how the XDP program is attached to each.
     pub interfaces: Vec<Attachment>,
     /// The bus, where there is one.

@@ -77,6 +77,7 @@ impl Service {
                 .tables()
                 .map(|fill| TableStatus { name: fill.table.to_owned(), entries: fill.entries, limit: fill.limit })
                 .collect(),
+            is_withdrawn: state.is_withdrawn,
             bus: state.bus_status()?,
         })
     }
@@ -157,6 +158,7 @@ impl Service {
             reload: state.reload_outcome(),
             filter_renewals: state.filter_renewals,
             pins_lost: state.pins_lost(),
+            is_withdrawn: state.is_withdrawn,
             interfaces: state.attachments.clone(),
             bus: state.bus_count()?,
         })
@@ -175,6 +177,7 @@ impl Source for Service {
                 reload: self.state().reload_outcome(),
                 filter_renewals: self.state().filter_renewals,
                 pins_lost: self.state().pins_lost(),
+                is_withdrawn: self.is_withdrawn(),
                 interfaces: self.state().attachments.clone(),
                 bus: None,
             }

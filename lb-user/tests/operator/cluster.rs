@@ -16,9 +16,9 @@ const CLUSTER: &str = "[metrics]\nlisten = \"127.0.0.1:9107\"\n[bus]\nservers = 
 struct Server(Child);
 
 impl Server {
-    fn start() -> Self {
+    fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "nats-server", "-a", "127.0.0.1", "-p", "4222"]);
+        command.args(["--pdeathsig", "KILL", "--", "nats-server", "-a", "127.0.0.1", "-p", "4222"]).args(arguments);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Self(child.expect("nats-server; `cargo xtask setup` installs it"));
         until("a server", || TcpStream::connect("127.0.0.1:4222").is_ok());
@@ -41,7 +41,7 @@ fn has(row: &str) -> bool {
 fn a_balancer_is_ready_when_it_has_caught_up_and_stays_fit_without_its_bus() {
     let stage = Stage::new();
     fs::write(stage.config(), format!("{CONFIG}{CLUSTER}")).expect("written");
-    let server = Server::start();
+    let server = Server::start(&[]);
     let mut weir = stage.start(WEIR, &stage.run_arguments(), &[]);
     until("an answer", || TcpStream::connect("127.0.0.1:9107").is_ok());
     until("readiness", || health().0 == "200");
@@ -59,4 +59,36 @@ fn a_balancer_is_ready_when_it_has_caught_up_and_stays_fit_without_its_bus() {
     alone.wait_for("the bus is not reached: goes on alone");
     becomes("200", "ok\n");
     assert!(has("weir_bus_connected 0"));
+}
+
+#[test]
+fn who_is_not_let_in_says_so() {
+    let stage = Stage::new();
+    fs::write(stage.config(), format!("{CONFIG}{CLUSTER}")).expect("written");
+    let _server = Server::start(&["--user", "somebody", "--pass", "else"]);
+    let mut weir = stage.start(WEIR, &stage.run_arguments(), &[]);
+    weir.wait_for("the bus at nats://127.0.0.1:4222: authorization violation; ");
+    becomes("200", "ok\n");
+    assert!(has("weir_bus_connected 0"));
+}
+
+#[test]
+fn who_withdraws_says_so_wherever_one_looks() {
+    let stage = Stage::new();
+    fs::write(stage.config(), format!("{CONFIG}[metrics]\nlisten = \"127.0.0.1:9107\"\n")).expect("written");
+    let mut weir = stage.run();
+    let command = |words: &[&str]| {
+        let output = Command::new(WEIR).args(words).arg("--socket").arg(stage.socket()).output().expect("weir starts");
+        (output.status.success(), text(&output.stdout).to_owned())
+    };
+    assert!(!command(&["drain-self"]).0, "nobody has what it knows");
+    becomes("200", "ok\n");
+    assert!(command(&["drain-self", "--force"]).0);
+    becomes("503", "withdrawn, until `weir drain-self --undo`\n");
+    assert!(has("weir_withdrawn 1"));
+    assert!(command(&["status"]).1.contains("withdrawn: /healthz answers 503 until `weir drain-self --undo`\n"));
+    weir.wait_for("withdrawn: /healthz answers 503");
+    assert!(command(&["drain-self", "--undo"]).0);
+    becomes("200", "ok\n");
+    assert!(has("weir_withdrawn 0"));
 }

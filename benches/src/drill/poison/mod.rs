@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Screen, fleet::Ways};
+use super::Screen;
 use crate::{
     BackendCount, Lab, LabError,
     fleet::Fleet,
@@ -20,7 +20,7 @@ use crate::{
     sockets,
     traffic::{Connection, Mix},
     wait,
-    weir::Weir,
+    weir::{Join, Weir},
 };
 use forger::{Forger, overhear};
 
@@ -33,6 +33,25 @@ const COUNT_LIMIT: Duration = Duration::from_mins(1);
 const NEW_ADDRESS: &str = "10.71.1.7";
 /// Why a balancer did not learn from a third packet, or not only.
 const REASONS: [&str; 5] = ["learn_ambiguous", "learn_full", "learn_over_budget", "learn_repeated", "learn_unseen"];
+
+/// How joins find their connections: by what somebody has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ways {
+    /// By tokens that balancers learn from clients
+    Learn,
+    /// By tokens that the backends' agents tell
+    Report,
+}
+
+impl From<Ways> for Join {
+    fn from(ways: Ways) -> Self {
+        match ways {
+            Ways::Learn => Self::Learn,
+            Ways::Report => Self::Report,
+        }
+    }
+}
 
 /// What to run.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -92,7 +111,7 @@ pub fn run(options: Options, screen: Screen) -> Result<(Report, Vec<String>), La
     sockets::allow_many()?;
     screen.introduce_poison(options);
     let lab = Lab::builder().backends(options.backends).round_trip(Duration::ZERO).build()?;
-    let fleet = Fleet::start(lab, BALANCERS, options.ways.into(), options.ways != Ways::Endpoint)?;
+    let fleet = Fleet::start(lab, BALANCERS, options.ways.into(), true)?;
     let lab = &fleet.lab;
 
     let (mut victims, keys) = overhear(lab, || open(lab, options.connections))?;
