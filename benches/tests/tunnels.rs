@@ -22,8 +22,8 @@ use weir_lab::{
 
 const LIMIT: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 16;
-/// The balancer's own networks.
-const SOURCES: [&str; 2] = ["10.71.9.0/24", "fd71:9::/96"];
+/// Where no machine has an address: it would drop what comes from there.
+const SOURCES: [&str; 2] = ["10.71.209.0/24", "fd71:d1::/96"];
 /// A prefix of VIPs, two addresses of it, and ports that no other VIP has.
 const PREFIX: [&str; 2] = ["198.51.100.0/24", "2001:db8:100::/64"];
 const WITHIN: [&str; 2] = ["198.51.100.77", "2001:db8:100::77"];
@@ -95,7 +95,7 @@ fn joins_come_home_through_gue_from_many_sources() {
     let config = WeirConfig::for_lab(&lab, Join::Learn).with_forward("gue").with_sources(SOURCES[0], SOURCES[1]);
     let _weir = Weir::start(&lab, &config).expect("weir runs");
     let captures =
-        [capture(&lab, "b1", "net 10.71.9.0/24 and not icmp"), capture(&lab, "b2", "net fd71:9::/64 and not icmp6")];
+        [capture(&lab, "b1", "net 10.71.209.0/24 and not icmp"), capture(&lab, "b2", "net fd71:d1::/96 and not icmp6")];
     let mut connections = open_all(&lab, |index| {
         let mix = Mix::alternating(index);
         (Connection::open(&lab.client, mix).expect("a connection"), mix.joins())

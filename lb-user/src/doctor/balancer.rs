@@ -29,6 +29,7 @@ pub async fn examine_balancer(config: &Config, file: &Path, client_mtu: u32) -> 
         }
     }
     findings.push(own_vips(config, &links));
+    findings.extend(sources(config, &links));
     if privilege::missing().is_empty() {
         findings.extend(ways(config, &links, client_mtu).await);
     }
@@ -81,6 +82,27 @@ fn own_vips(config: &Config, links: &Links) -> Finding {
         }
     }
     Finding::good("vip", "no VIP is an address of this host")
+}
+
+/// Prefixes that flows are spread over and that machines have addresses in: nobody takes a packet in that has his own address
+/// as its source, or a network's broadcast address (RFC 1812, 5.3.7), so that some flows arrive nowhere.
+fn sources(config: &Config, links: &Links) -> Option<Finding> {
+    let balancer = &config.balancer;
+    let prefixes = [("source_v4", balancer.source_v4), ("source_v6", balancer.source_v6)];
+    let spread = prefixes.into_iter().filter_map(|(field, prefix)| Some((field, prefix?)));
+    let mut shared = spread.filter(|(_, prefix)| prefix.host_bits() > 0).filter_map(|(field, prefix)| {
+        let mut own = links.iter().flat_map(|link| link.addresses().map(move |(address, _)| (link.name(), address)));
+        let (name, address) = own.find(|&(_, address)| prefix.contains(address))?;
+        Some(Finding::warning(
+            "source",
+            format!(
+                "{field} = \"{prefix}\" holds {address} of {name}: routers and backends drop the tunnels that happen to come \
+                 from an address of theirs or a broadcast address"
+            ),
+        )
+        .advise(format!("give {field} a prefix that no machine has an address in, and the agents' `balancers` with it")))
+    });
+    shared.next()
 }
 
 /// A backend, and how packets get there.

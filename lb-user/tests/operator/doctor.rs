@@ -86,6 +86,17 @@ fn a_balancers_machine_is_healed_by_what_it_says() {
     sh("ip address add 192.0.2.1/32 dev lo");
     heal(look, "vip", "warning", "VIP 192.0.2.1 is an address of lo", sh);
 
+    assert_eq!(look().trouble("source"), []);
+    let config = fs::read_to_string(stage.config()).expect("the configuration");
+    let spread = |prefix: &str| config.replace("[balancer]\n", &format!("[balancer]\nsource_v4 = {prefix:?}\n"));
+    fs::write(stage.config(), spread("10.77.0.0/24")).expect("written");
+    let shared = look();
+    let [("warning", words, None)] = shared.trouble("source")[..] else { panic!("{}", shared.json) };
+    assert!(words.starts_with("source_v4 = \"10.77.0.0/24\" holds 10.77.0.1 of weir0: "), "{words}");
+    fs::write(stage.config(), spread("10.78.0.0/24")).expect("written");
+    assert_eq!(look().trouble("source"), []);
+    fs::write(stage.config(), config).expect("written");
+
     sh("ip link set dev weir0 down");
     heal(look, "interface", "fault", "weir0 is down", sh);
 
