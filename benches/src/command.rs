@@ -1,11 +1,19 @@
 //! Runs one short command and returns what it printed. Never for anything that stays.
 
 use std::{
+    env,
     io::Write,
     process::{Command, Stdio},
 };
 
 use crate::LabError;
+
+/// Sees that a program is on `PATH`; Debian has it in `package`.
+pub(crate) fn look_for(program: &'static str, package: &'static str) -> Result<(), LabError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).any(|place| place.join(program).is_file());
+    if found { Ok(()) } else { Err(LabError::NoTool { tool: program, package }) }
+}
 
 /// Runs `program` with `args`, feeds it `input`, returns its standard output.
 pub(crate) fn output(program: &str, args: &[&str], input: &str) -> Result<String, LabError> {

@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use etherparse::{SlicedPacket, TransportSlice};
+
 use crate::{
     LabError,
     link_end::{FRAME_BYTES_MAX, Frames, LinkEnd},
@@ -48,8 +50,14 @@ pub struct DelayLine {
 }
 
 impl DelayLine {
-    /// Joins each pair of interfaces in `namespace`; each direction takes `delay`.
-    pub(crate) fn start(namespace: &Namespace, pairs: &[[String; 2]], delay: Duration) -> Result<Self, LabError> {
+    /// Joins each pair of interfaces in `namespace`; each direction takes `delay`. SYNs without ACK come twice, if
+    /// `duplicates_syns`.
+    pub(crate) fn start(
+        namespace: &Namespace,
+        pairs: &[[String; 2]],
+        delay: Duration,
+        duplicates_syns: bool,
+    ) -> Result<Self, LabError> {
         let mut line = Self { namespace: namespace.clone(), counts: Arc::default(), threads: Vec::new() };
         for [one, other] in pairs {
             for (from, to) in [(one, other), (other, one)] {
@@ -57,16 +65,16 @@ impl DelayLine {
                 let [from, to] = namespace
                     .run(|| Ok([LinkEnd::open(from, Frames::Received)?, LinkEnd::open(to, Frames::None)?]))?
                     .map_err(LabError::system::<io::Error>(cannot))?;
-                line.carry(from, to, delay);
+                line.carry(from, to, delay, duplicates_syns);
             }
         }
         Ok(line)
     }
 
-    fn carry(&mut self, from: LinkEnd, to: LinkEnd, delay: Duration) {
+    fn carry(&mut self, from: LinkEnd, to: LinkEnd, delay: Duration, duplicates_syns: bool) {
         let (sender, receiver) = sync_channel(FRAMES_MAX);
         let counts = Arc::clone(&self.counts);
-        self.threads.push(thread::spawn(move || take(&from, &sender, delay, &counts)));
+        self.threads.push(thread::spawn(move || take(&from, &sender, delay, duplicates_syns, &counts)));
         let counts = Arc::clone(&self.counts);
         self.threads.push(thread::spawn(move || deliver(&to, &receiver, &counts)));
     }
@@ -106,7 +114,7 @@ struct Held {
 #[derive(Debug)]
 struct Disconnected;
 
-fn take(from: &LinkEnd, sender: &SyncSender<Held>, delay: Duration, counts: &Counts) {
+fn take(from: &LinkEnd, sender: &SyncSender<Held>, delay: Duration, duplicates_syns: bool, counts: &Counts) {
     let mut buffer = vec![0; FRAME_BYTES_MAX];
     while !counts.ended.load(Ordering::Relaxed) {
         let length = match from.receive(&mut buffer) {
@@ -115,11 +123,20 @@ fn take(from: &LinkEnd, sender: &SyncSender<Held>, delay: Duration, counts: &Cou
             // The interface goes down when its lab goes.
             Err(_) => return,
         };
-        let held = Held { due: Instant::now() + delay, frame: buffer[..length].to_vec() };
-        if hold(held, sender, counts).is_err() {
-            return;
+        let (due, frame) = (Instant::now() + delay, &buffer[..length]);
+        let copies = if duplicates_syns && opens(frame) { 2 } else { 1 };
+        for _ in 0..copies {
+            if hold(Held { due, frame: frame.to_vec() }, sender, counts).is_err() {
+                return;
+            }
         }
     }
+}
+
+/// Whether a frame opens a TCP connection or a subflow.
+fn opens(frame: &[u8]) -> bool {
+    let packet = SlicedPacket::from_ethernet(frame).ok().and_then(|packet| packet.transport);
+    matches!(packet, Some(TransportSlice::Tcp(tcp)) if tcp.syn() && !tcp.ack())
 }
 
 /// Lets a frame wait its time, or counts it if there is no room. Fails if nobody delivers any more.

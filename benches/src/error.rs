@@ -16,6 +16,14 @@ pub enum LabError {
         /// Why it did not start.
         source: io::Error,
     },
+    /// A program or a part of one that the lab uses is not where it should be.
+    #[error("`{tool}` is not installed (Debian's package `{package}`); `cargo xtask setup` puts it there")]
+    NoTool {
+        /// What is missing.
+        tool: &'static str,
+        /// Where it is from.
+        package: &'static str,
+    },
     /// A program that the lab uses refused.
     #[error("`{command}` failed: {output}")]
     Command {
@@ -64,8 +72,10 @@ pub enum LabError {
     #[error("no `weir` command at {0}; build it with `cargo build --package lb-user --bin weir`, or set WEIR_BIN")]
     NoWeir(PathBuf),
     /// The eBPF object is missing, damaged, or the kernel refuses it.
-    #[error("cannot attach the XDP program `weir_pass` to {interface}: {reason}")]
+    #[error("cannot attach the XDP program `{program}` to {interface}: {reason}")]
     Xdp {
+        /// Its name.
+        program: &'static str,
         /// The interface, and the namespace that it is in.
         interface: String,
         /// Why not.

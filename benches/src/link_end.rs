@@ -81,3 +81,9 @@ fn link_address(interface: &str) -> io::Result<LinkAddr> {
     let found = addresses.find_map(|entry| entry.address?.as_link_addr().copied());
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {interface}")))
 }
+
+/// An Ethernet address, as `ip` prints it.
+pub(crate) fn ethernet(text: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes?.try_into().ok()
+}

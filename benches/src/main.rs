@@ -17,7 +17,7 @@ use weir_lab::{
     demo::{self, Demo, Screen},
     drill,
     fuzz::{self, Difference},
-    interrupt, leftovers,
+    interrupt, leftovers, load, packets, sweeps,
     verifier::{Budget, comparison, verify},
     wait,
     weir::{Join, Weir, WeirConfig},
@@ -84,6 +84,14 @@ enum Command {
         #[command(flatten)]
         drill: Option<drill::Options>,
     },
+    /// Load Weir with very many connections of real programs, and write a report
+    #[command(args_conflicts_with_subcommands = true)]
+    Load {
+        #[command(subcommand)]
+        part: Option<LoadPart>,
+        #[command(flatten)]
+        options: load::Options,
+    },
     /// Make a lab and keep it until Ctrl-C
     Up {
         /// How many backends (1 to 64)
@@ -147,6 +155,32 @@ enum FleetDrill {
     Fleet(drill::fleet::Options),
     /// Somebody forges handshakes, to take over the joins of others
     Poison(drill::poison::Options),
+    /// All connections are joined at once, and only their tokens tell where they live
+    TokenBurst {
+        #[command(flatten)]
+        options: drill::token::Options,
+        #[command(flatten)]
+        disturbance: drill::token::Disturbance,
+    },
+    /// Handshakes with chosen keys beside normal ones: how fast, how dear
+    Mint(drill::mint::Options),
+    /// The secret of tokens is rotated while connections live
+    Rotate(drill::token::Options),
+    /// The agents that choose tokens are killed, and started again
+    AgentKill(drill::token::Options),
+    /// Very many connections, and whose backend their tokens name
+    Tokens(drill::token::Options),
+}
+
+/// Loads that sockets cannot make.
+#[derive(Debug, Subcommand)]
+enum LoadPart {
+    /// Count packets a second through Weir and through the plainest balancer, and open connections in floods
+    Packets(packets::Options),
+    /// Put `HAProxy`, nginx, nftables and bare XDP programs in Weir's place, and compare
+    Peers(load::peers::Options),
+    /// Measure packets, memory and reloads of balancers from tiny to the largest, and write a report
+    Sweeps(sweeps::Options),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -191,12 +225,39 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Drill { fleet: Some(FleetDrill::Poison(options)), .. } => {
             conclude(options.json, drill::poison::run(options, drill::Screen::of(options.json))?)
         }
+        Command::Drill { fleet: Some(FleetDrill::Mint(options)), .. } => {
+            let step = |what: &str| if options.json { eprintln!("drill: {what}") } else { println!("{what}") };
+            let (report, failures) = drill::mint::run(options, &step)?;
+            if !options.json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            }
+            conclude(options.json, (report, failures))
+        }
+        Command::Drill { fleet: Some(FleetDrill::TokenBurst { options, disturbance }), .. } => {
+            drill_tokens(drill::token::Kind::TokenBurst, options, disturbance)
+        }
+        Command::Drill { fleet: Some(FleetDrill::Rotate(options)), .. } => {
+            drill_tokens(drill::token::Kind::Rotate, options, drill::token::Disturbance::default())
+        }
+        Command::Drill { fleet: Some(FleetDrill::AgentKill(options)), .. } => {
+            drill_tokens(drill::token::Kind::AgentKill, options, drill::token::Disturbance::default())
+        }
+        Command::Drill { fleet: Some(FleetDrill::Tokens(options)), .. } => {
+            drill_tokens(drill::token::Kind::Tokens, options, drill::token::Disturbance::default())
+        }
         Command::Drill { fleet: None, drill: Some(options) } => {
             conclude(options.json, drill::run(options, drill::Screen::of(options.json))?)
         }
         Command::Drill { .. } => {
             anyhow::bail!("`weir-lab drill` needs to know what to do: see `weir-lab drill --help`")
         }
+        Command::Load { part: Some(LoadPart::Packets(options)), .. } => {
+            let step = |what: &str| if options.json { eprintln!("packets: {what}") } else { println!("{what}") };
+            conclude(options.json, packets::run(options, &step)?)
+        }
+        Command::Load { part: Some(LoadPart::Peers(ref options)), .. } => load_peers(options),
+        Command::Load { part: Some(LoadPart::Sweeps(ref options)), .. } => sweep(options),
+        Command::Load { part: None, ref options } => load(options),
         Command::Up { backends, steering } => up(backends, steering),
         Command::Down => down(),
         Command::Verifier { update, ref budget } => hold_against_budget(budget, update),
@@ -234,6 +295,14 @@ fn churn_pool(options: churn::Options, screen: churn::Screen) -> anyhow::Result<
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn drill_tokens(
+    kind: drill::token::Kind,
+    options: drill::token::Options,
+    disturbance: drill::token::Disturbance,
+) -> anyhow::Result<ExitCode> {
+    conclude(options.json, drill::token::run(kind, options, disturbance, drill::Screen::of(options.json))?)
+}
+
 fn conclude(json: bool, (report, failures): (impl Serialize, Vec<String>)) -> anyhow::Result<ExitCode> {
     if json {
         println!("{}", serde_json::to_string(&report)?);
@@ -242,6 +311,45 @@ fn conclude(json: bool, (report, failures): (impl Serialize, Vec<String>)) -> an
         eprintln!("weir-lab: {failure}");
     }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn load(options: &load::Options) -> anyhow::Result<ExitCode> {
+    let screen = load::Screen::of(options.json);
+    let (report, stage) = load::run(options, &screen)?;
+    report.write_page(&options.report)?;
+    screen.conclude(&report, &options.report);
+    if let Some(stage) = stage.filter(|_| options.keep) {
+        eprintln!("weir-lab: the lab {} stays up; Ctrl-C takes it down. Its namespaces:", stage.lab.name());
+        stage.lab.namespaces().for_each(|namespace| eprintln!("  {}", namespace.name()));
+        if options.json {
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        wait::for_interrupt();
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    conclude(options.json, (&report, report.objections()))
+}
+
+fn load_peers(options: &load::peers::Options) -> anyhow::Result<ExitCode> {
+    let screen = load::peers::Screen::of(options.json);
+    let report = load::peers::run(options, screen)?;
+    report.write_page(&options.report)?;
+    screen.conclude(&report, &options.report);
+    conclude(options.json, (&report, report.objections()))
+}
+
+fn sweep(options: &sweeps::Options) -> anyhow::Result<ExitCode> {
+    let report = sweeps::run(options, &|what| eprintln!("sweeps: {what}"))?;
+    report.write_page(&options.report)?;
+    if options.json {
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for sweep in &report.sweeps {
+        println!("{}", sweep.table());
+    }
+    println!("ACK, join: {}. The report is {}", report.method, options.report.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure(effort: Effort, cases: &[Case], json: bool, svg: Option<&Path>) -> anyhow::Result<ExitCode> {

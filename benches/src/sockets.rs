@@ -89,11 +89,16 @@ pub fn allow_many() -> Result<(), LabError> {
 
 /// A socket that resets the connection when closed.
 fn socket(transport: Transport, domain: Domain) -> io::Result<Socket> {
+    let socket = orderly(transport, domain)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    Ok(socket)
+}
+
+/// A socket that closes as programs' sockets do. Whoever has one sees to it that it is closed and gone before its lab.
+pub(crate) fn orderly(transport: Transport, domain: Domain) -> io::Result<Socket> {
     let protocol = match transport {
         Transport::Tcp => Protocol::TCP,
         Transport::Mptcp => Protocol::MPTCP,
     };
-    let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
-    socket.set_linger(Some(Duration::ZERO))?;
-    Ok(socket)
+    Socket::new(domain, Type::STREAM, Some(protocol))
 }

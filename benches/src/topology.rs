@@ -29,7 +29,7 @@ use crate::{
     namespace::Namespace,
     owner::LabName,
     server::Server,
-    xdp::PassProgram,
+    xdp::Attached,
 };
 
 /// The interface by which the balancer and each backend reach the router.
@@ -38,6 +38,13 @@ pub const INTERFACE: &str = "eth0";
 /// How many backends a lab has: 1 to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendCount(u8);
+
+impl BackendCount {
+    /// The number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
 
 impl Default for BackendCount {
     fn default() -> Self {
@@ -68,11 +75,12 @@ pub struct LabBuilder {
     backends: BackendCount,
     core_mtu: u16,
     round_trip: Option<Duration>,
+    duplicates_syns: bool,
 }
 
 impl Default for LabBuilder {
     fn default() -> Self {
-        Self { backends: BackendCount::default(), core_mtu: CORE_MTU, round_trip: None }
+        Self { backends: BackendCount::default(), core_mtu: CORE_MTU, round_trip: None, duplicates_syns: false }
     }
 }
 
@@ -96,6 +104,12 @@ impl LabBuilder {
     #[must_use]
     pub fn round_trip(self, round_trip: Duration) -> Self {
         Self { round_trip: Some(round_trip), ..self }
+    }
+
+    /// Has that line deliver each SYN twice.
+    #[must_use]
+    pub fn duplicating_syns(self) -> Self {
+        Self { duplicates_syns: true, ..self }
     }
 
     /// Clears what dead labs left, then makes this one.
@@ -126,12 +140,16 @@ impl LabBuilder {
         let line = self.round_trip.map(|round_trip| (Namespace::of(lab, "line"), round_trip));
         let beside = line.as_ref().map(|(line, _)| line);
         links::lay(&client.namespace, &router, &balancer.namespace, &namespaces, beside, self.core_mtu)?;
-        let start = |(line, round_trip)| DelayLine::start(&line, &links::line_ends(), round_trip / 2);
+        let start =
+            |(line, round_trip)| DelayLine::start(&line, &links::line_ends(), round_trip / 2, self.duplicates_syns);
         let line = line.map(start).transpose()?;
 
         Ok(Lab {
             client,
-            router: Router { _pass: PassProgram::attach(&router, links::BALANCER_SIDE)?, namespace: router },
+            router: Router {
+                beside_balancer: Some(Attached::passing(&router, links::BALANCER_SIDE)?),
+                namespace: router,
+            },
             balancer,
             backends: namespaces
                 .into_iter()
@@ -202,6 +220,8 @@ impl Lab {
     pub fn revive_backend(&mut self, index: usize) -> Result<(), LabError> {
         let backend = &mut self.backends[index];
         backend.server = Some(Server::start(&backend.namespace, &backend.name)?);
+        // Its resets wait for the router's link address.
+        backend.namespace.ip_batch("neigh flush all\n")?;
         self.router.namespace.ip_batch(&format!("link set {} up\n", backend.name))
     }
 
@@ -251,17 +271,30 @@ pub struct Client {
 pub struct Router {
     /// Its namespace.
     pub namespace: Namespace,
-    _pass: PassProgram,
+    /// What the interface towards the balancer carries.
+    beside_balancer: Option<Attached>,
 }
 
 impl Router {
+    /// Has the interface towards the balancer carry another program.
+    pub(crate) fn replace_program(&mut self, object: &[u8], program: &'static str) -> Result<(), LabError> {
+        self.beside_balancer = None;
+        self.beside_balancer = Some(Attached::attach(&self.namespace, links::BALANCER_SIDE, object, program)?);
+        Ok(())
+    }
+
     /// Routes the VIPs straight to one backend: no balancer at all, the plainest lab.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn bypass_balancer(&self, backend: &Backend) -> Result<(), LabError> {
-        self.namespace.ip_batch(&links::vip_routes(backend.address))
+        self.send_vips_to(backend.address)
+    }
+
+    /// Routes the VIPs to the machine that has this address.
+    pub(crate) fn send_vips_to(&self, address: DualAddress) -> Result<(), LabError> {
+        self.namespace.ip_batch(&links::vip_routes(address))
     }
 
     /// Routes the VIPs to the balancer, as in a new lab.
@@ -270,7 +303,7 @@ impl Router {
     ///
     /// If the kernel refuses.
     pub fn use_balancer(&self) -> Result<(), LabError> {
-        self.namespace.ip_batch(&links::vip_routes(BALANCER))
+        self.send_vips_to(BALANCER)
     }
 }
 

@@ -58,7 +58,7 @@ impl Mix {
     }
 
     /// Linux joins over IPv6 only what was opened by an IPv6 socket, be it to an IPv4-mapped address.
-    fn destination(self) -> SocketAddr {
+    pub(crate) fn destination(self) -> SocketAddr {
         let service = VIP.service(self.family());
         match (self, service.ip()) {
             (Self::V4JoinedOverV6, IpAddr::V4(v4)) => (v4.to_ipv6_mapped(), service.port()).into(),

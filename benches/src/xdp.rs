@@ -1,5 +1,5 @@
-//! The program that a veth's peer must carry before the other end may transmit from XDP: one that
-//! does nothing. It goes away with the value that attached it, or with its process.
+//! XDP programs on the lab's links. A veth's peer must carry one before the other end may transmit from XDP; most do
+//! nothing. Each goes away with the value that attached it, or with its process.
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -9,24 +9,45 @@ use lb_user::object::OBJECT;
 
 use crate::{LabError, namespace::Namespace, verifier::VerifierError};
 
-const PROGRAM: &str = "weir_pass";
 /// A ring buffer: its size is in bytes, and whole pages.
 const LOG_RING: &str = "AYA_LOGS";
 
-/// An attached `weir_pass`.
+/// An attached program.
 #[derive(Debug)]
-pub(crate) struct PassProgram {
+pub(crate) struct Attached {
     /// Holds the link.
     _object: Ebpf,
 }
 
-impl PassProgram {
-    /// Attaches it, in native mode, to `interface` inside `namespace`.
-    pub(crate) fn attach(namespace: &Namespace, interface: &str) -> Result<Self, LabError> {
-        let refused =
-            |reason: String| LabError::Xdp { interface: format!("{interface} in {}", namespace.name()), reason };
-        let mut object = small_object(OBJECT).map_err(|error| refused(chain(&error)))?;
-        namespace.run(|| attach(&mut object, interface))?.map_err(refused)?;
+impl Attached {
+    /// The one that does nothing.
+    pub(crate) fn passing(namespace: &Namespace, interface: &str) -> Result<Self, LabError> {
+        Self::attach(namespace, interface, OBJECT, "weir_pass")
+    }
+
+    /// Attaches a program of an object, in native mode, to `interface` inside `namespace`.
+    pub(crate) fn attach(
+        namespace: &Namespace,
+        interface: &str,
+        object: &[u8],
+        program: &'static str,
+    ) -> Result<Self, LabError> {
+        Self::attach_prepared(namespace, interface, object, program, |_| Ok(()))
+    }
+
+    /// The same after something has been done to the object, such as to fill a map.
+    pub(crate) fn attach_prepared(
+        namespace: &Namespace,
+        interface: &str,
+        object: &[u8],
+        program: &'static str,
+        prepare: impl FnOnce(&mut Ebpf) -> Result<(), String>,
+    ) -> Result<Self, LabError> {
+        let interface_there = || format!("{interface} in {}", namespace.name());
+        let refused = |reason: String| LabError::Xdp { program, interface: interface_there(), reason };
+        let mut object = small_object(object).map_err(|error| refused(chain(&error)))?;
+        prepare(&mut object).map_err(&refused)?;
+        namespace.run(|| attach(&mut object, program, interface))?.map_err(refused)?;
         Ok(Self { _object: object })
     }
 }
@@ -45,8 +66,8 @@ pub(crate) fn small_object(object: &[u8]) -> Result<Ebpf, VerifierError> {
     Ok(loader.load(object)?)
 }
 
-fn attach(object: &mut Ebpf, interface: &str) -> Result<(), String> {
-    let program = object.program_mut(PROGRAM).ok_or_else(|| format!("the eBPF object has no program {PROGRAM}"))?;
+fn attach(object: &mut Ebpf, program: &str, interface: &str) -> Result<(), String> {
+    let program = object.program_mut(program).ok_or("the eBPF object does not have it")?;
     let program: &mut Xdp = program.try_into().map_err(|error| chain(&error))?;
     program.load().map_err(|error| chain(&error))?;
     program.attach(interface, XdpMode::Driver).map_err(|error| chain(&error))?;
@@ -54,7 +75,7 @@ fn attach(object: &mut Ebpf, interface: &str) -> Result<(), String> {
 }
 
 /// An error and its causes: aya's own message often stops before the errno.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

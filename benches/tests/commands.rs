@@ -147,7 +147,7 @@ fn every_scenario_and_option_that_the_documents_name_is_one() {
     for arguments in documents::arguments_of("cargo xtask") {
         let ours: &[String] = match arguments.first().map(String::as_str) {
             Some("lab") => &arguments[1..],
-            Some("bench" | "churn" | "demo" | "drill" | "verifier") => &arguments,
+            Some("bench" | "churn" | "demo" | "drill" | "load" | "verifier") => &arguments,
             _ => continue,
         };
         let line = format!("a document names `cargo xtask {}`", arguments.join(" "));

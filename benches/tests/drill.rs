@@ -3,7 +3,7 @@
 
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const CONNECTIONS: u64 = 20;
 
@@ -66,8 +66,64 @@ fn only_what_a_killed_backend_held_is_lost() {
 }
 
 #[test]
+fn another_cluster_key_loses_nothing() {
+    let report = unharmed("rekey", 2);
+    assert_eq!(figure(&report, "controllers"), 2);
+}
+
+#[test]
 fn what_is_lost_is_noticed() {
     let (output, report) = drill("restart", &["--times", "2", "--on-stop", "detach"]);
     assert!(!output.status.success(), "{output:?}");
     assert!(figure(&report, "packets_lost") > 0 && figure(&report, "connections_broken") > 0, "{report}");
+}
+
+/// Whatever happens to secrets and agents, a token leads to the backend that has it, and no table is needed for that.
+fn joined_by_token_alone(kind: &str, options: &[&str]) -> Value {
+    let (output, report) = drill(kind, &[&["--rtt", "10"], options].concat());
+    assert!(output.status.success(), "{output:?}");
+    for name in ["connections_broken", "joins_misrouted", "tokens_foreign", "tokens_in_tables"] {
+        assert_eq!(figure(&report, name), 0, "{name} in {report}");
+    }
+    assert_eq!(figure(&report, "joins_attempted"), figure(&report, "joins_established"), "{report}");
+    assert!(figure(&report, "tokens") >= CONNECTIONS, "{report}");
+    report
+}
+
+#[test]
+fn joins_in_a_burst_are_all_established() {
+    for options in [&[][..], &["--duplicate-syns"]] {
+        let report = joined_by_token_alone("token-burst", options);
+        assert_eq!((figure(&report, "joins_established"), figure(&report, "plain")), (2 * CONNECTIONS, 0));
+    }
+}
+
+#[test]
+fn a_rotated_secret_loses_no_join() {
+    assert_eq!(figure(&joined_by_token_alone("rotate", &[]), "epochs"), 6);
+}
+
+#[test]
+fn without_agents_connections_are_plain_tcp() {
+    assert!(figure(&joined_by_token_alone("agent-kill", &[]), "plain") > 0);
+}
+
+#[test]
+fn minted_handshakes_are_mptcp_and_keys_are_found_as_fast_as_they_go() {
+    let (output, report) = drill("mint", &["--rounds", "2", "--megabytes", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    // Those of both rounds, and one in each that carries much.
+    let minted = 2 * (CONNECTIONS + 1);
+    assert_eq!(report["mptcp_connections"], json!([minted, minted]), "{report}");
+    assert_eq!(report["minted_handshakes"][1], 0, "{report}");
+    assert!(figure(&report, "keys_ready_after") >= figure(&report, "keys_ready_before"), "{report}");
+    for ratio in ["connections_ratio", "throughput_ratio"] {
+        assert!(report[ratio].as_f64().is_some_and(f64::is_normal), "{ratio} in {report}");
+    }
+}
+
+#[test]
+fn a_client_that_sprays_its_token_takes_nobodys_joins() {
+    let report = joined_by_token_alone("token-burst", &["--spray", "5000"]);
+    assert!(figure(&report, "sprayed") > 0, "{report}");
 }

@@ -1,7 +1,12 @@
 //! What a packet benchmark in the kernel is told: how each packet differs from the one before. The lab writes it, the
 //! wrapper around the balancer reads it. No part of the data path.
 
-use crate::ids::Token;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::{
+    ids::Token,
+    wire::{checksum, ipv4},
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes of a TCP segment after its ports that a benchmark with two kinds of packets replaces: the rest of the fixed
@@ -10,6 +15,11 @@ pub const SEGMENT: usize = 48;
 /// Bytes from the start of the TCP header to what [`Plan::varies`] names: a token behind the options of a Linux SYN,
 /// and the server's key behind the timestamps of a third packet, stand in the same place.
 pub const VARIED: usize = 44;
+
+/// The network of generated packets' clients: 198.18.0.0/15, which is for benchmarks (RFC 2544, C.2.2).
+pub const CLIENTS: u32 = 0xc612_0000;
+/// The bits of an address that are that network's.
+pub const CLIENTS_MASK: u32 = 0xfffe_0000;
 
 /// What changes from packet to packet, beside the flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -53,13 +63,47 @@ pub struct Plan {
     pub varies: Varies,
     /// The tokens that take turns, a power of two.
     pub tokens: u32,
+    /// The VIPs that take turns, a power of two; with one, the packet's own stays.
+    pub vips: u32,
+    /// The last 32 bits of the first one's address, which the others follow.
+    pub vip: u32,
     /// 1 where each flow sends both `segments`, one after the other.
     pub alternates: u32,
     /// The two segments, from the sequence number on.
     pub segments: [[u8; SEGMENT]; 2],
 }
 
-const _: () = assert!(size_of::<Plan>() == 148);
+const _: () = assert!(size_of::<Plan>() == 156);
+
+/// All that a bare program needs to know to send the packets for one service to one backend, in IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Hop {
+    /// The service's address.
+    pub vip_v4: [u8; 4],
+    /// The same over IPv6.
+    pub vip_v6: [u8; 16],
+    /// The outer header, without its length, protocol and checksum.
+    pub outer: [u8; ipv4::HEADER_LEN],
+    /// The sum of that header's words.
+    pub sum: u32,
+}
+
+const _: () = assert!(size_of::<Hop>() == 44);
+
+impl Hop {
+    /// Of packets for these addresses, from one address to another.
+    pub fn new(vip_v4: Ipv4Addr, vip_v6: Ipv6Addr, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
+        let mut outer = [0; ipv4::HEADER_LEN];
+        outer[0] = 0x45;
+        outer[6] = 0x40; // don't fragment
+        outer[8] = 64;
+        outer[12..16].copy_from_slice(&source.octets());
+        outer[16..20].copy_from_slice(&destination.octets());
+        let (vip_v4, vip_v6) = (vip_v4.octets(), vip_v6.octets());
+        Self { vip_v4, vip_v6, sum: checksum::sum::<{ ipv4::HEADER_LEN / 2 }>(&outer, 0), outer }
+    }
+}
 
 /// The token with a number: scattered, and as unique as the number.
 #[inline(always)]

@@ -46,8 +46,9 @@ impl Rule {
         Some(Self { mss, count: u16::try_from(ports.len()).ok()?, ranges })
     }
 
+    /// Whether it holds for a port.
     #[inline(always)]
-    fn holds_for(&self, port: u16) -> bool {
+    pub fn holds_for(&self, port: u16) -> bool {
         let mut held = false;
         for (index, [first, last]) in self.ranges.iter().enumerate() {
             held |= index < self.count as usize && *first <= port && port <= *last;

@@ -3,14 +3,16 @@
 use crate::{
     addresses::Turn,
     hash::SipKey,
-    ids::{BackendId, FlowHash, PoolId, Tick},
+    ids::{BackendId, FlowHash, PoolId, Tick, Token},
     limits,
     packet::{Frame, Packet},
     recent::{Bucket, bucket_of, buckets_for},
+    rekey::Rotation,
     share::Event,
+    stateless::{Bearer, Codec, TokenId},
     tables::{
-        Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_SLOTS, Service, Services, Slot,
-        Span, Tables, TokenEntry, TokenKey,
+        Backend, Budget, Exception, FlowEntry, Globals, InsertError, JoinBudget, QuicKey, RING_SLOTS, Service,
+        Services, Slot, Span, Tables, TokenEntry, TokenKey, join_place,
     },
     wire::ip::Address,
 };
@@ -113,8 +115,14 @@ pub struct HostTables {
     pub fragments: Vec<Bucket>,
     /// The servers that QUIC connection ids name.
     pub quic_servers: HashMap<QuicKey, BackendId>,
+    /// What reads the stateless tokens of each pool.
+    pub codecs: HashMap<PoolId, Codec>,
+    /// Who has an id in them.
+    pub bearers: HashMap<(PoolId, TokenId), Bearer>,
     /// What the clients of each network have spent on entries.
     pub networks: Vec<Budget>,
+    /// What has been spent on joins with each token.
+    pub joins: Vec<JoinBudget>,
     /// What has been spent on ICMP errors.
     pub errors: Budget,
     /// What the controller was told.
@@ -127,7 +135,7 @@ impl HostTables {
         let buckets = |entries| vec![Bucket::default(); buckets_for(entries) as usize];
         Self {
             globals: Globals {
-                cluster_key,
+                keys: [cluster_key; 2],
                 pending_buckets: buckets_for(limits::PENDING_HANDSHAKES.min),
                 embryonic_buckets: buckets_for(limits::EMBRYONIC_FLOWS.min),
                 datagram_buckets: buckets_for(limits::DATAGRAM_FLOWS.min),
@@ -135,9 +143,11 @@ impl HostTables {
                 filters: [Span { first: 0, len: 1 }; 2],
                 filter_asked: 0,
                 entries_per_network: limits::ENTRIES_PER_NETWORK.default,
+                joins_per_token: limits::JOINS_PER_TOKEN.default,
                 errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
                 prefixes: 0,
                 tells: 0,
+                rotation: Rotation::settled(0),
                 reserved: 0,
                 addresses: Turn::default(),
             },
@@ -159,7 +169,10 @@ impl HostTables {
             datagrams: buckets(limits::DATAGRAM_FLOWS.min),
             fragments: buckets(limits::FRAGMENTED_DATAGRAMS.min),
             quic_servers: HashMap::new(),
+            codecs: HashMap::new(),
+            bearers: HashMap::new(),
             networks: vec![Budget::default(); limits::NETWORKS as usize],
+            joins: vec![JoinBudget::default(); limits::JOIN_BUDGETS as usize],
             errors: Budget::default(),
             told: Vec::new(),
         }
@@ -266,6 +279,10 @@ impl Tables for HostTables {
         [joined, moved, pinned].into_iter().find_map(|table| table.get_mut(&flow))
     }
 
+    fn entry_of(&mut self, kind: Exception, flow: FlowHash) -> Option<FlowEntry> {
+        self.flows(kind).get(&flow).copied()
+    }
+
     fn insert_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
         let max = self.entries_max;
         insert(self.flows_mut(kind), max, flow, entry)
@@ -309,12 +326,24 @@ impl Tables for HostTables {
         self.quic_servers.get(key).copied()
     }
 
+    fn codec(&self, pool: PoolId) -> Option<&Codec> {
+        self.codecs.get(&pool)
+    }
+
+    fn bearer(&self, pool: PoolId, id: TokenId) -> Bearer {
+        self.bearers.get(&(pool, id)).copied().unwrap_or_default()
+    }
+
     fn tell(&mut self, event: &Event) {
         self.told.push(*event);
     }
 
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {
         self.networks.get_mut(bucket_of(network, limits::NETWORKS) as usize)
+    }
+
+    fn join_budget(&mut self, token: Token) -> Option<&mut JoinBudget> {
+        self.joins.get_mut(join_place(token) as usize)
     }
 
     fn error_budget(&mut self) -> Option<&mut Budget> {

@@ -18,15 +18,18 @@ pub mod hash;
 pub mod host;
 pub mod ids;
 pub mod limits;
+pub mod mint;
 pub mod mptcp;
 pub mod packet;
 pub mod probe;
 pub mod programs;
 pub mod reason;
 pub mod recent;
+pub mod rekey;
 #[cfg(any(test, feature = "std"))]
 pub mod ring;
 pub mod share;
+pub mod stateless;
 pub mod steer;
 pub mod tables;
 pub mod trace;

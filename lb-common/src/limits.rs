@@ -21,6 +21,17 @@ pub const POOLS_MAX: u32 = 64;
 /// Port ranges of a VIP's address whose SYNs an agent looks at. The program compares each with every one of them.
 pub const CLAMP_RANGES_MAX: usize = 8;
 
+/// Addresses and ports of a backend's VIPs whose listeners an agent mints for. It looks at each of them twenty times a second.
+pub const LISTENERS_MAX: u32 = 1024;
+
+/// Keys that were given out and have not come back, on a backend: two and a half minutes of 1,700 handshakes a second that
+/// are never completed. More are plain TCP.
+pub const MINTED_OUT_MAX: u32 = 1 << 18;
+
+/// Keys that a backend has ready to give out. With 12 bits of id one CPU finds about 1,000 in a second, with 8 bits 16
+/// times as many; what is ready carries a burst. Each takes 8 bytes.
+pub const MINT_KEYS: Limit = Limit { min: 64, default: 8192, max: 1 << 20 };
+
 /// Bytes of events about MPTCP connections that the kernel keeps while an agent is busy. It charges about 1 KiB for one, two
 /// for each connection: 4 MiB are a burst of 2,000. What does not fit is lost, and heals by a look at all sockets.
 pub const EVENT_BUFFER_BYTES: Limit = Limit { min: 2048, default: 4 << 20, max: 256 << 20 };
@@ -55,6 +66,29 @@ pub const FILTER_WORDS_MIN: u32 = 1 << 14;
 
 /// Learned tokens. An entry takes about 100 bytes of kernel memory, allocated at load.
 pub const TOKENS: Limit = Limit { min: 1024, default: 1 << 20, max: 1 << 24 };
+
+/// Backends whose tokens can be told apart by a pool's stateless tokens. Each bit of the id doubles the work of who searches
+/// for keys, and halves the tokens that a backend has: with 12 it has 262,144 in an epoch.
+pub const TOKEN_BACKENDS: Limit = Limit { min: 1, default: 256, max: BACKENDS_MAX };
+
+/// Stateless tokens that a backend has for each connection that it is expected to have open. A token that is in use cannot
+/// be given again; with a hundred for each, the search for a free one hardly ever finds another's.
+pub const TOKENS_PER_CONNECTION: u32 = 100;
+
+/// Stateless tokens that a backend has for each key that it has ready. With fewer who searches would find tokens that are
+/// taken, and search for ever where there are not as many as are wanted.
+pub const TOKENS_PER_KEY: u32 = 4;
+
+/// Open connections that a backend with stateless tokens is expected to have: about as many as 256 backends leave room for.
+pub const TOKEN_CONNECTIONS: Limit = Limit { min: 1, default: 40_000, max: 5_000_000 };
+
+/// Epochs of stateless tokens that are read at once, of the four that a token can name. With one always free, the number of
+/// a secret that has gone does not come again before another rotation.
+pub const TOKEN_EPOCHS_LIVE_MAX: usize = 3;
+
+/// Ids of stateless tokens that are remembered, of all pools and live epochs together, so that none is given again: those of
+/// 4,096 backends in three epochs, and a third as many of backends that have gone.
+pub const TOKEN_IDS_KNOWN_MAX: usize = 16_384;
 
 /// Joined subflows that the ring does not answer. An entry takes about 80 bytes of kernel memory, allocated at load.
 pub const JOINED_FLOWS: Limit = Limit { min: 1024, default: 1 << 18, max: 1 << 24 };
@@ -137,6 +171,14 @@ pub const ENTRIES_PER_NETWORK: Limit = Limit { min: 1, default: 4096, max: 1 << 
 
 /// Networks whose entries are counted apart, 8 bytes each; those that share a place share its budget.
 pub const NETWORKS: u32 = 1 << 16;
+
+/// Joins of one connection that are let through to its backend in 1.07 s: all eight that Linux makes, each sent twice. Who
+/// knows a token can send joins from any address, and each takes a place in its backend's queue of handshakes for a minute.
+pub const JOINS_PER_TOKEN: Limit = Limit { min: 1, default: 16, max: 255 };
+
+/// Places where the joins of tokens are counted, 2 bytes each; tokens that share a place share its budget. 128 KiB stay near
+/// the CPU, and one token that is used up takes one in 65,536 others with it.
+pub const JOIN_BUDGETS: u32 = 1 << 16;
 
 /// ICMP errors that a CPU sends in 1.07 s. A client needs one for each path; Linux sends 1,000 a second by default
 /// (`icmp_msgs_per_sec`).

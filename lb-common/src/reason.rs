@@ -93,6 +93,8 @@ reasons! {
         LearnFull = "learn_full",
         /// A joining SYN whose token is known.
         JoinToken = "join_token",
+        /// A joining SYN whose token itself names the backend.
+        JoinStateless = "join_stateless",
         /// A joining SYN to a backend's own port or address for joins.
         JoinEndpoint = "join_endpoint",
         /// Any other packet to a backend's own port or address for joins.
@@ -119,7 +121,8 @@ reasons! {
         Moved = "moved",
         /// A connection that outlives the transition of its slot: it has an entry now.
         Pinned = "pinned",
-        /// The same, but the table of pinned flows is full: the transition will be extended.
+        /// The same, but a table of flows is full: the transition will be extended. While the cluster key is changed, also a
+        /// flow whose entry finds no room under the new key.
         PinnedFull = "pinned_full",
     }
     Reply {
@@ -155,6 +158,10 @@ reasons! {
         JoinUnknown = "join_unknown",
         /// A joining SYN whose token two connections on two backends share.
         JoinAmbiguous = "join_ambiguous",
+        /// A joining SYN whose connection has had its share of joins in this second. The client sends it again.
+        JoinOverBudget = "join_over_budget",
+        /// A joining SYN whose token names a backend that is dead, removed, or cannot be reached. The client sends it again.
+        JoinStatelessGone = "join_stateless_gone",
         /// The first ACK of a connection in a slot in transition that found the table of moved flows full.
         MovedFull = "moved_full",
         /// The same, from a network that has had its share of entries made in this second.

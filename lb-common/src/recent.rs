@@ -63,6 +63,13 @@ impl Recent {
         self
     }
 
+    /// The same of a flow of another name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn renamed(self, flow: FlowHash) -> Self {
+        Self { tag: tag(flow), ..self }
+    }
+
     /// What kind of memory this is.
     #[inline(always)]
     pub const fn kind(&self) -> u16 {
@@ -140,12 +147,33 @@ impl Bucket {
         w[0] = entry;
     }
 
-    /// Forgets a flow.
+    /// Remembers what a flow has sent now, beside what it has sent before, as the newest; the oldest goes.
+    ///
+    /// It looks at nothing: where nothing that follows depends on what is in the bucket, a CPU need not wait for it.
+    #[inline(always)]
+    pub const fn push(&mut self, entry: Recent) {
+        let [first, second, third, _] = self.ways;
+        self.ways = [entry, first, second, third];
+    }
+
+    /// Forgets all of a flow.
     #[inline(always)]
     pub fn remove(&mut self, flow: FlowHash) {
-        if let Some(way) = self.find(flow) {
-            way.state = 0;
+        let tag = tag(flow);
+        for way in &mut self.ways {
+            if way.tag == tag {
+                way.state = 0;
+            }
         }
+    }
+
+    /// Forgets a flow, and says what was known of it.
+    #[inline(always)]
+    pub fn take(&mut self, flow: FlowHash) -> Option<Recent> {
+        let way = self.find(flow)?;
+        let known = *way;
+        way.state = 0;
+        Some(known)
     }
 
     /// The entries that are in use, newest first.
@@ -193,6 +221,18 @@ mod tests {
         bucket.remove(flow(1));
         assert!(bucket.find(flow(1)).is_none());
         assert_eq!(bucket.find(flow(2)).unwrap().sequence, 20);
+    }
+
+    #[test]
+    fn what_is_pushed_is_found_first_and_all_of_it_is_removed() {
+        let mut bucket = Bucket::default();
+        for (tag, sequence) in [(1, 10), (2, 20), (1, 11), (3, 30), (1, 12)] {
+            bucket.push(entry(tag, sequence));
+        }
+        let found = |bucket: &mut Bucket, tag| bucket.find(flow(tag)).map(|way| way.sequence);
+        assert_eq!([1, 2, 3].map(|tag| found(&mut bucket, tag)), [Some(12), Some(20), Some(30)]);
+        bucket.remove(flow(1));
+        assert_eq!([1, 2, 3].map(|tag| found(&mut bucket, tag)), [None, Some(20), Some(30)]);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Entered {
 
 /// Tells others of what has been entered here, if there are any.
 #[inline(always)]
-pub(crate) fn tell<T: Tables>(tables: &mut T, event: &Event) {
+pub(crate) fn tell<T: Tables + ?Sized>(tables: &mut T, event: &Event) {
     if tables.globals().is_some_and(|globals| globals.tells != 0) {
         tables.tell(event);
     }

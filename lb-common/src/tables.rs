@@ -12,26 +12,29 @@ use crate::{
     packet::Packet,
     reason::Reason,
     recent::Bucket,
+    rekey::{self, Kind, Names, Rotation},
     share::Event,
+    stateless::{self, Bearer, Codec, TokenId},
     wire::ip::Address,
 };
 use core::cmp::Ordering;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+mod budget;
+mod slot;
+
+pub use budget::{Budget, JoinBudget, join_place};
+pub use slot::{RING_CHUNKS, RING_SLOTS, SLOTS_PER_CHUNK, Slot, SlotWords};
+
 /// The version of everything below; part of the path under which maps are pinned.
-pub const ABI: u32 = 4;
-
-/// Slots of a ring: a prime, and large enough for 1 % accuracy with hundreds of backends (Maglev, NSDI 2016, 5.3).
-pub const RING_SLOTS: u32 = 65_537;
-
-const _: () = assert!(crate::limits::BACKENDS_MAX <= Slot::ID as u32);
+pub const ABI: u32 = 6;
 
 /// What holds for the whole balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Globals {
-    /// The key of the flow hash; the same on all balancers of a cluster.
-    pub cluster_key: SipKey,
+    /// The keys of the flow hash, the same on all balancers of a cluster; which of them holds says `rotation`.
+    pub keys: [SipKey; 2],
     /// Buckets of the pending handshakes, a power of two; likewise below.
     pub pending_buckets: u32,
     /// Buckets of the embryonic flows.
@@ -46,19 +49,37 @@ pub struct Globals {
     pub filter_asked: u32,
     /// Entries that the clients of one network may have made in a tick.
     pub entries_per_network: u32,
+    /// Joins that one token may bring in a tick.
+    pub joins_per_token: u32,
     /// ICMP errors that a CPU may send in a tick.
     pub errors_per_cpu: u32,
     /// How many VIPs are prefixes; without any, no prefix is looked for.
     pub prefixes: u32,
     /// Whether others want to know of tokens that are learned and flows that join: 0 or 1.
     pub tells: u32,
+    /// Which key holds, and whether flows of the other one are still about.
+    pub rotation: Rotation,
     #[doc(hidden)]
     pub reserved: u32,
     /// Where the addresses of VIPs are.
     pub addresses: Turn,
 }
 
-const _: () = assert!(size_of::<Globals>() == 96);
+const _: () = assert!(size_of::<Globals>() == 120);
+
+impl Globals {
+    /// The key that names new flows.
+    #[inline(always)]
+    pub const fn key(&self) -> &SipKey {
+        &self.keys[self.rotation.index()]
+    }
+
+    /// The key that named flows before the last rotation.
+    #[inline(always)]
+    pub const fn former_key(&self) -> &SipKey {
+        &self.keys[1 - self.rotation.index()]
+    }
+}
 
 /// A run of elements of a table. Aligned, so that no CPU sees half of one that the controller writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -142,6 +163,10 @@ impl Ways {
     pub const ENDPOINT: Self = Self(4);
     /// Agents on the backends tell the tokens; the data path only looks them up.
     pub const REPORT: Self = Self(8);
+    /// Tokens name the backend by themselves.
+    pub const TOKEN: Self = Self(16);
+    /// Beside [`Self::TOKEN`]: tokens are known that would name another backend than their own.
+    pub const KNOWN: Self = Self(32);
 
     /// Both sets together.
     #[must_use]
@@ -153,6 +178,12 @@ impl Ways {
     #[inline(always)]
     pub const fn has(self, ways: Self) -> bool {
         self.0 & ways.0 == ways.0
+    }
+
+    /// Whether the token of a join may be known: not where all tokens name their backend.
+    #[inline(always)]
+    pub const fn may_know_tokens(self) -> bool {
+        self.0 & Self::TOKEN.0 == 0 || self.0 & (Self::LEARN.0 | Self::REPORT.0 | Self::KNOWN.0) != 0
     }
 
     /// Whether a join is looked up at all.
@@ -306,115 +337,6 @@ impl QuicKey {
 
 const _: () = assert!(size_of::<QuicKey>() == 24);
 
-/// A slot of a ring.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot {
-    owner: u16,
-    previous: u16,
-}
-
-/// Slots that lie together in a map, as one of their two words: a cache line.
-pub type SlotWords = [u16; SLOTS_PER_CHUNK as usize];
-
-/// How many.
-pub const SLOTS_PER_CHUNK: u32 = 32;
-
-/// Chunks of a ring.
-pub const RING_CHUNKS: u32 = RING_SLOTS.div_ceil(SLOTS_PER_CHUNK);
-
-impl Slot {
-    /// An id has 13 bits. Of the other three of the owner's word, this one says that there is a previous owner: only then
-    /// is the other word looked at.
-    const IN_TRANSITION: u16 = 1 << 15;
-    /// In the previous owner's word: see [`Self::pins`].
-    const PINS: u16 = 1 << 15;
-    /// Likewise: see [`Self::keeps_datagrams`].
-    const KEEPS_DATAGRAMS: u16 = 1 << 14;
-    const ID: u16 = (1 << 13) - 1;
-
-    /// The slot of these words; `previous` is asked for only if it matters.
-    #[inline(always)]
-    pub fn from_words(owner: u16, previous: impl FnOnce() -> Option<u16>) -> Option<Self> {
-        let previous = if owner & Self::IN_TRANSITION != 0 { previous()? } else { 0 };
-        Some(Self { owner, previous })
-    }
-
-    /// The owner's word and the previous owner's.
-    pub const fn words(self) -> [u16; 2] {
-        [self.owner, self.previous]
-    }
-
-    /// A slot that no change has touched.
-    pub const fn settled(owner: BackendId) -> Self {
-        Self { owner: owner.0, previous: 0 }
-    }
-
-    /// A slot whose connections without an entry are its previous owner's.
-    pub const fn in_transition(owner: BackendId, previous: BackendId) -> Self {
-        Self { owner: owner.0 | Self::IN_TRANSITION, previous: previous.0 }
-    }
-
-    /// Who takes new connections.
-    #[inline(always)]
-    pub const fn owner(self) -> BackendId {
-        BackendId(self.owner & Self::ID)
-    }
-
-    /// Who took new connections before the change, while the slot is in transition; else none.
-    #[inline(always)]
-    pub const fn previous(self) -> BackendId {
-        BackendId(self.previous & Self::ID)
-    }
-
-    /// Whether connections of two owners may be open here.
-    #[inline(always)]
-    pub const fn is_in_transition(self) -> bool {
-        self.owner & Self::IN_TRANSITION != 0
-    }
-
-    /// Whether the transition is about to end: what is still open at the previous owner gets an entry.
-    #[inline(always)]
-    pub const fn pins(self) -> bool {
-        self.previous & Self::PINS != 0
-    }
-
-    /// The same slot, about to end its transition.
-    #[must_use]
-    pub const fn pinning(self) -> Self {
-        Self { owner: self.owner, previous: self.previous | Self::PINS }
-    }
-
-    /// Whether the change is so young that a datagram of an unknown flow is the previous owner's: UDP has no SYN to tell.
-    #[inline(always)]
-    pub const fn keeps_datagrams(self) -> bool {
-        self.previous & Self::KEEPS_DATAGRAMS != 0
-    }
-
-    /// The same slot, whose unknown datagrams are the previous owner's.
-    #[must_use]
-    pub const fn keeping_datagrams(self) -> Self {
-        Self { owner: self.owner, previous: self.previous | Self::KEEPS_DATAGRAMS }
-    }
-
-    /// The same slot, whose unknown datagrams are the owner's.
-    #[must_use]
-    pub const fn moving_datagrams(self) -> Self {
-        Self { owner: self.owner, previous: self.previous & !Self::KEEPS_DATAGRAMS }
-    }
-
-    /// Whether a connection of `backend` in this slot needs no entry, now and when the transition is over.
-    #[inline(always)]
-    pub fn answers_for(self, backend: BackendId) -> bool {
-        self.established() == backend && (!self.pins() || self.owner() == backend)
-    }
-
-    /// Who has the connections of this slot that nothing else is known of.
-    #[inline(always)]
-    pub const fn established(self) -> BackendId {
-        if self.is_in_transition() { self.previous() } else { self.owner() }
-    }
-}
-
 /// How packets travel to a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
@@ -466,29 +388,6 @@ pub struct Backend {
 }
 
 const _: () = assert!(size_of::<Backend>() == 96);
-
-/// What may be spent in a tick (1.07 s): answers of a CPU, or entries that one network's clients have made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Budget {
-    tick: Tick,
-    spent: u32,
-}
-
-impl Budget {
-    /// Spends one of `limit`, if any is left in this tick.
-    #[inline(always)]
-    pub fn spend(&mut self, now: Tick, limit: u32) -> bool {
-        if self.tick != now {
-            *self = Self { tick: now, spent: 0 };
-        }
-        if self.spent >= limit {
-            return false;
-        }
-        self.spent += 1;
-        true
-    }
-}
 
 /// The name of a connection in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -641,6 +540,8 @@ pub trait Tables {
     fn may_have_entry(&self, flow: FlowHash) -> bool;
     /// A flow's entry, of whatever kind.
     fn entry(&mut self, flow: FlowHash) -> Option<&mut FlowEntry>;
+    /// A copy of a flow's entry, if it has one of this kind.
+    fn entry_of(&mut self, kind: Exception, flow: FlowHash) -> Option<FlowEntry>;
     /// A new entry for a flow.
     ///
     /// # Errors
@@ -677,13 +578,30 @@ pub trait Tables {
     /// The backend that a QUIC server id names.
     fn quic_server(&self, key: &QuicKey) -> Option<BackendId>;
 
+    /// What reads the stateless tokens of a pool.
+    fn codec(&self, pool: PoolId) -> Option<&Codec>;
+    /// Who has an id in a pool's stateless tokens.
+    fn bearer(&self, pool: PoolId, id: TokenId) -> Bearer;
+    /// Whom a token of a pool names; the kernel asks in a function of its own.
+    fn named_by(&self, pool: PoolId, token: Token) -> Bearer {
+        stateless::named_by(self, pool, token)
+    }
+
     /// Tells the controller what others are to know too; what finds no room is lost, and counted.
     fn tell(&mut self, event: &Event);
 
     /// What the clients of a network have spent on entries.
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget>;
+    /// What the clients of a connection, and of those that share its place, have spent on joins.
+    fn join_budget(&mut self, token: Token) -> Option<&mut JoinBudget>;
     /// What this CPU has spent on ICMP errors.
     fn error_budget(&mut self) -> Option<&mut Budget>;
+
+    /// Whether a flow goes by the name that it had under the former cluster key: [`rekey::goes_by_former`], which the
+    /// kernel calls as a function of its own.
+    fn goes_by_former(&mut self, names: Names, pool: PoolId, kind: Kind) -> bool {
+        rekey::goes_by_former(self, names, pool, kind)
+    }
 
     /// The token of a key: [`token::derive`], which the kernel calls as a function of its own.
     fn derive_token(version: Version, key: [u8; 8]) -> Token {

@@ -11,6 +11,7 @@ use lb_common::{
     ids::{BackendId, PoolId, Tick, VipId},
     reason::Reason,
     recent::Bucket,
+    rekey::Rotation,
     steer::steer,
     tables::{Backend, RING_SLOTS, Service, UnknownJoin, Ways},
     transition::Transitions,
@@ -23,6 +24,8 @@ const VIP: [u8; 4] = [192, 0, 2, 1];
 const CLIENT: [u8; 4] = [198, 51, 100, 1];
 const BACKENDS: u16 = 4;
 const CLIENTS: u16 = 12;
+/// No key comes twice.
+const KEYS: usize = 8;
 const WINDOW: Duration = Duration::from_secs(100);
 /// How often every live connection shows itself: twice in the last part of a window.
 const TICK: Duration = Duration::from_secs(5);
@@ -47,6 +50,8 @@ enum Step {
     End { backend: u16, pattern: u16 },
     /// A backend takes connections, again or still.
     Return { backend: u16, pattern: u16 },
+    /// Flows are named by another cluster key, unless they still are by two.
+    Rekey,
     /// The controller dies, and another goes on with what the tables say, and with what was written down.
     Restart,
     /// Time passes, and every open connection shows itself now and then.
@@ -65,6 +70,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => change().prop_map(|(backend, pattern)| Step::Drain { backend, pattern }),
         1 => change().prop_map(|(backend, pattern)| Step::End { backend, pattern }),
         1 => change().prop_map(|(backend, pattern)| Step::Return { backend, pattern }),
+        2 => Just(Step::Rekey),
         1 => Just(Step::Restart),
         2 => (1..30_u32).prop_map(|ticks| Step::Wait { ticks }),
     ];
@@ -100,6 +106,9 @@ struct World {
     /// The slots that the clients' flows fall in, and what becomes of them: the others are as they were.
     places: Vec<u32>,
     ring: Transitions,
+    /// The time of a rotation of the key, as a slot, and the number of the key that holds.
+    rotation: Transitions,
+    key: usize,
     /// A balancer of the same cluster that never saw a packet before the one at hand.
     stranger: HostTables,
     duties: [Duty; BACKENDS as usize],
@@ -111,12 +120,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut tables = HostTables::new(SipKey::from_bytes([7; 16]));
+        let mut tables = HostTables::new(key(0));
         for id in 1..=BACKENDS {
             tables.add_backend(backend(id));
         }
         let duties = [Duty::Up; BACKENDS as usize];
-        let places = places(&tables.globals.cluster_key);
+        let places = places();
         let pool = tables.add_pool(owners(0, &duties, 0..RING_SLOTS));
         let service = Service {
             port_first: 80,
@@ -134,6 +143,8 @@ impl World {
             tables,
             ring: Transitions::settled(&owners(0, &duties, places.iter().copied())),
             places,
+            rotation: Transitions::settled(&[Rotation::BEFORE.0]),
+            key: 0,
             duties,
             pattern: 0,
             now: Duration::ZERO,
@@ -172,6 +183,7 @@ impl World {
         let by_ring = [Reason::RingNew, Reason::Ring, Reason::RingPrevious, Reason::Pinned, Reason::PinnedFull];
         if let Ok((backend, reason)) = verdict
             && by_ring.contains(&reason)
+            && !(reason == Reason::PinnedFull && self.has_entry(client))
         {
             let elsewhere = steer(&frame.as_slice(), &mut self.stranger).verdict.map(|forward| forward.id);
             forget(&mut self.stranger, kind);
@@ -188,6 +200,35 @@ impl World {
             let index = HostTables::slot_index(PoolId(0), self.places[place as usize]);
             self.tables.slots[index] = self.ring.slots()[place as usize];
             self.stranger.slots[index] = self.ring.slots()[place as usize];
+        }
+    }
+
+    fn write_rotation(&mut self) {
+        let window = self.rotation.slots()[0];
+        for globals in [&mut self.tables.globals, &mut self.stranger.globals] {
+            globals.rotation = globals.rotation.within(window);
+            if !window.is_in_transition() {
+                globals.keys = [*globals.key(); 2];
+            }
+        }
+    }
+
+    /// Names flows by the next key, as the controller does after a reload.
+    fn rekey(&mut self) {
+        if self.rotation.in_transition() > 0 || self.key + 1 == KEYS {
+            return;
+        }
+        self.key += 1;
+        self.rotation = Transitions::settled(&[Rotation::BEFORE.0]);
+        self.rotation.change(&[Rotation::AFTER.0], self.now, WINDOW, |_| true);
+        for globals in [&mut self.tables.globals, &mut self.stranger.globals] {
+            let next = 1 - globals.rotation.index();
+            globals.keys[next] = key(self.key);
+            globals.rotation = Rotation::settled(u32::from(next == 1));
+        }
+        self.write_rotation();
+        for connection in self.connections.iter_mut().flatten() {
+            connection.has_seen_change = true;
         }
     }
 
@@ -239,8 +280,9 @@ impl World {
     }
 
     fn has_entry(&self, client: u16) -> bool {
-        let flow = CLIENT.flow_hash(&self.tables.globals.cluster_key, VIP, ports(client), ip::TCP);
-        [&self.tables.moved, &self.tables.pinned].iter().any(|entries| entries.contains_key(&flow))
+        let flows = self.tables.globals.keys.map(|key| CLIENT.flow_hash(&key, VIP, ports(client), ip::TCP));
+        let tables = [&self.tables.moved, &self.tables.pinned];
+        tables.iter().any(|entries| flows.iter().any(|flow| entries.contains_key(flow)))
     }
 
     fn close(&mut self, client: u16) -> Result<(), TestCaseError> {
@@ -292,6 +334,8 @@ impl World {
             }
             let changed = self.ring.advance(self.now, self.full_at);
             self.write_slots(&changed);
+            self.rotation.advance(self.now, self.full_at);
+            self.write_rotation();
             for client in 0..CLIENTS {
                 self.send(client)?;
             }
@@ -309,10 +353,17 @@ impl World {
             Step::Drain { backend, pattern } => self.set(backend, Duty::Draining, pattern),
             Step::End { backend, pattern } => self.set(backend, Duty::Ended, pattern),
             Step::Return { backend, pattern } => self.set(backend, Duty::Up, pattern),
-            Step::Restart => self.ring = Transitions::resumed(self.ring.slots().to_vec(), self.ring.deadlines()),
+            Step::Rekey => self.rekey(),
+            Step::Restart => self.restart(),
             Step::Wait { ticks } => self.wait(ticks)?,
         }
         Ok(())
+    }
+
+    fn restart(&mut self) {
+        self.ring = Transitions::resumed(self.ring.slots().to_vec(), self.ring.deadlines());
+        let window = self.tables.globals.rotation.window();
+        self.rotation = Transitions::resumed(vec![window], self.rotation.deadlines());
     }
 
     fn run(mut self, steps: &[Step]) -> Result<Self, TestCaseError> {
@@ -349,10 +400,16 @@ const fn ports(client: u16) -> Ports {
     Ports { source: 1000 + client, destination: 80 }
 }
 
-/// The slots of the clients' flows, each once.
-fn places(key: &SipKey) -> Vec<u32> {
-    let slot = |client| CLIENT.flow_hash(key, VIP, ports(client), ip::TCP).slot();
-    (0..CLIENTS).map(slot).collect::<BTreeSet<_>>().into_iter().collect()
+/// The cluster keys, one after the other.
+fn key(number: usize) -> SipKey {
+    SipKey::from_bytes([b"rotating"[number]; 16])
+}
+
+/// The slots of the clients' flows under all keys, each once.
+fn places() -> Vec<u32> {
+    let slot = |key, client| CLIENT.flow_hash(&key, VIP, ports(client), ip::TCP).slot();
+    let slots = (0..KEYS).flat_map(|number| (0..CLIENTS).map(move |client| slot(key(number), client)));
+    slots.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The owners of slots among the backends that are up; they differ from another pattern's in some.
@@ -381,6 +438,7 @@ proptest! {
         let mut world = World::with_room_for(room).run(&steps)?;
         world.wait(50)?;
         let survivors = world.full_at.is_some_and(|at| world.now < at + WINDOW / 5);
-        prop_assert_eq!(world.ring.in_transition() > 0, survivors, "windows last while survivors find no room");
+        let open = world.ring.in_transition() + world.rotation.in_transition();
+        prop_assert_eq!(open > 0, survivors, "windows last while survivors find no room");
     }
 }

@@ -6,10 +6,10 @@
 
 use crate::{balance, cursor::XdpFrame, maps::KernelTables};
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{TC_ACT_UNSPEC, xdp_action},
     btf_maps::Array,
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use lb_common::{
     bench::{Plan, SEGMENT, VARIED, Varies, client, key, token},
@@ -78,6 +78,13 @@ pub fn weir_bench_32(ctx: XdpContext) -> u32 {
     wrap!(ctx, push::<32>)
 }
 
+/// Nothing, as a program of TC's: what the agent's are held against, which need no wrapper.
+#[classifier]
+#[inline(always)]
+pub fn weir_bench_tc(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
 /// Gives the flow of each IPv4 packet an entry, as the data path does for a joined subflow on backend 1.
 #[xdp(frags)]
 #[inline(always)]
@@ -108,8 +115,16 @@ fn make(frame: &mut XdpFrame) -> Option<()> {
     if plan.ipv6 == 1 { make_next::<34, 54>(frame, plan) } else { make_next::<26, 34>(frame, plan) }
 }
 
+/// Makes the next packet of a frame that has been on its way: it comes back as it was left, with a tunnel's headers over its
+/// own Ethernet header.
+#[inline(always)]
+pub fn make_anew(frame: &mut XdpFrame) -> Option<()> {
+    *frame.place(0)? = plan()?.ethernet;
+    make(frame)
+}
+
 /// Makes the next packet out of the last. `CLIENT` is where the last 32 bits of the source address stand, `TCP` where
-/// the ports do.
+/// the ports do, right behind the destination address.
 #[inline(always)]
 fn make_next<const CLIENT: usize, const TCP: usize>(frame: &mut XdpFrame, plan: &mut Plan) -> Option<()> {
     let packet = plan.packets;
@@ -125,6 +140,9 @@ fn make_next<const CLIENT: usize, const TCP: usize>(frame: &mut XdpFrame, plan: 
         let (address, port) = client(plan.client, plan.flow);
         *frame.place(CLIENT)? = address.to_be_bytes();
         *frame.place(TCP)? = (u32::from(port) << 16 | u32::from(plan.port)).to_be_bytes();
+        if plan.vips > 1 {
+            *frame.place(TCP - 4)? = plan.vip.wrapping_add(plan.flow & (plan.vips - 1)).to_be_bytes();
+        }
     }
     match plan.varies {
         Varies::TOKEN => *frame.place(TCP + VARIED)? = token(plan.flow & (plan.tokens - 1)).to_wire(),
@@ -159,7 +177,7 @@ fn make_entry(frame: &XdpFrame) -> Option<()> {
     let ip = header.check(frame).ok()?;
     let tcp = lb_common::wire::tcp::Tcp::parse(frame, &ip).ok()?;
     let ports = Ports { source: tcp.source_port, destination: tcp.destination_port };
-    let flow = header.source().flow_hash(&tables.globals()?.cluster_key, header.destination(), ports, ip::TCP);
+    let flow = header.source().flow_hash(tables.globals()?.key(), header.destination(), ports, ip::TCP);
     let entry = FlowEntry { sequence: 0, seen: tables.now(), backend: BackendId(1), state: FlowEntry::OPEN };
     match tables.insert_entry(Exception::Joined, flow, entry) {
         Ok(()) | Err(InsertError::Exists) => Some(()),

@@ -8,12 +8,17 @@ mod bench;
 mod clamp;
 mod cursor;
 mod decap;
+#[cfg(feature = "bench")]
+mod generate;
 mod maps;
+mod mint;
 mod prefix;
 mod probe;
 mod programs;
 mod send;
 mod skb;
+#[cfg(feature = "bench")]
+mod stub;
 #[cfg(feature = "log")]
 mod trace;
 
@@ -105,6 +110,20 @@ pub fn weir_clamp(ctx: TcContext) -> i32 {
     clamp::clamp(&ctx)
 }
 
+/// Answers SYNs of VIPs that offer MPTCP, with keys that the agent has chosen, as they reach a backend.
+#[classifier]
+#[inline(always)]
+pub fn weir_mint(ctx: TcContext) -> i32 {
+    mint::mint(&ctx)
+}
+
+/// Takes MPTCP out of SYN/ACKs of VIPs whose key nobody has chosen, as they leave a backend.
+#[classifier]
+#[inline(always)]
+pub fn weir_plain(ctx: TcContext) -> i32 {
+    mint::plain(&ctx)
+}
+
 #[inline(always)]
 fn balance<S: Scope<Beyond = Kind>>(ctx: &XdpContext) -> u32 {
     let mut frame = XdpFrame::new(ctx.ctx);
@@ -134,6 +153,11 @@ fn balance<S: Scope<Beyond = Kind>>(ctx: &XdpContext) -> u32 {
     maps::count(decision.vip, refusal.reason, frame.len());
     programs::end(ctx, action, decision.vip, refusal.reason, BackendId::NONE)
 }
+
+/// Some of the kernel's functions, that for cookies among them, are for programs that say so.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -17,11 +17,13 @@ use lb_common::{
     mptcp::Version,
     reason::Reason,
     recent::{Bucket, bucket_of, buckets_for, filter_place, filter_words},
+    rekey::{self, Kind, Names},
     share::Event,
+    stateless::{self, BEARER_CHUNKS, Bearer, Bearers, Codec, TokenId, bearer_place},
     steer::Arrival,
     tables::{
-        Backend, Budget, Counter, Exception, FlowEntry, Globals, InsertError, QuicKey, RING_CHUNKS, Service, Services,
-        Slot, SlotWords, Tables, TokenEntry, TokenKey, counter_index,
+        Backend, Budget, Counter, Exception, FlowEntry, Globals, InsertError, JoinBudget, QuicKey, RING_CHUNKS,
+        Service, Services, Slot, SlotWords, Tables, TokenEntry, TokenKey, counter_index, join_place,
     },
     wire::ip::Address,
 };
@@ -69,8 +71,14 @@ static DATAGRAMS: Array<Bucket, DATAGRAM_BUCKETS> = Array::new();
 static FRAGMENTS: Array<Bucket, FRAGMENT_BUCKETS> = Array::new();
 #[btf_map(name = "weir_quic")]
 static QUIC_SERVERS: HashMap<QuicKey, BackendId, { limits::QUIC_SERVERS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "weir_codecs")]
+static CODECS: Array<Codec, { limits::POOLS_MAX as usize }> = Array::new();
+#[btf_map(name = "weir_bearers")]
+static BEARERS: Array<Bearers, { BEARER_CHUNKS as usize }> = Array::new();
 #[btf_map(name = "weir_networks")]
 static NETWORKS: Array<Budget, { limits::NETWORKS as usize }> = Array::new();
+#[btf_map(name = "weir_joins")]
+static JOINS: Array<JoinBudget, { limits::JOIN_BUDGETS as usize }> = Array::new();
 #[btf_map(name = "weir_errors")]
 static ERRORS: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map(name = "weir_counters")]
@@ -198,6 +206,17 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn entry_of(&mut self, kind: Exception, flow: FlowHash) -> Option<FlowEntry> {
+        let place = match kind {
+            Exception::Joined => JOINED.get_ptr_mut(flow)?,
+            Exception::Moved => MOVED.get_ptr_mut(flow)?,
+            Exception::Pinned => PINNED.get_ptr_mut(flow)?,
+        };
+        // SAFETY: as for the entry itself.
+        Some(unsafe { *place })
+    }
+
+    #[inline(always)]
     fn insert_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
         let inserted = match kind {
             Exception::Joined => JOINED.insert(flow, entry, BPF_NOEXIST),
@@ -285,6 +304,22 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn codec(&self, pool: PoolId) -> Option<&Codec> {
+        CODECS.get(u32::from(pool.0))
+    }
+
+    #[inline(always)]
+    fn bearer(&self, pool: PoolId, id: TokenId) -> Bearer {
+        let (chunk, place) = bearer_place(pool, id);
+        BEARERS.get(chunk).map_or(Bearer::NOBODY, |bearers| bearers[place])
+    }
+
+    #[inline(always)]
+    fn named_by(&self, pool: PoolId, token: Token) -> Bearer {
+        Bearer::from_word(token_names(u32::from(pool.0), u32::from_ne_bytes(token.to_wire())))
+    }
+
+    #[inline(always)]
     fn tell(&mut self, event: &Event) {
         let kind_and_pool = u32::from(event.kind) << 16 | u32::from(event.pool.0);
         tell(event.flow.0, event.value, event.at.0, kind_and_pool, u32::from(event.backend.0));
@@ -296,8 +331,18 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn join_budget(&mut self, token: Token) -> Option<&mut JoinBudget> {
+        element!(JOINS, join_place(token))
+    }
+
+    #[inline(always)]
     fn error_budget(&mut self) -> Option<&mut Budget> {
         element!(ERRORS, 0)
+    }
+
+    #[inline(always)]
+    fn goes_by_former(&mut self, names: Names, pool: PoolId, kind: Kind) -> bool {
+        goes_by_former(names.present.0, names.former.0, u32::from(pool.0), kind as u32) != 0
     }
 
     #[inline(always)]
@@ -350,12 +395,27 @@ extern "C" fn search_services(first: u32, count: u32, protocol: u32, port: u32) 
     Services { first, count }.search(&KernelTables, protocol as u8, port as u16).unwrap_or(NO_SERVICE)
 }
 
+/// A function of its own, as the search is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn token_names(pool: u32, token: u32) -> u32 {
+    stateless::named_by(&KernelTables, PoolId(pool as u16), Token::from_wire(token.to_ne_bytes())).to_word()
+}
+
 fn insert_error(errno: i32) -> InsertError {
     if errno == -EEXIST { InsertError::Exists } else { InsertError::Full }
 }
 
 const EEXIST: i32 = 17;
 const BPF_NOEXIST: u64 = 1;
+
+/// A function of its own: it is only ever called while the cluster key is changed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn goes_by_former(present: u64, former: u64, pool: u32, kind: u32) -> u32 {
+    let names = Names { present: FlowHash(present), former: FlowHash(former) };
+    u32::from(rekey::goes_by_former(&mut KernelTables, names, PoolId(pool as u16), Kind::from_number(kind)))
+}
 
 /// A function of its own, so that the verifier sees the digest once and its variables have their own stack.
 #[unsafe(no_mangle)]

@@ -1,18 +1,24 @@
-//! The packet cursor over a packet of the host's own stack, as TC shows it on the way out. Like the one over XDP memory it
+//! The packet cursor over a packet of the host's own stack, as TC shows it on its way in or out. Like the one over XDP memory it
 //! is the one place here that turns an offset into packet memory.
 
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_store_bytes, bpf_skb_vlan_push},
+    helpers::generated::{
+        bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    },
 };
-use core::arch::asm;
+use core::{arch::asm, ffi::c_void};
 use lb_common::{
     clamp::{Change, find_mss},
+    mint::Offer,
+    mptcp::Options,
     packet::{Frame, Packet},
     tables::{Encap, TAGS_MAX},
+    wire::tcp::Tcp,
 };
 
 /// A packet that the host sends.
@@ -77,16 +83,123 @@ impl SkbFrame {
     /// sum by hand would not.
     #[inline(always)]
     pub fn change(&mut self, change: &Change) -> Option<()> {
-        let ([a, b], [c, d]) = change.summands();
-        let (from, to) = (u16::from_ne_bytes([a, b]).into(), u16::from_ne_bytes([c, d]).into());
-        let length = change.to.len();
-        // SAFETY: both helpers refuse what lies beyond the packet; `to` outlives the call, and no reference into the packet
-        // outlives the exclusive borrow.
+        let (from, to) = change.summands();
+        self.replace(change.at, &change.to, change.checksum, from, to)
+    }
+
+    /// Replaces bytes of which the checksum at `checksum` has had `from`, and has to have `to`.
+    #[inline(always)]
+    pub fn replace<const N: usize>(
+        &mut self,
+        at: usize,
+        bytes: &[u8; N],
+        checksum: usize,
+        from: [u8; 2],
+        to: [u8; 2],
+    ) -> Option<()> {
+        let (from, to) = (u16::from_ne_bytes(from).into(), u16::from_ne_bytes(to).into());
+        const WORD: u64 = 2;
+        // SAFETY: both helpers refuse what lies beyond the packet; `bytes` outlives the call, and no reference into the
+        // packet outlives the exclusive borrow.
         let refused = unsafe {
-            bpf_l4_csum_replace(self.skb, change.checksum as u32, from, to, length as u64) != 0
-                || bpf_skb_store_bytes(self.skb, change.at as u32, change.to.as_ptr().cast(), length as u32, 0) != 0
+            bpf_l4_csum_replace(self.skb, checksum as u32, from, to, WORD) != 0
+                || bpf_skb_store_bytes(self.skb, at as u32, bytes.as_ptr().cast(), N as u32, 0) != 0
         };
         if refused { None } else { Some(()) }
+    }
+
+    /// What a helper takes that is told which packet it is about.
+    #[inline(always)]
+    pub const fn context(&self) -> *mut c_void {
+        self.skb.cast()
+    }
+
+    /// Whether it was sent to this host's own address on the link.
+    #[inline(always)]
+    pub fn is_for_this_host(&self) -> bool {
+        const PACKET_HOST: u32 = 0;
+        // SAFETY: as in `mark`.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
+    }
+
+    /// Has so many bytes of it lie in its linear head, or nothing where it is shorter.
+    #[inline(always)]
+    pub fn pull(&mut self, len: usize) -> Option<()> {
+        // SAFETY: the helper refuses what is longer than the packet; no reference into the packet outlives the exclusive
+        // borrow.
+        (unsafe { bpf_skb_pull_data(self.skb, len as u32) } == 0).then_some(())
+    }
+
+    /// Copies `len` bytes at `offset`, at most as many as there is room for.
+    #[inline(always)]
+    pub fn copy<const N: usize>(&self, offset: usize, to: &mut [u8; N], len: usize) -> Option<()> {
+        let len = Self::below_64(len);
+        if len == 0 || len > N {
+            return None;
+        }
+        // SAFETY: the helper refuses what lies beyond the packet, and `to` has room.
+        (unsafe { bpf_skb_load_bytes(self.context(), offset as u32, to.as_mut_ptr().cast(), len as u32) } == 0)
+            .then_some(())
+    }
+
+    /// Writes bytes that are in no checksum of the packet's, or whose checksum the caller sees to.
+    #[inline(always)]
+    pub fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Option<()> {
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: as in `replace`.
+        let refused =
+            unsafe { bpf_skb_store_bytes(self.skb, offset as u32, bytes.as_ptr().cast(), N as u32, flags) } != 0;
+        if refused { None } else { Some(()) }
+    }
+
+    /// Takes off the VLAN tag that the kernel has put beside the packet, if there is one.
+    #[inline(always)]
+    pub fn drop_tag(&mut self) -> Option<()> {
+        // SAFETY: as in `mark`, and as in `push_tag`.
+        unsafe { ((*self.skb).vlan_present == 0 || bpf_skb_vlan_pop(self.skb) == 0).then_some(()) }
+    }
+
+    /// Makes it so long, for who writes all of it but the Ethernet header anew. The kernel lends no room behind a packet that
+    /// its sender's own kernel has tunnelled, as a health check's: then it has to make some behind the Ethernet header.
+    #[inline(always)]
+    pub fn resize(&mut self, len: usize) -> Option<()> {
+        // SAFETY: the helpers refuse a length that cannot be; no reference into the packet outlives the exclusive borrow.
+        let resized = unsafe {
+            bpf_skb_change_tail(self.skb, len as u32, 0) == 0
+                || bpf_skb_adjust_room(self.skb, len as i32 - (*self.skb).len as i32, BPF_ADJ_ROOM_MAC, 0) == 0
+        };
+        resized.then_some(())
+    }
+
+    /// Mends the checksum of the TCP segment at `tcp`, which has had `from_len` bytes of `from` and now is `to`. Its
+    /// addresses may have changed places.
+    #[inline(always)]
+    pub fn checksum_by<const N: usize, const M: usize>(
+        &mut self,
+        tcp: usize,
+        from: &[u8; N],
+        from_len: usize,
+        to: &[u8; M],
+    ) -> Option<()> {
+        const WORD: u64 = 2;
+        let at = (tcp + 16) as u32;
+        let (from_len, pseudo) = (Self::below_64(from_len), u64::from(BPF_F_PSEUDO_HDR));
+        let [was, is] = [from_len, M].map(|len| u64::from((len as u16).to_be()));
+        // SAFETY: the helpers only read the bytes, which outlive the calls, and refuse what lies beyond the packet.
+        let refused = unsafe {
+            let (from, to) = (from.as_ptr().cast_mut().cast(), to.as_ptr().cast_mut().cast());
+            let difference = bpf_csum_diff(from, from_len as u32, to, M as u32, 0);
+            difference < 0
+                || bpf_l4_csum_replace(self.skb, at, 0, difference as u64, 0) != 0
+                || bpf_l4_csum_replace(self.skb, at, was, is, pseudo | WORD) != 0
+        };
+        if refused { None } else { Some(()) }
+    }
+
+    /// What the `len` bytes of TCP options at `options` ask for.
+    #[inline(always)]
+    pub fn offer(&self, options: usize, len: usize) -> Offer {
+        Offer::unpack(scan_offer(self.skb, options as u64, len as u64))
     }
 
     #[inline(always)]
@@ -121,6 +234,18 @@ impl Packet for SkbFrame {
         // SAFETY: one instruction on one register.
         unsafe { asm!("{0} &= 63", inout(reg) offset, options(pure, nomem, preserves_flags, nostack)) };
         offset
+    }
+
+    #[inline(always)]
+    fn in_headers(mut offset: usize) -> usize {
+        // SAFETY: one instruction on one register.
+        unsafe { asm!("{0} &= 0x3fff", inout(reg) offset, options(pure, nomem, preserves_flags, nostack)) };
+        offset
+    }
+
+    #[inline(always)]
+    fn mptcp_options(&self, tcp: &Tcp) -> Options {
+        Options::unpack(scan_options_of_skb(self.skb, tcp.options as u64, tcp.options_len as u64))
     }
 
     #[inline(always)]
@@ -165,6 +290,20 @@ impl Frame for SkbFrame {
 #[inline(never)]
 extern "C" fn scan_mss(skb: *mut __sk_buff, options: u64, len: u64) -> u64 {
     find_mss(&SkbFrame::new(skb), below_128(options as usize), len as usize).unwrap_or(0) as u64
+}
+
+/// Likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_offer(skb: *mut __sk_buff, options: u64, len: u64) -> u64 {
+    Offer::scan(&SkbFrame::new(skb), below_128(options as usize), len as usize).pack()
+}
+
+/// Likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_options_of_skb(skb: *mut __sk_buff, options: u64, len: u64) -> u64 {
+    Options::scan(&SkbFrame::new(skb), SkbFrame::in_headers(options as usize), len as usize).pack()
 }
 
 /// `offset`, known to the verifier to be below 128: the headers of an untagged packet end there.

@@ -14,3 +14,8 @@ pub(crate) fn now() -> Duration {
 pub(crate) fn tick() -> Tick {
     Tick::from_nanos(u64::try_from(now().as_nanos()).unwrap_or(u64::MAX))
 }
+
+/// A time of this clock as programs read it.
+pub(crate) fn nanos(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
+}

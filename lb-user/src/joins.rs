@@ -5,7 +5,7 @@ use lb_common::reason::Reason;
 /// A kind of packet that belongs to a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Join {
-    /// The way that knew the connection; `none` where no way did.
+    /// The way that knew the connection; `none` where no way did, `any` where it does not matter which.
     pub way: &'static str,
     /// What became of the packet.
     pub outcome: &'static str,
@@ -18,6 +18,9 @@ pub const fn of(reason: Reason) -> Option<Join> {
         Reason::JoinAmbiguous => ("learn", "ambiguous"),
         Reason::Joined => ("learn", "entry_made"),
         Reason::JoinedFull => ("learn", "entry_refused"),
+        Reason::JoinStateless => ("token", "forwarded"),
+        Reason::JoinStatelessGone => ("token", "backend_gone"),
+        Reason::JoinOverBudget => ("any", "over_budget"),
         Reason::JoinEndpoint => ("endpoint", "forwarded"),
         Reason::JoinUnknown => ("none", "dropped"),
         Reason::JoinUnknownHashed => ("none", "hashed"),

@@ -245,6 +245,7 @@ fn ways(pool: &Pool) -> Ways {
             Way::Learn => Ways::LEARN,
             Way::Report => Ways::REPORT,
             Way::Endpoint => Ways::ENDPOINT,
+            Way::Token => Ways::TOKEN,
         });
     }
     bits

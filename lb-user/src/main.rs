@@ -3,7 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::commands::{
     agent, backend, check, completions, decap, detach, doctor, drain_self, explain, flows, generate, reload, run,
-    status, tokens, top, trace,
+    secret, status, tokens, top, trace,
 };
 use std::process::ExitCode;
 
@@ -47,6 +47,8 @@ enum Command {
     Agent(agent::Args),
     /// On a backend: take the balancers' tunnels off, in the foreground, until SIGTERM.
     Decap(decap::Args),
+    /// Make the secrets of stateless tokens, add epochs to them, and show what is in them.
+    Secret(secret::Args),
     /// Print the script by which a shell completes this command line.
     Completions(completions::Args),
     /// Write the documents that are made from the code.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => trace::trace(&args),
         Command::Agent(args) => agent::agent(&args),
         Command::Decap(args) => decap::decap(&args),
+        Command::Secret(args) => secret::secret(&args),
         Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::Generate(args) => generate::generate(&args, Cli::command()),
     }

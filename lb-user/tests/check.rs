@@ -95,6 +95,7 @@ fn the_example_is_good_and_complete() {
         "[limits]",
         "[[pool]]",
         "[[pool]]\nname = \"p\"\n[pool.health]",
+        "[[pool]]\nname = \"p\"\n[pool.token]",
         "[[pool]]\nname = \"p\"\n[[pool.backend]]",
         "[[vip]]",
     ] {
@@ -166,7 +167,9 @@ fn the_example_of_an_agent_is_good_and_complete() {
         (all.xdp_mode, all.gue_port, &all.pins, all.event_buffer),
         (config.xdp_mode, config.gue_port, &config.pins, config.event_buffer)
     );
-    for table in ["[agent]\nbackend = \"b\"", "[[vip]]"] {
+    let written =
+        written + &text.lines().filter_map(|line| Some(line.strip_prefix("# ")?.to_owned() + "\n")).collect::<String>();
+    for table in ["[agent]\nbackend = \"b\"", "[token]", "[[vip]]"] {
         let text = format!("{table}\nno_such_field = 1\n");
         let refused = AgentConfig::parse(&text, "agent.toml").unwrap_err().to_string();
         let fields: Vec<_> =

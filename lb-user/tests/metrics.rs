@@ -2,7 +2,7 @@
 
 use lb_user::bus::{BusCounts, Refusal};
 use lb_user::metrics::{
-    Attachment, BackendCount, BusCount, FAMILIES, HealthCount, Listener, PacketCount, PoolGauges, Readiness,
+    Attachment, BackendCount, BusCount, FAMILIES, HealthCount, Listener, MintCount, PacketCount, PoolGauges, Readiness,
     ReloadOutcome, Snapshot, Source, TableFill,
 };
 use lb_user::pulse::Heart;
@@ -43,7 +43,13 @@ impl Source for Counting {
                 weight: 100,
                 slots_owned: 7,
                 slots_previous: 9,
-                health: Some(HealthCount { is_up: false, passed: 8, failed: 3, took: Duration::from_micros(1234) }),
+                health: Some(HealthCount {
+                    is_up: false,
+                    passed: 8,
+                    failed: 3,
+                    took: Duration::from_micros(1234),
+                    minting: Some(MintCount { mints: false, plain: 5 }),
+                }),
                 packets: 3,
                 bytes: 180,
                 ..BackendCount::of_leaving("web", "b1")
@@ -63,6 +69,7 @@ impl Source for Counting {
             filter_renewals: 2,
             pins_lost: 3,
             is_withdrawn: true,
+            former_key_ends_in_s: 4321,
             interfaces: vec![attached("eth0", "native"), attached("eth1", "none")],
             bus: Some(BusCount { member: on_bus().numbers(), events_lost: 14 }),
         }
@@ -142,6 +149,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_filter_renewals_total 2".to_owned(),
             "weir_pins_lost 3".to_owned(),
             "weir_withdrawn 1".to_owned(),
+            "weir_former_cluster_key_seconds 4321".to_owned(),
             "weir_backend_packets_total{pool=\"web\",backend=\"b1\"} 3".to_owned(),
             "weir_backend_bytes_total{pool=\"web\",backend=\"b1\"} 180".to_owned(),
             "weir_backend_state{pool=\"web\",backend=\"b1\",state=\"drain\"} 1".to_owned(),
@@ -154,6 +162,8 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_backend_health{pool=\"web\",backend=\"b1\"} 0".to_owned(),
             "weir_health_checks_total{pool=\"web\",backend=\"b1\",result=\"passed\"} 8".to_owned(),
             "weir_health_checks_total{pool=\"web\",backend=\"b1\",result=\"failed\"} 3".to_owned(),
+            "weir_backend_mints_tokens{pool=\"web\",backend=\"b1\"} 0".to_owned(),
+            "weir_health_checks_plain_tcp_total{pool=\"web\",backend=\"b1\"} 5".to_owned(),
             "weir_health_check_seconds_total{pool=\"web\",backend=\"b1\"} 0.001234".to_owned(),
             "weir_pool_fail_open{pool=\"web\"} 1".to_owned(),
             "weir_config_last_reload_successful 1".to_owned(),

@@ -1,4 +1,4 @@
-//! Weir's chores: `cargo xtask setup | build | demo | churn | drill | lab | bench | fuzz | verifier | docs | test`.
+//! Weir's chores: `cargo xtask setup | build | demo | churn | drill | load | lab | bench | fuzz | verifier | docs | deny | dist | test`.
 //!
 //! It installs what a fresh machine lacks, builds, and hands over to the `weir-lab` binary.
 //! It must build with a plain stable toolchain, before anything else is there, and must write
@@ -12,6 +12,8 @@ use clap::{Parser, Subcommand};
 use crate::{setup::Scope, test::Extent, workspace::Profile};
 
 mod child;
+mod deny;
+mod dist;
 #[cfg(test)]
 mod documents;
 mod progress;
@@ -61,6 +63,9 @@ enum Chore {
     /// Set up, build, then restart, reload, upgrade, drain or kill a backend under traffic
     #[command(disable_help_flag = true)]
     Drill(ForLab),
+    /// Set up, build, then load Weir with very many connections of real programs, and write a report
+    #[command(disable_help_flag = true)]
+    Load(ForLab),
     /// Set up, build, then work with the lab itself: `up`, `down`, ...
     #[command(disable_help_flag = true)]
     Lab(ForLab),
@@ -75,6 +80,14 @@ enum Chore {
     Verifier(ForLab),
     /// Set up, build, then write the pages of `docs/reference` anew, and man pages into `target/man`
     Docs,
+    /// Hold the crates against `deny.toml`: licences, sources and versions
+    Deny {
+        /// Also the known flaws of crates, a list that is fetched
+        #[arg(long)]
+        advisories: bool,
+    },
+    /// Set up, build, then pack: a Debian package, a tarball with a static `weir`, their bill of materials, checksums
+    Dist(dist::Args),
     /// Set up, then formatting, lints, documentation and every test
     Test {
         /// Only the tests, no lints
@@ -104,11 +117,14 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Demo(ForLab { args }) => return become_lab(Some("demo"), &args),
         Chore::Churn(ForLab { args }) => return become_lab(Some("churn"), &args),
         Chore::Drill(ForLab { args }) => return become_lab(Some("drill"), &args),
+        Chore::Load(ForLab { args }) => return become_lab(Some("load"), &args),
         Chore::Lab(ForLab { args }) => return become_lab(None, &args),
         Chore::Bench(ForLab { args }) => return become_lab(Some("bench"), &args),
         Chore::Fuzz(ForLab { args }) => return become_lab(Some("fuzz"), &args),
         Chore::Verifier(ForLab { args }) => return become_lab(Some("verifier"), &args),
         Chore::Docs => write_docs()?,
+        Chore::Deny { advisories } => deny::deny(advisories)?,
+        Chore::Dist(args) => dist::dist(&args)?,
         Chore::Test { fast: false } => return test::test(Extent::Everything),
         Chore::Test { fast: true } => return test::test(Extent::Fast),
     }

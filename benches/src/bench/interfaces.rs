@@ -12,8 +12,8 @@ use crate::{LabError, command};
 /// One for each program.
 pub(super) const NAMES: [&str; 5] = ["lo", "bench0", "bench1", "bench2", "bench3"];
 
-/// Leaves the host's network for one with these interfaces.
-pub(super) fn make() -> Result<(), LabError> {
+/// Has the calling thread leave the host's network for one with these interfaces.
+pub(crate) fn make() -> Result<(), LabError> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|errno| LabError::System { action: "make a network namespace".to_owned(), source: errno.into() })?;
     for pair in NAMES[1..].chunks(2) {

@@ -5,7 +5,7 @@ use lb_common::{
     reason::Reason,
 };
 
-use super::farm::{CLIENT_V4, CLIENT_V6, Outer, PORT};
+use super::farm::{CLIENT_V4, CLIENT_V6, Outer, PORT, VIP_V4, VIP_V6};
 
 /// Bytes of an Ethernet header, and from there to the sequence number behind an IPv4 header.
 const ETHERNET: usize = 14;
@@ -13,7 +13,7 @@ const IPV4_SEQUENCE: usize = ETHERNET + 20 + 4;
 
 /// What the same wrapper goes around for what has to be subtracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Baseline {
+pub(crate) enum Baseline {
     /// Nothing.
     Empty,
     /// Room for a tunnel's IP header.
@@ -22,40 +22,50 @@ pub(super) enum Baseline {
 
 /// Packets of one kind, or of two that take turns.
 #[derive(Debug, Clone)]
-pub(super) struct Load {
-    pub(super) frames: Vec<Vec<u8>>,
-    pub(super) ipv6: bool,
-    pub(super) varies: Varies,
+pub(crate) struct Load {
+    pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) ipv6: bool,
+    pub(crate) varies: Varies,
     /// The reasons that the balancer must give, as often as each other.
-    pub(super) expected: &'static [Reason],
-    pub(super) baseline: Baseline,
+    pub(crate) expected: &'static [Reason],
+    pub(crate) baseline: Baseline,
+    /// The last 32 bits of the first client's address, if they are not the usual clients.
+    pub(crate) client: Option<u32>,
 }
 
 impl Load {
     /// Packets of one kind for which nothing changes but the flow.
-    pub(super) fn of(frame: Vec<u8>, expected: &'static [Reason]) -> Self {
+    pub(crate) fn of(frame: Vec<u8>, expected: &'static [Reason]) -> Self {
         Self {
             frames: vec![frame],
             ipv6: false,
             varies: Varies::NOTHING,
             expected,
             baseline: Baseline::Push(Outer::V4),
+            client: None,
         }
     }
 
     /// Packets of two kinds, which each flow sends one after the other.
-    pub(super) fn pair(frames: &[Vec<u8>; 2], expected: &'static [Reason], varies: Varies) -> Self {
+    pub(crate) fn pair(frames: &[Vec<u8>; 2], expected: &'static [Reason], varies: Varies) -> Self {
         Self { frames: frames.to_vec(), varies, ..Self::of(Vec::new(), expected) }
     }
 
     /// The last 32 bits of the first client's address.
-    pub(super) fn first_client(&self) -> u32 {
+    pub(crate) fn first_client(&self) -> u32 {
         let [.., a, b, c, d] = CLIENT_V6.octets();
-        if self.ipv6 { u32::from_be_bytes([a, b, c, d]) } else { CLIENT_V4.to_bits() }
+        let usual = if self.ipv6 { u32::from_be_bytes([a, b, c, d]) } else { CLIENT_V4.to_bits() };
+        self.client.unwrap_or(usual)
     }
 
-    /// How the wrapper makes them, for some flows and tokens.
-    pub(super) fn plan(&self, flows: u32, tokens: u32) -> Plan {
+    /// The last 32 bits of the first VIP's address.
+    fn first_vip(&self) -> u32 {
+        let [.., a, b, c, d] = VIP_V6.octets();
+        if self.ipv6 { u32::from_be_bytes([a, b, c, d]) } else { VIP_V4.to_bits() }
+    }
+
+    /// How the wrapper makes them, for some flows and tokens and one VIP.
+    pub(crate) fn plan(&self, flows: u32, tokens: u32) -> Plan {
         Plan {
             ethernet: *self.frames[0].first_chunk().expect("a frame has an Ethernet header"),
             pushed: match self.baseline {
@@ -72,6 +82,8 @@ impl Load {
             ipv6: self.ipv6.into(),
             varies: self.varies,
             tokens,
+            vips: 1,
+            vip: self.first_vip(),
             alternates: (self.frames.len() == 2).into(),
             segments: self.segments(),
         }

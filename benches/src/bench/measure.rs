@@ -20,7 +20,7 @@ use lb_user::{
 
 use super::{
     BenchError, Effort,
-    farm::{self, Outer, VIP},
+    farm::{self, Farm, Outer},
     interfaces,
     load::{Baseline, Load},
 };
@@ -42,17 +42,18 @@ impl Baseline {
 
 /// Nanoseconds a packet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Cost {
+pub(crate) struct Cost {
     /// The balancer, without the wrapper and without what its stub does.
-    pub(super) net: f64,
+    pub(crate) net: f64,
     /// The stub, without the wrapper.
-    pub(super) stub: f64,
+    pub(crate) stub: f64,
     /// The wrapper, around nothing.
-    pub(super) floor: f64,
+    pub(crate) floor: f64,
 }
 
 /// A filled balancer, ready to be measured.
 pub(super) struct Bench {
+    farm: Farm,
     balancer: Balancer,
     plan: Array<MapData, Pod<Plan>>,
     effort: Effort,
@@ -63,8 +64,8 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn open(sizes: &Sizes, outer: Outer, effort: Effort) -> Result<Self, BenchError> {
-        let mut balancer = farm::open(sizes, outer)?;
+    pub(super) fn open(farm: Farm, sizes: &Sizes, outer: Outer, effort: Effort) -> Result<Self, BenchError> {
+        let mut balancer = farm.open(sizes, outer)?;
         for name in STUBS.into_iter().chain([BALANCER, TRACK]) {
             program(&mut balancer, name)?.load().map_err(|error| LoadError::Program { program: name, error })?;
         }
@@ -73,19 +74,24 @@ impl Bench {
             attached.map_err(|error| LoadError::Program { program: name, error })?;
         }
         let plan = balancer.object().take_map("weir_bench_plan").ok_or(LoadError::Missing("weir_bench_plan"))?;
-        Ok(Self { balancer, plan: Array::try_from(plan)?, effort, learned: 0, tracked: 0 })
+        Ok(Self { farm, balancer, plan: Array::try_from(plan)?, effort, learned: 0, tracked: 0 })
     }
 
     /// Has so many connections' tokens in the table, if there are fewer.
     pub(super) fn learn(&mut self, tokens: u32) -> Result<(), BenchError> {
-        farm::learn(&mut self.balancer, self.learned..tokens)?;
+        self.farm.learn(&mut self.balancer, self.learned..tokens)?;
         self.learned = self.learned.max(tokens);
         Ok(())
     }
 
+    /// Has tokens name backends by themselves from now on.
+    pub(super) fn name_by_tokens(&mut self) -> Result<(), BenchError> {
+        self.farm.name_by_tokens(&mut self.balancer)
+    }
+
     /// What a packet of `load` costs where so many flows and tokens take turns.
     pub(super) fn measure(&mut self, load: &Load, flows: u32, tokens: u32) -> Result<Cost, BenchError> {
-        let mut plan = load.plan(flows, tokens);
+        let mut plan = self.plan(load, flows, tokens);
         let mut net = Vec::new();
         let mut stub = Vec::new();
         let mut floor = Vec::new();
@@ -111,32 +117,37 @@ impl Bench {
         if flows <= self.tracked {
             return Ok(());
         }
-        let mut plan = Plan { client, ..load.plan(flows, 1) };
+        let mut plan = Plan { client, ..self.plan(load, flows, 1) };
         self.run_program(TRACK, &load.frames[0], flows, &mut plan)?;
         self.tracked = flows;
         refilter::renew_if_unfit(&mut self.balancer, flows.into())?;
         if plan.tracked == flows { Ok(()) } else { Err(BenchError::Untracked { flows, found: plan.tracked }) }
     }
 
+    /// How the packets are made, for all of the farm's VIPs.
+    fn plan(&self, load: &Load, flows: u32, tokens: u32) -> Plan {
+        Plan { vips: self.farm.vips.into(), ..load.plan(flows, tokens) }
+    }
+
     /// A batch of the balancer: every packet must have an expected reason, each as often as the others.
     fn run_checked(&mut self, load: &Load, plan: &mut Plan) -> Result<Duration, BenchError> {
-        let before = self.counts()?;
+        let before = self.counts(load)?;
         let took = self.run(BALANCER, load, plan)?;
         let moved: Vec<_> = self
-            .counts()?
+            .counts(load)?
             .into_iter()
             .zip(before)
-            .map(|((vip, reason, now), (_, _, before))| (vip, reason, now - before))
-            .filter(|&(_, _, moved)| moved > 0)
+            .map(|(now, before)| Counted { packets: now.packets - before.packets, ..now })
+            .filter(|moved| moved.packets > 0)
             .collect();
         let share = u64::from(self.effort.packets) / load.expected.len() as u64;
-        let right = |&(vip, reason, moved): &(VipId, Reason, u64)| {
-            load.expected.contains(&reason) && moved == share && (vip == VIP || reason == Reason::NotVip)
+        let right = |&Counted { reason, of_vips, packets }: &Counted| {
+            load.expected.contains(&reason) && packets == share && (of_vips || reason == Reason::NotVip)
         };
         if moved.len() == load.expected.len() && moved.iter().all(right) {
             return Ok(took);
         }
-        let moved = moved.iter().map(|(_, reason, moved)| format!("{} {moved} times", reason.as_str()));
+        let moved = moved.iter().map(|Counted { reason, packets, .. }| format!("{} {packets} times", reason.as_str()));
         Err(BenchError::OtherPath {
             expected: load.expected.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", "),
             share,
@@ -181,31 +192,47 @@ impl Bench {
         Ok(result.duration)
     }
 
-    fn counts(&self) -> Result<Vec<(VipId, Reason, u64)>, BenchError> {
+    /// What has been counted, of no VIP and of all together. Of all VIPs but the first only what is expected is read: that
+    /// this is as many as there are packets leaves none for another reason.
+    fn counts(&self, load: &Load) -> Result<Vec<Counted>, BenchError> {
         let mut counts = Vec::new();
-        for vip in [VipId::NONE, VIP] {
-            for &reason in Reason::ALL {
-                let counters = self.balancer.counters.read(counter_index(vip, reason))?;
-                counts.push((vip, reason, counters.iter().map(|counter| counter.packets).sum()));
-            }
+        for &reason in Reason::ALL {
+            let read = if load.expected.contains(&reason) { usize::MAX } else { 1 };
+            let of_vips = self.farm.vips().take(read).map(|vip| self.packets(vip, reason)).sum::<Result<u64, _>>()?;
+            counts.push(Counted { reason, of_vips: true, packets: of_vips });
+            counts.push(Counted { reason, of_vips: false, packets: self.packets(VipId::NONE, reason)? });
         }
         Ok(counts)
     }
+
+    fn packets(&self, vip: VipId, reason: Reason) -> Result<u64, BenchError> {
+        let counters = self.balancer.counters.read(counter_index(vip, reason))?;
+        Ok(counters.iter().map(|counter| counter.packets).sum())
+    }
+}
+
+/// Packets that had a reason.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    reason: Reason,
+    /// Whether they were for a VIP.
+    of_vips: bool,
+    packets: u64,
 }
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
-fn program<'b>(balancer: &'b mut Balancer, name: &'static str) -> Result<&'b mut Xdp, LoadError> {
+pub(super) fn program<'b>(balancer: &'b mut Balancer, name: &'static str) -> Result<&'b mut Xdp, LoadError> {
     let program = balancer.object().program_mut(name).ok_or(LoadError::Missing(name))?;
     program.try_into().map_err(|error| LoadError::Program { program: name, error })
 }
 
-fn nanos(duration: Duration) -> f64 {
+pub(super) fn nanos(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e9
 }
 
-pub(super) fn median(mut figures: Vec<f64>) -> f64 {
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let half = figures.len() / 2;
     figures.get(half).copied().unwrap_or_default()

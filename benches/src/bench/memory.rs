@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
 };
 
 use aya::maps::MapInfo;
@@ -26,13 +27,17 @@ pub(super) fn of_defaults() -> Result<Vec<MapMemory>, BenchError> {
     let mut balancer = Balancer::load(&Sizes::default())?;
     let program = balancer.program()?.info().map_err(BenchError::Info)?;
     let ids = program.map_ids().map_err(BenchError::Info)?.unwrap_or_default();
-    let mut maps = ids.into_iter().map(of_map).collect::<Result<Vec<_>, _>>()?;
+    let mut maps = ids.into_iter().map(|id| of_map(&MapInfo::from_id(id)?)).collect::<Result<Vec<_>, _>>()?;
     maps.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
     Ok(maps)
 }
 
-fn of_map(id: u32) -> Result<MapMemory, BenchError> {
-    let info = MapInfo::from_id(id)?;
+/// The map that is pinned in a file.
+pub(crate) fn of_pinned(file: &Path) -> Result<MapMemory, BenchError> {
+    of_map(&MapInfo::from_pin(file)?)
+}
+
+fn of_map(info: &MapInfo) -> Result<MapMemory, BenchError> {
     let fd = info.fd()?;
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     let text = fs::read_to_string(&path).map_err(|error| BenchError::FdInfo { path: path.clone(), error })?;

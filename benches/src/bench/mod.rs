@@ -3,15 +3,17 @@
 //! A wrapper program makes every packet anew, calls the balancer and undoes the tunnel; the same wrapper around a stub is
 //! run in turn and subtracted. A case whose packets did not all take the path that it claims fails.
 
+mod agent;
 mod case;
 mod farm;
 mod interfaces;
-mod load;
+pub(crate) mod load;
 mod measure;
 mod memory;
-mod packet;
+pub(crate) mod packet;
 mod plot;
 mod report;
+mod scale;
 
 use aya::{maps::MapError, programs::ProgramError};
 use lb_user::bpf::LoadError;
@@ -21,6 +23,14 @@ use crate::LabError;
 pub use self::{
     case::{Case, Point},
     memory::MapMemory,
+    scale::Scale,
+};
+pub(crate) use self::{
+    farm::OBJECT,
+    interfaces::make as make_interfaces,
+    measure::{Cost, median},
+    memory::of_pinned,
+    scale::Costs,
 };
 
 /// What the stub takes on the machine that the design's targets are for, in nanoseconds.
@@ -32,9 +42,9 @@ pub enum BenchError {
     /// The kernel does not take a program or a map.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// There are no interfaces to attach the programs to.
+    /// The lab cannot be made, or what runs in it does not do as it should.
     #[error(transparent)]
-    Interfaces(#[from] LabError),
+    Lab(#[from] LabError),
     /// A table could not be filled or read.
     #[error("the kernel refused a table: {0}")]
     Map(#[from] MapError),
@@ -77,6 +87,22 @@ pub enum BenchError {
         flows: u32,
         /// How many have one.
         found: u32,
+    },
+    /// A reload was answered, and the tables are not what it was for.
+    #[error("weir has reloaded, and its tables are to hold {wanted}, not {held}")]
+    NotInForce {
+        /// What was to stand there.
+        wanted: String,
+        /// What does.
+        held: String,
+    },
+    /// A packet that was to be left alone was not.
+    #[error("{program} did not leave a packet as it was: action {action}")]
+    Touched {
+        /// The program.
+        program: &'static str,
+        /// What it returned last.
+        action: u32,
     },
     /// The wrapper did not leave the packet as it was.
     #[error("the wrapper {program} failed: action {action}, {len} bytes left, {packets} packets made")]
@@ -150,7 +176,7 @@ impl Report {
             })?;
         }
         let over_stub = figures.iter().filter(|figure| figure.point.case.is_over_ipv4_stub());
-        let stub_ns = measure::median(over_stub.map(|figure| figure.stub_ns).collect());
+        let stub_ns = median(over_stub.map(|figure| figure.stub_ns).collect());
         Ok(Self { stub_ns, effort, figures, memory: memory::of_defaults()? })
     }
 }

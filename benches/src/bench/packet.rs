@@ -24,7 +24,7 @@ const MP_JOIN: [u8; 4] = [30, 12, 0x10, 1];
 
 /// Where a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum To {
+pub(crate) enum To {
     /// The VIP's IPv4 address.
     V4,
     /// The VIP's IPv6 address.
@@ -34,35 +34,35 @@ pub(super) enum To {
 }
 
 /// An ACK in the course of a connection.
-pub(super) fn ack(to: To) -> Vec<u8> {
+pub(crate) fn ack(to: To) -> Vec<u8> {
     frame(to, tcp(ISN + 1, &ACK_OPTIONS, |tcp| tcp.ack = true))
 }
 
 /// A SYN of plain TCP.
-pub(super) fn syn(to: To) -> Vec<u8> {
+pub(crate) fn syn(to: To) -> Vec<u8> {
     frame(to, tcp(ISN, &SYN_OPTIONS, |tcp| tcp.syn = true))
 }
 
 /// A SYN that offers MPTCP.
-pub(super) fn capable_syn() -> Vec<u8> {
+pub(crate) fn capable_syn() -> Vec<u8> {
     let options = [SYN_OPTIONS.as_slice(), &MP_CAPABLE_SYN].concat();
     frame(To::V4, tcp(ISN, &options, |tcp| tcp.syn = true))
 }
 
 /// The third packet of that handshake; the server's key is still zero.
-pub(super) fn third_ack() -> Vec<u8> {
+pub(crate) fn third_ack() -> Vec<u8> {
     let options = [ACK_OPTIONS.as_slice(), &MP_CAPABLE_ACK, &[0; 8]].concat();
     frame(To::V4, tcp(ISN + 1, &options, |tcp| tcp.ack = true))
 }
 
 /// A SYN that joins; the token is still zero.
-pub(super) fn joining_syn() -> Vec<u8> {
+pub(crate) fn joining_syn() -> Vec<u8> {
     let options = [SYN_OPTIONS.as_slice(), &MP_JOIN, &[0; 8]].concat();
     frame(To::V4, tcp(ISN, &options, |tcp| tcp.syn = true))
 }
 
 /// A UDP datagram.
-pub(super) fn datagram() -> Vec<u8> {
+pub(crate) fn datagram() -> Vec<u8> {
     let link = PacketBuilder::ethernet2([2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 9, 2]);
     let packet = link.ipv4(CLIENT_V4.octets(), VIP_V4.octets(), 57).udp(CLIENT_PORT, PORT);
     let mut bytes = Vec::new();
@@ -99,4 +99,42 @@ fn frame(to: To, tcp: TcpHeader) -> Vec<u8> {
     let mut bytes = Vec::new();
     packet.tcp_header(tcp).write(&mut bytes, &[]).expect("a vector takes all");
     bytes
+}
+
+/// Which way a packet goes past a backend's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From a client.
+    In,
+    /// To a client.
+    Out,
+}
+
+/// Packets that a backend's programs leave alone: data of connections to the service, by IPv4 and IPv6, and to another port of
+/// its address, and a datagram.
+pub(super) fn foreign(way: Way) -> [Vec<u8>; 4] {
+    const ELSEWHERE: u16 = PORT + 1;
+    const DATA: [u8; 1000] = [0x5a; 1000];
+    let write = |is_ipv6: bool, port: u16, is_tcp: bool| {
+        let link = PacketBuilder::ethernet2([2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 9, 2]);
+        let turned = way == Way::Out;
+        let packet = match (is_ipv6, turned) {
+            (false, false) => link.ipv4(CLIENT_V4.octets(), VIP_V4.octets(), 57),
+            (false, true) => link.ipv4(VIP_V4.octets(), CLIENT_V4.octets(), 64),
+            (true, false) => link.ipv6(CLIENT_V6.octets(), VIP_V6.octets(), 57),
+            (true, true) => link.ipv6(VIP_V6.octets(), CLIENT_V6.octets(), 64),
+        };
+        let (from, to) = if turned { (port, CLIENT_PORT) } else { (CLIENT_PORT, port) };
+        let mut bytes = Vec::new();
+        let written = if is_tcp {
+            let ack = tcp(ISN + 1, &ACK_OPTIONS, |tcp| tcp.ack = true);
+            let ack = TcpHeader { source_port: from, destination_port: to, ..ack };
+            packet.tcp_header(ack).write(&mut bytes, &DATA)
+        } else {
+            packet.udp(from, to).write(&mut bytes, &DATA)
+        };
+        written.expect("a vector takes all");
+        bytes
+    };
+    [write(false, PORT, true), write(true, PORT, true), write(false, ELSEWHERE, true), write(false, PORT, false)]
 }

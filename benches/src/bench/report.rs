@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::screen::{table, thousands};
 
-use super::{DESIGN_STUB_NS, Effort, Figure, Report, case::LEFT_OUT};
+use super::{DESIGN_STUB_NS, Effort, Figure, Report};
 
 #[derive(Serialize)]
 struct Json {
@@ -13,7 +13,6 @@ struct Json {
     /// What each figure is.
     method: String,
     cases: Vec<JsonCase>,
-    left_out: Vec<JsonLeftOut>,
     maps: Vec<JsonMap>,
 }
 
@@ -25,12 +24,6 @@ struct JsonCase {
     ns: f64,
     stub_ns: f64,
     floor_ns: f64,
-}
-
-#[derive(Clone, Serialize)]
-struct JsonLeftOut {
-    name: &'static str,
-    why: &'static str,
 }
 
 #[derive(Serialize)]
@@ -60,7 +53,6 @@ impl Report {
             stub_ns: tenths(self.stub_ns),
             method: self.method(),
             cases: self.figures.iter().map(case).collect(),
-            left_out: LEFT_OUT.map(|(name, why)| JsonLeftOut { name, why }).to_vec(),
             maps: maps.collect(),
         })
     }
@@ -82,14 +74,12 @@ impl Report {
                 thousands(point.tracked.into()),
                 format!("{ns:.0}"),
                 target.map_or_else(String::new, |target| target.to_string()),
-                format!("{:.1}", ns / self.stub_ns),
+                // Programs of the agent alone have no such stub.
+                if self.stub_ns > 0.0 { format!("{:.1}", ns / self.stub_ns) } else { String::new() },
                 target.map_or_else(String::new, |target| format!("{:.1}", f64::from(target) / DESIGN_STUB_NS)),
                 format!("{stub_ns:.0}"),
                 format!("{floor_ns:.0}"),
             ]);
-        }
-        for (name, why) in LEFT_OUT {
-            table.add_row([name, why]);
         }
         table
     }

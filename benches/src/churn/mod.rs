@@ -6,7 +6,7 @@
 pub(crate) mod flows;
 pub(crate) mod held;
 mod screen;
-mod script;
+pub(crate) mod script;
 
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,7 @@ impl Churn {
 
     fn begin(options: Options) -> Result<Self, LabError> {
         let lab = Lab::builder().backends(options.backends).build()?;
-        let script = Script::new(options.seed, lab.backends.len());
+        let script = Script::new(options.seed, lab.backends.len(), &Kind::ALL);
         let weir = Weir::start(&lab, &config(&lab, &script, options))?;
         Ok(Self {
             joins_before: JoinTally::read(&lab)?,

@@ -1,6 +1,6 @@
 //! What happens to the pool: a sequence of changes that the seed alone decides.
 //!
-//! Every kind of change comes once in each round of six, in an order of its own, and some backends always stay up.
+//! Every kind of change comes once in each round, in an order of its own, and some backends always stay up.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ const WEIGHTS: [u32; 4] = [25, 50, 200, 300];
 
 /// What a backend is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stand {
+pub(crate) enum Stand {
     /// Not in the configuration.
     Absent,
     /// Takes connections.
@@ -24,7 +24,7 @@ pub(super) enum Stand {
 
 impl Stand {
     /// The word in Weir's configuration; none if it is not in there.
-    pub(super) const fn word(self) -> Option<&'static str> {
+    pub(crate) const fn word(self) -> Option<&'static str> {
         match self {
             Self::Absent => None,
             Self::Up => Some("up"),
@@ -36,14 +36,14 @@ impl Stand {
 
 /// A backend of the pool, b1 first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) stand: Stand,
-    pub(super) weight: u32,
+pub(crate) struct Member {
+    pub(crate) stand: Stand,
+    pub(crate) weight: u32,
 }
 
 /// A kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Add,
     Remove,
     Drain,
@@ -53,7 +53,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Add, Self::Remove, Self::Drain, Self::Reweight, Self::Kill, Self::Return];
+    /// Every kind.
+    pub(crate) const ALL: [Self; 6] = [Self::Add, Self::Remove, Self::Drain, Self::Reweight, Self::Kill, Self::Return];
 
     /// Whether it can happen to a backend.
     const fn suits(self, stand: Stand) -> bool {
@@ -77,13 +78,13 @@ impl Kind {
 
 /// One change: what happened to which backend, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) kind: Kind,
-    pub(super) backend: usize,
+pub(crate) struct Change {
+    pub(crate) kind: Kind,
+    pub(crate) backend: usize,
     /// What it was before.
-    pub(super) from: Stand,
+    pub(crate) from: Stand,
     /// Its weight from now on.
-    pub(super) weight: u32,
+    pub(crate) weight: u32,
 }
 
 impl fmt::Display for Change {
@@ -103,22 +104,24 @@ impl fmt::Display for Change {
 
 /// The changes to come, and the pool as it is.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(crate) struct Script {
     random: Random,
+    kinds: &'static [Kind],
     pool: Vec<Member>,
     round: Vec<Kind>,
 }
 
 impl Script {
-    /// A pool of `backends`, a quarter of which is not in the configuration yet.
-    pub(super) fn new(seed: u64, backends: usize) -> Self {
+    /// A pool of `backends`, a quarter of which is not in the configuration yet; of these kinds of change one must be
+    /// [`Kind::Reweight`].
+    pub(crate) fn new(seed: u64, backends: usize, kinds: &'static [Kind]) -> Self {
         let stand = |index| if index < backends - backends / 4 { Stand::Up } else { Stand::Absent };
         let pool = (0..backends).map(|index| Member { stand: stand(index), weight: WEIGHT }).collect();
-        Self { random: Random(seed), pool, round: Vec::new() }
+        Self { random: Random(seed), kinds, pool, round: Vec::new() }
     }
 
     /// The pool as it is.
-    pub(super) fn pool(&self) -> &[Member] {
+    pub(crate) fn pool(&self) -> &[Member] {
         &self.pool
     }
 
@@ -126,11 +129,11 @@ impl Script {
     ///
     /// # Panics
     /// Never: to weigh a backend anew is always possible.
-    pub(super) fn advance(&mut self) -> Change {
+    pub(crate) fn advance(&mut self) -> Change {
         let mut skipped = Vec::new();
         let change = loop {
             if self.round.is_empty() {
-                self.round = self.random.shuffled(&Kind::ALL);
+                self.round = self.random.shuffled(self.kinds);
             }
             let kind = self.round.pop().expect("a round has kinds");
             match self.change_of(kind) {
@@ -197,12 +200,12 @@ mod tests {
     #[test]
     fn every_kind_comes_and_some_backends_stay_up() {
         for seed in 0..50 {
-            let mut script = Script::new(seed, 8);
+            let mut script = Script::new(seed, 8, &Kind::ALL);
             let changes: Vec<Change> = (0..20).map(|_| script.advance()).collect();
             for kind in Kind::ALL {
                 assert!(changes.iter().any(|change| change.kind == kind), "seed {seed}: no {kind:?}");
             }
-            let mut replayed = Script::new(seed, 8);
+            let mut replayed = Script::new(seed, 8, &Kind::ALL);
             for change in &changes {
                 assert_eq!(replayed.advance(), *change, "seed {seed}");
                 let up = replayed.pool().iter().filter(|member| member.stand == Stand::Up).count();

@@ -46,6 +46,7 @@ impl Screen {
             Join::Endpoint => {
                 ("join = [\"endpoint\"]", "each backend tells its clients a port of its own to join it at")
             }
+            Join::Token => ("join = [\"token\"]", "the backends' agents choose tokens that name their backend"),
         };
         match self {
             Self::Tables => println!("\n{BOLD}{title}{BOLD:#}  {DIM}{meaning}{DIM:#}"),

@@ -5,9 +5,11 @@
 
 mod datagrams;
 pub mod fleet;
+pub mod mint;
 pub mod poison;
 mod screen;
 mod steps;
+pub mod token;
 
 use std::{
     sync::{
@@ -31,7 +33,7 @@ use crate::{
     oracle::{Counters, JoinTally},
     sockets,
     topology::INTERFACE,
-    weir::{Join, Weir, WeirConfig},
+    weir::{Join, KeyFile, Weir, WeirConfig},
 };
 use datagrams::Datagrams;
 
@@ -39,6 +41,9 @@ use datagrams::Datagrams;
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// New connections at each step: one for so many that are held.
 const NEW_PER_HELD: usize = 10;
+
+/// Where the cluster key is.
+const KEY_FILE: &str = "cluster.key";
 
 /// What is drilled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -54,6 +59,8 @@ pub enum Kind {
     Drain,
     /// A backend dies
     KillBackend,
+    /// The cluster key is changed
+    Rekey,
 }
 
 /// What to run.
@@ -89,7 +96,7 @@ pub enum OnStop {
 }
 
 /// One backend is drained or killed, or a join is to be able to go wrong.
-fn two_or_more(text: &str) -> Result<BackendCount, String> {
+pub(crate) fn two_or_more(text: &str) -> Result<BackendCount, String> {
     let count = text.parse::<u8>().ok().filter(|count| *count > 1);
     let count = count.ok_or_else(|| "not a number from 2 to 64".to_owned())?;
     BackendCount::try_from(count).map_err(|error: LabError| error.to_string())
@@ -140,6 +147,7 @@ struct Drill<'l> {
     weir: Weir,
     held: &'l Mutex<Held>,
     flows: Flows,
+    key: KeyFile,
     report: Report,
     failures: Vec<String>,
     programs: Vec<u64>,
@@ -155,6 +163,7 @@ pub fn run(options: Options, screen: Screen) -> Result<(Report, Vec<String>), La
     sockets::allow_many()?;
     screen.introduce(options);
     let mut lab = Lab::builder().backends(options.backends).build()?;
+    let key = KeyFile::create(lab.directory().join(KEY_FILE))?;
     let weir = Weir::start(&lab, &config(&lab, options))?;
     let (joins_before, counters_before) = (JoinTally::read(&lab)?, Counters::read(&lab.client.namespace)?);
     let (held, broken, stop) = (Mutex::new(Held::default()), Mutex::new(Vec::new()), AtomicBool::new(false));
@@ -166,6 +175,7 @@ pub fn run(options: Options, screen: Screen) -> Result<(Report, Vec<String>), La
         weir,
         held: &held,
         flows: Flows::default(),
+        key,
         failures: Vec::new(),
         programs: Vec::new(),
         killed: None,
@@ -202,9 +212,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What Weir is told at the beginning: the windows outlast the drill.
+/// What Weir is told at the beginning: the windows outlast the drill, but for those that it waits for.
 fn config(lab: &Lab, options: Options) -> WeirConfig {
-    let config = WeirConfig::for_lab(lab, Join::Learn).with_transition(600, 0).with_udp(600);
+    let transition_s = if options.kind == Kind::Rekey { steps::KEY_WINDOW_S } else { 600 };
+    let config = WeirConfig::for_lab(lab, Join::Learn).with_transition(transition_s, 0).with_udp(600);
+    let config = config.with_cluster_key(lab.directory().join(KEY_FILE));
     match options.on_stop {
         OnStop::Keep => config,
         OnStop::Detach => config.with_on_stop("detach"),

@@ -3,7 +3,7 @@
 use anstream::println;
 use anstyle::{AnsiColor, Style};
 
-use super::{Kind, Options, Report, fleet, poison};
+use super::{Kind, Options, Report, fleet, poison, token};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -38,6 +38,7 @@ impl Screen {
             Kind::Upgrade => "another binary of the controller takes over",
             Kind::Drain => "a backend is drained, and comes back",
             Kind::KillBackend => "a backend dies",
+            Kind::Rekey => "the cluster key is changed",
         };
         println!(
             "{BOLD}Drill: {what}{BOLD:#}\n\n\
@@ -113,6 +114,46 @@ impl Screen {
             report.joined_flows_broken,
         );
         show_failures("Every join found its connection, and nothing broke.", failures);
+    }
+
+    pub(super) fn introduce_token(self, kind: token::Kind, options: token::Options) {
+        let token::Options { connections, rtt, backends, .. } = options;
+        if self == Self::Quiet {
+            eprintln!("drill: {connections} connections, {backends} backends, {rtt} ms");
+            return;
+        }
+        let what = match kind {
+            token::Kind::TokenBurst => "all connections are joined at once",
+            token::Kind::Rotate => "the secret of tokens is rotated",
+            token::Kind::AgentKill => "the agents are killed, and started again",
+            token::Kind::Tokens => "whose backend the tokens of very many connections name",
+        };
+        println!(
+            "{BOLD}Drill: {what}{BOLD:#}\n\n\
+             {connections} MPTCP connections from a client {rtt} ms away, over two balancers that tell each other nothing, to\n\
+             {backends} backends whose agents choose the tokens."
+        );
+    }
+
+    pub(super) fn conclude_token(self, report: &token::Report, failures: &[String]) {
+        if self == Self::Quiet {
+            return;
+        }
+        println!(
+            "\n{} connections, {} broken, {} plain TCP. Joins: {} attempted, {} established, {} misrouted.\n\
+             {} tokens of {} epochs were looked at, {} name another backend; {} are in tables.",
+            report.connections,
+            report.connections_broken,
+            report.plain,
+            report.joins_attempted,
+            report.joins_established,
+            report.joins_misrouted,
+            report.tokens,
+            report.epochs,
+            report.tokens_foreign,
+            report.tokens_in_tables,
+        );
+        show_failures("Every join found its connection, by its token alone.", failures);
     }
 
     pub(super) fn introduce_poison(self, options: poison::Options) {

@@ -6,10 +6,14 @@ use nix::sys::signal::Signal;
 
 use super::{Drill, Kind, config, lock};
 use crate::{
-    LabError,
+    LabError, wait,
     weir::{Alias, PoolBackend, WeirConfig},
 };
 
+/// For how long flows of the former key are kept: each shows itself several times meanwhile.
+pub(super) const KEY_WINDOW_S: u32 = 15;
+/// Until that is over on a busy machine.
+const KEY_LIMIT: Duration = Duration::from_mins(2);
 /// Backends that come and go in the reload drill.
 const NEWCOMERS: usize = 1000;
 /// A controller is killed at one of these moments of a reload.
@@ -29,6 +33,7 @@ impl Drill<'_> {
                 Kind::Drain => self.drain()?,
                 Kind::KillBackend if time == 1 => self.kill_backend()?,
                 Kind::KillBackend => {}
+                Kind::Rekey => self.rekey(time)?,
             }
         }
         let joined = self.join_again()?;
@@ -134,6 +139,33 @@ impl Drill<'_> {
         self.flows.bury(0);
         let opened = self.open_some()?;
         self.tell(format!("b1 is dead, {changed} slots changed; new connections went to {}", spread(&opened)));
+        Ok(())
+    }
+
+    /// Flows are named by another key; the controller is killed in the middle of that every other time. A key of which nobody
+    /// knows the one before is refused.
+    fn rekey(&mut self, time: usize) -> Result<(), LabError> {
+        let config = config(self.lab, self.options);
+        self.key.replace()?;
+        let refused = self.weir.reload_text(&config.to_toml())?;
+        if time == 1 {
+            self.tell(format!("a key without the former one is refused: {refused}"));
+        }
+        self.key.change()?;
+        self.weir.reload(&config)?;
+        self.open_some()?;
+        if time.is_multiple_of(2) {
+            self.weir.end_by(Signal::SIGKILL)?;
+            self.open_some()?;
+            self.weir.start_again(self.lab)?;
+            self.controller_is_another(Signal::SIGKILL)?;
+        }
+        let weir = &self.weir;
+        wait::until("the former key is forgotten", KEY_LIMIT, || Ok((!weir.status()?.keeps_former_key).then_some(())))?;
+        self.tell("the key is another, and the former one is forgotten");
+        self.key.settle()?;
+        self.weir.reload(&config)?;
+        self.open_some()?;
         Ok(())
     }
 

@@ -14,13 +14,13 @@ const PORT: u16 = 4222;
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where balancers and agents find it.
-pub(super) fn url() -> String {
+pub(crate) fn url() -> String {
     format!("nats://{}:{PORT}", MANAGEMENT.v4)
 }
 
 /// A bus that runs, or has been killed.
 #[derive(Debug)]
-pub(super) struct BusServer {
+pub(crate) struct BusServer {
     namespace: Namespace,
     /// For its log and what it keeps.
     directory: PathBuf,
@@ -29,17 +29,17 @@ pub(super) struct BusServer {
 
 impl BusServer {
     /// Starts it; returns when it listens.
-    pub(super) fn start(namespace: Namespace, directory: &Path) -> Result<Self, LabError> {
+    pub(crate) fn start(namespace: Namespace, directory: &Path) -> Result<Self, LabError> {
         let process = run(&namespace, directory)?;
         Ok(Self { namespace, directory: directory.to_owned(), process })
     }
 
-    pub(super) fn kill(&mut self) -> Result<(), LabError> {
+    pub(crate) fn kill(&mut self) -> Result<(), LabError> {
         self.process.end_by(Signal::SIGKILL)
     }
 
     /// Starts it with what it had kept.
-    pub(super) fn start_again(&mut self) -> Result<(), LabError> {
+    pub(crate) fn start_again(&mut self) -> Result<(), LabError> {
         self.process = run(&self.namespace, &self.directory)?;
         Ok(())
     }

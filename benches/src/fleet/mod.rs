@@ -4,36 +4,28 @@
 //! by other weights, so that most joins come to another balancer than their connection's first subflow. Which balancer a
 //! flow goes to is for the router to say: no balancer is asked.
 
-mod bus;
-mod endpoint;
+pub(crate) mod bus;
+pub(crate) mod endpoint;
 mod router;
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use nix::sys::signal::Signal;
 
 pub use router::TcpFlow;
 
 use crate::{
-    Balancer, Lab, LabError,
+    Backend, Balancer, Lab, LabError,
     addresses::{self, BALANCERS_MAX, JOIN_PREFIX, MANAGEMENT, VIP},
     namespace::Namespace,
     process::Process,
     topology::links,
     wait,
-    weir::{self, Agent, Bus, Join, Weir, WeirConfig},
-    xdp::PassProgram,
+    weir::{self, Agent, Bus, Join, KeyFile, Weir, WeirConfig},
+    xdp::Attached,
 };
 use bus::BusServer;
 
-/// Any will do that all members share.
-const CLUSTER_KEY: &[u8] = b"5eed5eed5eed5eed5eed5eed5eed5eed\n";
 /// How soon a balancer says that it has withdrawn.
 const WITHDRAWAL_LIMIT: Duration = Duration::from_secs(20);
 const CLUSTER: &str = "lab";
@@ -52,7 +44,7 @@ struct Member {
     weir: Weir,
     announced: bool,
     /// Of the first one the lab has it.
-    _pass: Option<PassProgram>,
+    _pass: Option<Attached>,
 }
 
 /// A lab with several balancers. Dropping it removes everything that it made.
@@ -61,9 +53,9 @@ pub struct Fleet {
     join: Join,
     members: Vec<Member>,
     bus: Option<BusServer>,
-    key: PathBuf,
+    key: KeyFile,
     /// Agents, or what takes tunnels off and tells nobody.
-    _on_backends: (Vec<Agent>, Vec<Process>),
+    on_backends: (Vec<Agent>, Vec<Process>),
     /// Last, so that all that runs in it is gone before.
     pub lab: Lab,
 }
@@ -82,11 +74,11 @@ impl Fleet {
         assert!((1..=BALANCERS_MAX).contains(&balancers), "a fleet has 1 to {BALANCERS_MAX} balancers");
         assert!(lab.line.is_some(), "a router cannot spread flows by what is not on the wire");
         fs::create_dir_all(lab.pins()).map_err(LabError::file("create", lab.pins()))?;
-        let key = write_key(&lab)?;
+        let key = KeyFile::create(lab.directory().join("cluster.key"))?;
         router::set_up(&lab.router.namespace)?;
         let bus = if with_bus { Some(start_bus(&lab)?) } else { None };
-        let on_backends = serve_backends(&lab, join)?;
-        let mut fleet = Self { join, members: Vec::new(), bus, key, _on_backends: on_backends, lab };
+        let on_backends = serve_backends(&lab, &lab.backends, join)?;
+        let mut fleet = Self { join, members: Vec::new(), bus, key, on_backends, lab };
         for _ in 0..balancers {
             fleet.add()?;
         }
@@ -118,8 +110,11 @@ impl Fleet {
         let name = format!("lb{number}");
         let (balancer, router_side, pass) = self.place(number, &name)?;
         let mut config = WeirConfig::for_balancer(&self.lab, &balancer, self.join)
-            .with_cluster_key(self.key.clone())
+            .with_cluster_key(self.key.path().to_owned())
             .with_tokens(TOKENS);
+        if self.join == Join::Token {
+            config = config.with_token_secret(weir::agent::token_secret(&self.lab), weir::agent::TOKEN_BACKENDS);
+        }
         if self.bus.is_some() {
             config = config.with_bus(member_of_bus(&name));
         }
@@ -130,7 +125,7 @@ impl Fleet {
     }
 
     /// A machine for a balancer; the first has the lab's own.
-    fn place(&self, number: u8, name: &str) -> Result<(Balancer, String, Option<PassProgram>), LabError> {
+    fn place(&self, number: u8, name: &str) -> Result<(Balancer, String, Option<Attached>), LabError> {
         let pins = self.lab.pins().join(name);
         let first = &self.lab.balancer;
         if number == 1 {
@@ -141,7 +136,7 @@ impl Fleet {
         links::lay_further(router, &namespace, name, address)?;
         let directory = first.directory.join(name);
         fs::create_dir_all(&directory).map_err(LabError::file("create", &directory))?;
-        let pass = PassProgram::attach(router, name)?;
+        let pass = Attached::passing(router, name)?;
         Ok((Balancer { namespace, address, directory, pins }, name.to_owned(), Some(pass)))
     }
 
@@ -184,6 +179,55 @@ impl Fleet {
         member.announced = false;
         self.announce()?;
         Ok(name)
+    }
+
+    /// Changes the cluster key, one balancer after the other.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or a balancer refuses the key.
+    pub fn change_key(&mut self) -> Result<(), LabError> {
+        self.key.change()?;
+        self.members
+            .iter()
+            .filter(|member| member.announced)
+            .try_for_each(|member| member.weir.ask(&["reload"]).map(drop))
+    }
+
+    /// Adds an epoch to the secret of tokens, of which tokens are made after a time such as `3s`, and has balancers and
+    /// agents read it.
+    ///
+    /// # Errors
+    ///
+    /// If the secret is not rotated, or somebody does not read it.
+    pub fn rotate_secret(&mut self, after: &str) -> Result<(), LabError> {
+        weir::agent::rotate_secret(&self.lab, after)?;
+        for member in self.members.iter().filter(|member| member.announced) {
+            member.weir.ask(&["reload"])?;
+        }
+        self.on_backends.0.iter_mut().try_for_each(|agent| agent.signal(Signal::SIGHUP))
+    }
+
+    /// Ends the agents on all backends.
+    ///
+    /// # Errors
+    ///
+    /// If one has ended before.
+    pub fn end_agents(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.on_backends.0.iter_mut().try_for_each(|agent| agent.end_by(signal))
+    }
+
+    /// Starts the agents again, and waits until they mint.
+    ///
+    /// # Errors
+    ///
+    /// If one does not in time.
+    pub fn restart_agents(&mut self) -> Result<(), LabError> {
+        for agent in &mut self.on_backends.0 {
+            agent.start_again()?;
+            agent.wait_until_minting(1)?;
+        }
+        Ok(())
     }
 
     /// Kills the bus, if there is one.
@@ -238,6 +282,16 @@ impl Fleet {
         sides.into_iter().map(name).collect()
     }
 
+    /// How many tokens the balancers that are announced have in their tables, as of their last sweep.
+    ///
+    /// # Errors
+    ///
+    /// If one does not tell.
+    pub fn tokens_in_tables(&self) -> Result<u64, LabError> {
+        let living = self.members.iter().filter(|member| member.announced);
+        living.map(|member| Ok(member.weir.status()?.tokens)).sum()
+    }
+
     fn announce(&self) -> Result<(), LabError> {
         let announced = self.members.iter().filter(|member| member.announced);
         let hops: Vec<_> = announced.map(|member| (member.number, addresses::balancer(member.number))).collect();
@@ -245,29 +299,27 @@ impl Fleet {
     }
 }
 
-/// The decapsulation on each backend, by its agent if joins are to be told of.
-fn serve_backends(lab: &Lab, join: Join) -> Result<(Vec<Agent>, Vec<Process>), LabError> {
+/// The decapsulation on each of these backends, by its agent if joins are to be told of.
+pub(crate) fn serve_backends(
+    lab: &Lab,
+    backends: &[Backend],
+    join: Join,
+) -> Result<(Vec<Agent>, Vec<Process>), LabError> {
     let sources = (1..=BALANCERS_MAX).flat_map(|number| addresses::balancer(number).both());
     let sources: Vec<String> = sources.map(|address| address.to_string()).collect();
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
     match join {
-        Join::Report => Ok((weir::agent::run_all(lab, &sources, &member_of_bus(""))?, Vec::new())),
-        Join::Off | Join::Learn | Join::Endpoint => Ok((Vec::new(), weir::decapsulate(lab, &sources)?)),
+        Join::Report => Ok((weir::agent::run_all(lab, backends, &sources, &member_of_bus(""))?, Vec::new())),
+        Join::Token => Ok((weir::agent::run_all_minting(lab, backends, &sources)?, Vec::new())),
+        Join::Off | Join::Learn | Join::Endpoint => Ok((Vec::new(), weir::decapsulate(backends, &sources)?)),
     }
 }
 
-fn member_of_bus(name: &str) -> Bus {
+pub(crate) fn member_of_bus(name: &str) -> Bus {
     Bus { servers: vec![bus::url()], cluster: CLUSTER, name: name.to_owned() }
 }
 
-fn write_key(lab: &Lab) -> Result<PathBuf, LabError> {
-    let path = lab.directory().join("cluster.key");
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    written.and_then(|mut file| file.write_all(CLUSTER_KEY)).map_err(LabError::file("write", &path))?;
-    Ok(path)
-}
-
-fn start_bus(lab: &Lab) -> Result<BusServer, LabError> {
+pub(crate) fn start_bus(lab: &Lab) -> Result<BusServer, LabError> {
     let management = Namespace::of(lab.name(), MANAGEMENT_SIDE);
     links::lay_further(&lab.router.namespace, &management, MANAGEMENT_SIDE, MANAGEMENT)?;
     BusServer::start(management, &lab.directory())

@@ -1,8 +1,9 @@
 //! Makes sequences: conversations that interrupt each other, frames that were damaged, and a controller that changes the
 //! tables in between. All of it follows from the seed.
 
+use crate::random::Random;
+
 use super::{
-    random::Random,
     sequence::{Change, Sequence, Step},
     talk::{Talker, conversation},
     worlds::{
@@ -44,12 +45,18 @@ pub(super) fn sequence(seed: u64, number: u64) -> Sequence {
 
 fn change(random: &mut Random, talker: Talker) -> Change {
     let backend = |random: &mut Random| 1 + random.u16() % BACKENDS.end();
-    match random.below(8) {
+    match random.below(10) {
         0 => Change::Gone(backend(random)),
         1 => Change::Back(backend(random)),
         2 => Change::ForgetTokens,
         3 => Change::ForgetFlows,
         4 => Change::Age(random.one_of(&[1, 50, 112, 113, 500])),
+        5 | 6 => Change::Key {
+            second: random.chance(70),
+            under_way: random.chance(80),
+            pins: random.chance(40),
+            keeps: random.chance(40),
+        },
         _ => Change::Slot {
             pool: random.u16() % POOLS,
             slot: talker.slot(),

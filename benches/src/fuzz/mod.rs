@@ -6,7 +6,6 @@
 
 mod generate;
 mod pair;
-mod random;
 mod report;
 mod sequence;
 mod shrink;

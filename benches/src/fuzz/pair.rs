@@ -25,7 +25,7 @@ use lb_common::{
     reason::Reason,
     recent::bucket_of,
     steer::steer,
-    tables::{Counter, counter_index},
+    tables::{Counter, counter_index, join_place},
 };
 use lb_user::bpf::PerCpuTable;
 use nix::{
@@ -167,6 +167,11 @@ impl Pair {
                 let index = bucket_of(network, limits::NETWORKS);
                 let by_kernel = self.kernel.balancer.networks.read(index).expect("within the table");
                 assert_eq!(by_kernel, host.networks[index as usize], "{differ}: a network's budget");
+            }
+            Touched::Joins(token) => {
+                let index = join_place(token);
+                let by_kernel = self.kernel.balancer.joins.read(index).expect("within the table");
+                assert_eq!(by_kernel, host.joins[index as usize], "{differ}: a token's budget");
             }
             Touched::Errors => {
                 let by_kernel = self.kernel.balancer.errors.read(0).expect("one element")[self.cpu];

@@ -40,6 +40,17 @@ pub enum Change {
         /// Its datagrams stay.
         keeps: bool,
     },
+    /// Another of the two cluster keys holds, and the rotation to it is so far.
+    Key {
+        /// Which of the two holds.
+        second: bool,
+        /// Flows of the other one are still about.
+        under_way: bool,
+        /// That is about to end.
+        pins: bool,
+        /// Its datagrams stay.
+        keeps: bool,
+    },
     /// All learned tokens are removed.
     ForgetTokens,
     /// All entries of flows are removed.
@@ -80,6 +91,10 @@ impl fmt::Display for Change {
             Self::Back(id) => write!(f, "back {id}"),
             Self::Slot { pool, slot, owner, previous, pins, keeps } => {
                 write!(f, "slot {pool} {slot} {owner} {previous} {} {}", u8::from(pins), u8::from(keeps))
+            }
+            Self::Key { second, under_way, pins, keeps } => {
+                let [second, under_way, pins, keeps] = [second, under_way, pins, keeps].map(u8::from);
+                write!(f, "key {second} {under_way} {pins} {keeps}")
             }
             Self::ForgetTokens => f.write_str("forget-tokens"),
             Self::ForgetFlows => f.write_str("forget-flows"),
@@ -123,6 +138,9 @@ fn step(line: &str) -> Option<Step> {
             pins: pins != 0,
             keeps: keeps != 0,
         },
+        ("key", &[second, under_way, pins, keeps]) => {
+            Change::Key { second: second != 0, under_way: under_way != 0, pins: pins != 0, keeps: keeps != 0 }
+        }
         ("forget-tokens", []) => Change::ForgetTokens,
         ("forget-flows", []) => Change::ForgetFlows,
         ("age", &[ticks]) => Change::Age(ticks),
@@ -141,6 +159,7 @@ mod tests {
             Change::Gone(3),
             Change::Back(3),
             Change::Slot { pool: 1, slot: 65_536, owner: 2, previous: 4, pins: true, keeps: false },
+            Change::Key { second: true, under_way: true, pins: false, keeps: true },
             Change::ForgetTokens,
             Change::ForgetFlows,
             Change::Age(200),

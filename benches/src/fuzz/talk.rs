@@ -1,15 +1,14 @@
 //! What clients, strangers and routers say: short conversations with the wide farm, most of them as they should be.
 
-use super::{
-    random::Random,
-    worlds::{
-        frames::{self, datagram, icmp, packet, pieces, quic_long, quic_short},
-        mptcp::{self, SYN_OPTIONS, TIMESTAMPS},
-        oracle,
-        packet::{ETHERNET, Flow, Segment},
-        setup::vip_address,
-        wide::{BACKENDS, IN_TRANSITION, JOIN_PORT, PINNING, open_address, prefix_addresses, quic_id},
-    },
+use crate::random::Random;
+
+use super::worlds::{
+    frames::{self, datagram, icmp, packet, pieces, quic_long, quic_short},
+    mptcp::{self, SYN_OPTIONS, TIMESTAMPS},
+    oracle,
+    packet::{ETHERNET, Flow, Segment},
+    setup::vip_address,
+    wide::{BACKENDS, IN_TRANSITION, JOIN_PORT, PINNING, open_address, prefix_addresses, quic_id},
 };
 use lb_common::wire::ip::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -99,6 +98,8 @@ fn mptcp_connection(random: &mut Random, talker: Talker) -> Frames {
     }
     said.push(flow.data(isn));
     let token = mptcp::token(version, if random.chance(85) { key } else { random.one_of(&SERVER_KEYS) });
+    // One that nobody has taught may name a backend all the same.
+    let token = if random.chance(25) { random.u32() } else { token };
     for _ in 0..random.below(3) {
         let second = talker.second(random);
         said.extend(joined(random, second, token));

@@ -4,12 +4,13 @@
 use super::worlds::Memory;
 use lb_common::{
     host::HostTables,
-    ids::{BackendId, FlowHash, PoolId, Tick},
+    ids::{BackendId, FlowHash, PoolId, Tick, Token},
     recent::Bucket,
     share::Event,
+    stateless::{Bearer, Codec, TokenId},
     tables::{
-        Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, Service, Services, Slot, Tables,
-        TokenEntry, TokenKey,
+        Backend, Budget, Exception, FlowEntry, Globals, InsertError, JoinBudget, QuicKey, Service, Services, Slot,
+        Tables, TokenEntry, TokenKey,
     },
     wire::ip::Address,
 };
@@ -21,6 +22,8 @@ pub(super) enum Touched {
     Entry(FlowHash),
     Token(TokenKey),
     Network(FlowHash),
+    /// What has been spent on joins with a token.
+    Joins(Token),
     Errors,
 }
 
@@ -70,6 +73,10 @@ impl Tables for Noting<'_> {
         self.note(Touched::Entry(flow)).entry(flow)
     }
 
+    fn entry_of(&mut self, kind: Exception, flow: FlowHash) -> Option<FlowEntry> {
+        self.note(Touched::Entry(flow)).entry_of(kind, flow)
+    }
+
     fn insert_entry(&mut self, kind: Exception, flow: FlowHash, entry: FlowEntry) -> Result<(), InsertError> {
         self.note(Touched::Entry(flow)).insert_entry(kind, flow, entry)
     }
@@ -110,12 +117,24 @@ impl Tables for Noting<'_> {
         self.tables.quic_server(key)
     }
 
+    fn codec(&self, pool: PoolId) -> Option<&Codec> {
+        self.tables.codec(pool)
+    }
+
+    fn bearer(&self, pool: PoolId, id: TokenId) -> Bearer {
+        self.tables.bearer(pool, id)
+    }
+
     fn tell(&mut self, event: &Event) {
         self.tables.tell(event);
     }
 
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {
         self.note(Touched::Network(network)).network_budget(network)
+    }
+
+    fn join_budget(&mut self, token: Token) -> Option<&mut JoinBudget> {
+        self.note(Touched::Joins(token)).join_budget(token)
     }
 
     fn error_budget(&mut self) -> Option<&mut Budget> {

@@ -8,6 +8,7 @@ use std::{ops::Sub, time::Duration};
 
 use crate::{
     Backend, Lab, LabError,
+    namespace::Namespace,
     oracle::Counters,
     traffic::{Connection, Mix},
     wait,
@@ -56,7 +57,25 @@ impl JoinTally {
         let client = Counters::read(&lab.client.namespace)?;
         Ok(Self {
             attempted: client.value("MPTcpExtMPJoinSynTx"),
-            backends: lab.backends.iter().map(JoinCounts::read).collect::<Result<_, _>>()?,
+            backends: lab
+                .backends
+                .iter()
+                .map(|backend| JoinCounts::read(&backend.namespace))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The same at a [`Counters::glance`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn glance(lab: &Lab) -> Result<Self, LabError> {
+        let client = Counters::glance(&lab.client.namespace)?;
+        let of = |backend: &Backend| Ok(JoinCounts::of(&Counters::glance(&backend.namespace)?));
+        Ok(Self {
+            attempted: client.value("MPTcpExtMPJoinSynTx"),
+            backends: lab.backends.iter().map(of).collect::<Result<_, LabError>>()?,
         })
     }
 
@@ -115,13 +134,17 @@ impl Sub for &JoinTally {
 }
 
 impl JoinCounts {
-    fn read(backend: &Backend) -> Result<Self, LabError> {
-        let counters = Counters::read(&backend.namespace)?;
-        Ok(Self {
+    /// Reads the counters of a namespace where connections end.
+    pub(crate) fn read(namespace: &Namespace) -> Result<Self, LabError> {
+        Ok(Self::of(&Counters::read(namespace)?))
+    }
+
+    fn of(counters: &Counters) -> Self {
+        Self {
             established: counters.value("MPTcpExtMPJoinAckRx"),
             misrouted: counters.value("MPTcpExtMPJoinNoTokenFound") + counters.value("MPTcpExtMPJoinAckHMacFailure"),
             refused: counters.value("MPTcpExtMPJoinRejected"),
-        })
+        }
     }
 }
 

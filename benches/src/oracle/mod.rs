@@ -6,6 +6,7 @@ mod flows;
 pub mod joins;
 pub mod monitor;
 pub mod path_mtu;
+mod stateless;
 mod subflows;
 
 pub use counters::Counters;
@@ -13,4 +14,5 @@ pub use flows::Flow;
 pub use joins::{JoinCounts, JoinTally, open_joined};
 pub use monitor::Monitor;
 pub use path_mtu::path_mtus;
+pub use stateless::TokenOracle;
 pub use subflows::{Subflow, Token};

@@ -20,6 +20,11 @@ impl Token {
     pub fn parse(digits: &str) -> Option<Self> {
         u32::from_str_radix(digits, 16).ok().map(Self)
     }
+
+    /// Its number, for who reads a backend in it.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// An established subflow at a backend.

@@ -76,7 +76,7 @@ pub(super) fn lay(
 }
 
 /// Routes to the VIPs by way of `next_hop`, replacing any others.
-pub(super) fn vip_routes(next_hop: DualAddress) -> String {
+pub(crate) fn vip_routes(next_hop: DualAddress) -> String {
     format!("route replace {}/32 via {}\nroute replace {}/128 via {}\n", VIP.v4, next_hop.v4, VIP.v6, next_hop.v6)
 }
 

@@ -16,7 +16,13 @@ use crate::{
     namespace::Namespace,
     process::Process,
     topology::INTERFACE,
+    wait,
 };
+
+/// Ids that tokens have room for: more than a lab has backends.
+pub const TOKEN_BACKENDS: u32 = 128;
+/// Keys that an agent keeps ready: a burst of connections is not to find none.
+pub(crate) const KEYS: u32 = 4096;
 
 /// The pool of the lab's VIPs, as the agent names it.
 pub const POOL: &str = "web";
@@ -57,6 +63,15 @@ impl Agent {
         Ok(Self { process, program, namespace, config, log })
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended before.
+    pub fn signal(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.process.signal(signal)
+    }
+
     /// Ends it by a signal; what is on the interface goes on.
     ///
     /// # Errors
@@ -74,6 +89,18 @@ impl Agent {
     pub fn start_again(&mut self) -> Result<(), LabError> {
         self.process = run(&self.namespace, &self.program, &self.config, &self.log)?;
         Ok(())
+    }
+
+    /// Waits until it has begun to mint for every VIP so many times.
+    ///
+    /// # Errors
+    ///
+    /// If it does not in time.
+    pub fn wait_until_minting(&self, times: usize) -> Result<(), LabError> {
+        let wanted = times * VIP.both().len();
+        wait::until("the agent mints", START_LIMIT, || {
+            Ok((self.log().matches("minting for").count() >= wanted).then_some(()))
+        })
     }
 
     /// Takes away what it has put on the interface; returns what `weir agent --detach` says.
@@ -95,24 +122,82 @@ impl Agent {
         metrics::scrape(&self.namespace)
     }
 
+    /// The process, for who asks the system about it.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.process.log()
     }
 }
 
-/// Runs an agent on every backend of a lab, which takes tunnels from these addresses or prefixes; returns when all do.
+/// Runs an agent on each of these backends of a lab, which takes tunnels from these addresses or prefixes; returns when all do.
 /// `bus` is the same for all but the name.
 ///
 /// # Errors
 ///
 /// As [`Agent::start`].
-pub fn run_all(lab: &Lab, sources: &[&str], bus: &Bus) -> Result<Vec<Agent>, LabError> {
+pub fn run_all(lab: &Lab, backends: &[Backend], sources: &[&str], bus: &Bus) -> Result<Vec<Agent>, LabError> {
     let start = |backend: &Backend| {
         let bus = bus_text(Bus { name: backend.name.clone(), ..bus.clone() });
         Agent::start_from(lab, backend, &format!("{}{bus}", text_for(lab, backend, sources, "")))
     };
-    lab.backends.iter().map(start).collect()
+    backends.iter().map(start).collect()
+}
+
+/// The same for agents that choose keys whose tokens name their backend; without a bus, for there is nothing to tell. Returns
+/// when all of them do.
+///
+/// # Errors
+///
+/// As [`Agent::start`], or if one does not begin to mint in time.
+pub fn run_all_minting(lab: &Lab, backends: &[Backend], sources: &[&str]) -> Result<Vec<Agent>, LabError> {
+    make_secret(lab)?;
+    backends.iter().map(|backend| run_minting(lab, backend, sources, TOKEN_BACKENDS)).collect()
+}
+
+/// The same for one backend, with room for so many ids; there is a secret.
+pub(crate) fn run_minting(
+    lab: &Lab,
+    backend: &Backend,
+    sources: &[&str],
+    max_backends: u32,
+) -> Result<Agent, LabError> {
+    // The kernel's cookies need timestamps without an offset of each connection's own.
+    backend.namespace.output("sysctl", &["-q", "-w", "net.ipv4.tcp_timestamps=2"])?;
+    let token = format!(
+        "[token]\nsecret = \"{}\"\nid = {}\nmax_backends = {max_backends}\nkeys = {KEYS}\n",
+        token_secret(lab).display(),
+        backend.number,
+    );
+    let agent = Agent::start_from(lab, backend, &format!("{}{token}", text_for(lab, backend, sources, "")))?;
+    agent.wait_until_minting(1)?;
+    Ok(agent)
+}
+
+/// Makes the secret of tokens.
+pub(crate) fn make_secret(lab: &Lab) -> Result<(), LabError> {
+    let secret = token_secret(lab);
+    let args = ["secret", "new", &secret.to_string_lossy()];
+    lab.backends[0].namespace.output(&command()?.to_string_lossy(), &args).map(drop)
+}
+
+/// Adds an epoch to that secret.
+///
+/// # Errors
+///
+/// If `weir secret rotate` refuses.
+pub fn rotate_secret(lab: &Lab, after: &str) -> Result<(), LabError> {
+    let (program, secret) = (command()?, token_secret(lab));
+    let args = ["secret", "rotate", "--after", after, &secret.to_string_lossy()];
+    lab.backends[0].namespace.output(&program.to_string_lossy(), &args).map(drop)
+}
+
+/// Where the secret of tokens is that those agents share with the balancers.
+pub fn token_secret(lab: &Lab) -> PathBuf {
+    lab.directory().join("token.secret")
 }
 
 fn bus_text(bus: Bus) -> String {

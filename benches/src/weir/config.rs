@@ -27,6 +27,8 @@ pub enum Join {
     Report,
     /// By a port (IPv4) and an address (IPv6) of each backend's own.
     Endpoint,
+    /// From the token itself, which its backend's agent has chosen: see [`WeirConfig::with_token_secret`].
+    Token,
 }
 
 impl Serialize for Join {
@@ -36,6 +38,7 @@ impl Serialize for Join {
             Self::Learn => ["learn"].serialize(serializer),
             Self::Report => ["report"].serialize(serializer),
             Self::Endpoint => ["endpoint"].serialize(serializer),
+            Self::Token => ["token"].serialize(serializer),
         }
     }
 }
@@ -152,6 +155,7 @@ impl WeirConfig {
                 drain_timeout_s: None,
                 slow_start_s: None,
                 udp_transition_s: None,
+                token: None,
                 backend,
                 health: None,
             }],
@@ -202,11 +206,35 @@ impl WeirConfig {
         self
     }
 
+    /// The same with the secret of tokens that name the backends, each by its number, and with room for `max_backends`.
+    #[must_use]
+    pub fn with_token_secret(mut self, secret: PathBuf, max_backends: u32) -> Self {
+        let [pool] = &mut self.pool;
+        pool.token = Some(TokenTable { secret, max_backends });
+        for backend in &mut pool.backend {
+            backend.token_id = Some(backend.number.into());
+        }
+        self
+    }
+
+    /// The same with another id of a backend, counted from 0, in tokens.
+    #[must_use]
+    pub fn with_token_id(mut self, backend: usize, id: u16) -> Self {
+        let [pool] = &mut self.pool;
+        pool.backend[backend].token_id = Some(id);
+        self
+    }
+
     /// The same with these backends alone.
     #[must_use]
     pub fn with_backends(mut self, backends: Vec<PoolBackend<'_>>) -> Self {
         let [pool] = &mut self.pool;
-        pool.backend = backends.into_iter().map(BackendTable::from).collect();
+        let backends = backends.into_iter().map(BackendTable::from);
+        pool.backend = if pool.join == Join::Endpoint {
+            backends.map(BackendTable::with_join_endpoint).collect()
+        } else {
+            backends.collect()
+        };
         self
     }
 
@@ -228,7 +256,22 @@ impl WeirConfig {
     /// The same with sizes of its tables.
     #[must_use]
     pub fn with_tokens(mut self, tokens: u32) -> Self {
-        self.limits = Some(LimitsTable { tokens });
+        self.limits = Some(LimitsTable { tokens: Some(tokens), joined_flows: None });
+        self
+    }
+
+    /// The same with room for so many tokens and joined flows.
+    #[must_use]
+    pub fn with_room(mut self, tokens: u32, joined_flows: u32) -> Self {
+        self.limits = Some(LimitsTable { tokens: Some(tokens), joined_flows: Some(joined_flows) });
+        self
+    }
+
+    /// The same with so many VIPs in the place of the lab's: addresses of IPv4 that follow each other.
+    #[must_use]
+    pub fn with_vips(mut self, vips: u16) -> Self {
+        let address = |number: u16| Ipv4Addr::from_bits(VIP.v4.to_bits() + u32::from(number)).to_string();
+        self.vip = (0..vips).map(|number| vip(&format!("v{}", number + 1), address(number), "tcp")).collect();
         self
     }
 
@@ -244,6 +287,7 @@ impl WeirConfig {
             quic_server_id: None,
             join_port: None,
             join_address: None,
+            token_id: None,
             number: 0,
         }));
         self
@@ -303,7 +347,7 @@ impl WeirConfig {
     #[must_use]
     pub fn with_vip(mut self, Vip { name, address, protocol, ports }: Vip<'_>) -> Self {
         let port = Port::Range(ports.to_owned());
-        self.vip.push(VipTable { name, address: address.to_owned(), protocol, port, pool: POOL });
+        self.vip.push(VipTable { name: name.to_owned(), address: address.to_owned(), protocol, port, pool: POOL });
         self
     }
 
@@ -329,8 +373,8 @@ fn tunnel_address(number: u8, address: DualAddress) -> String {
     }
 }
 
-fn vip(name: &'static str, address: String, protocol: &'static str) -> VipTable {
-    VipTable { name, address, protocol, port: Port::One(SERVICE_PORT), pool: POOL }
+fn vip(name: &str, address: String, protocol: &'static str) -> VipTable {
+    VipTable { name: name.to_owned(), address, protocol, port: Port::One(SERVICE_PORT), pool: POOL }
 }
 
 #[derive(Debug, Serialize)]
@@ -352,7 +396,8 @@ pub(super) struct MetricsTable {
 
 #[derive(Debug, Serialize)]
 struct LimitsTable {
-    tokens: u32,
+    tokens: Option<u32>,
+    joined_flows: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -364,8 +409,15 @@ struct PoolTable {
     drain_timeout_s: Option<u32>,
     slow_start_s: Option<u32>,
     udp_transition_s: Option<u32>,
+    token: Option<TokenTable>,
     backend: Vec<BackendTable>,
     health: Option<toml::Table>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenTable {
+    secret: PathBuf,
+    max_backends: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -377,6 +429,7 @@ struct BackendTable {
     quic_server_id: Option<String>,
     join_port: Option<u16>,
     join_address: Option<String>,
+    token_id: Option<u16>,
     #[serde(skip)]
     number: u8,
 }
@@ -393,13 +446,23 @@ impl From<PoolBackend<'_>> for BackendTable {
         let address = tunnel_address(backend.number, backend.address);
         let number = backend.number;
         let name = backend.name.clone();
-        Self { name, address, weight, state, quic_server_id: None, join_port: None, join_address: None, number }
+        Self {
+            name,
+            address,
+            weight,
+            state,
+            quic_server_id: None,
+            join_port: None,
+            join_address: None,
+            token_id: None,
+            number,
+        }
     }
 }
 
 #[derive(Debug, Serialize)]
 struct VipTable {
-    name: &'static str,
+    name: String,
     address: String,
     protocol: &'static str,
     port: Port,

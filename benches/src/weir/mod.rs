@@ -4,6 +4,7 @@
 
 pub mod agent;
 mod config;
+mod key;
 mod metrics;
 mod status;
 
@@ -15,6 +16,7 @@ use std::{
 
 pub use agent::Agent;
 pub use config::{Alias, Bus, Join, PoolBackend, Vip, WeirConfig};
+pub use key::KeyFile;
 pub use metrics::Sample;
 pub use status::{BackendStatus, WeirStatus};
 
@@ -55,7 +57,7 @@ impl Weir {
     ///
     /// If there is no `weir` command, or a process ends or is not ready in time; with its own words.
     pub fn start(lab: &Lab, config: &WeirConfig) -> Result<Self, LabError> {
-        let decapsulators = decapsulate(lab, &config.sources())?;
+        let decapsulators = decapsulate(&lab.backends, &config.sources())?;
         Ok(Self { decapsulators, ..Self::start_alone(&lab.balancer, config)? })
     }
 
@@ -74,6 +76,11 @@ impl Weir {
             directory: balancer.directory.clone(),
             decapsulators: Vec::new(),
         })
+    }
+
+    /// The controller's process.
+    pub fn process_id(&self) -> u32 {
+        self.balancer.id()
     }
 
     /// Its configuration file.
@@ -346,16 +353,16 @@ impl Backend {
     }
 }
 
-/// Has every backend of a lab take tunnels off that come from these addresses or prefixes; returns when all do.
+/// Has each of these backends take tunnels off that come from these addresses or prefixes; returns when all do.
 ///
 /// # Errors
 ///
 /// If there is no `weir` command, or one of them does not start in time; with its own words.
-pub fn decapsulate(lab: &Lab, sources: &[&str]) -> Result<Vec<Process>, LabError> {
+pub fn decapsulate(backends: &[Backend], sources: &[&str]) -> Result<Vec<Process>, LabError> {
     let program = command()?;
-    let decapsulators = lab.backends.iter().map(|backend| backend.run_decap(&program, sources));
+    let decapsulators = backends.iter().map(|backend| backend.run_decap(&program, sources));
     let mut decapsulators = decapsulators.collect::<Result<Vec<_>, _>>()?;
-    for (process, backend) in decapsulators.iter_mut().zip(&lab.backends) {
+    for (process, backend) in decapsulators.iter_mut().zip(backends) {
         process.wait_until("attaches XDP", START_LIMIT, |_| carries_xdp(&backend.namespace))?;
     }
     Ok(decapsulators)

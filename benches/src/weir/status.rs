@@ -11,12 +11,16 @@ use crate::{LabError, namespace::Namespace};
 pub struct WeirStatus {
     /// Slots in transition, of all pools.
     pub slots_in_transition: u64,
+    /// Tokens.
+    pub tokens: u64,
     /// Flows that began in a slot in transition.
     pub moved_flows: u64,
     /// Flows that outlive the transition of their slot.
     pub pinned_flows: u64,
     /// Joined subflows on another backend than the ring's.
     pub joined_flows: u64,
+    /// Flows of the former cluster key are still kept.
+    pub keeps_former_key: bool,
     /// The backends, with those that are leaving.
     pub backends: Vec<BackendStatus>,
 }
@@ -50,6 +54,7 @@ impl WeirStatus {
 #[derive(Deserialize)]
 struct Answer {
     pools: Vec<Pool>,
+    former_key_ends_in_s: Option<u64>,
     tables: Vec<Table>,
     backends: Vec<BackendStatus>,
 }
@@ -73,9 +78,11 @@ pub(super) fn read(namespace: &Namespace, program: &Path, socket: &Path) -> Resu
     let entries = |name| answer.tables.iter().find(|table| table.name == name).map_or(0, |table| table.entries);
     Ok(WeirStatus {
         slots_in_transition: answer.pools.iter().map(|pool| pool.slots_in_transition).sum(),
+        tokens: entries("tokens"),
         moved_flows: entries("moved_flows"),
         pinned_flows: entries("pinned_flows"),
         joined_flows: entries("joined_flows"),
+        keeps_former_key: answer.former_key_ends_in_s.is_some(),
         backends: answer.backends,
     })
 }

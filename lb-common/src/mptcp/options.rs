@@ -119,8 +119,23 @@ impl Capable {
     /// Bit H, HMAC-SHA256 (v1) or HMAC-SHA1 (v0): the only algorithm there is.
     const HMAC: u8 = 0x01;
 
+    /// One of four bytes, which stands somewhere; nothing where the option is another one.
+    #[inline(always)]
+    pub const fn of_four([kind, len, subtype, flags]: [u8; 4]) -> Option<Self> {
+        if kind != MPTCP || len != 4 || subtype >> 4 != MP_CAPABLE {
+            return None;
+        }
+        Some(Self { at: 0, len, version: subtype & 0x0f, flags })
+    }
+
     const fn flags_are_known(self) -> bool {
         self.flags & (Self::EXTENSIBILITY | Self::HMAC) == Self::HMAC
+    }
+
+    /// Where it stands among the options, and its length.
+    #[inline(always)]
+    pub const fn place(self) -> (usize, usize) {
+        (self.at as usize, self.len as usize)
     }
 
     /// The version that a server would speak to a client whose SYN carries this; none where it answers plain TCP.

@@ -14,6 +14,7 @@ use crate::{
     ids::{BackendId, FlowHash},
     packet::Packet,
     reason::Reason,
+    rekey::{self, Names, Rotation},
     tables::{Service, Services, Tables, Traits},
     wire::{
         WireError,
@@ -35,6 +36,8 @@ use crate::{
 pub struct Arrival {
     /// In which the packet is, or which an ICMP error is about; a later fragment's datagram.
     pub(super) flow: FlowHash,
+    /// The same flow under the former cluster key, while `rotation` is under way.
+    pub(super) former: FlowHash,
     pub(super) service: Service,
     pub(super) ip: Ip,
     /// The header of a [`Subject::Segment`].
@@ -43,6 +46,10 @@ pub struct Arrival {
     pub(super) udp: Udp,
     /// The flow's slot in the ring.
     pub(super) slot: u32,
+    /// The same under the former cluster key, likewise.
+    pub(super) former_slot: u32,
+    /// Which key named the flow.
+    pub(super) rotation: Rotation,
     /// Where a [`Subject::Piece`] goes.
     pub(super) first_at: BackendId,
 }
@@ -52,7 +59,10 @@ impl Arrival {
     pub const UNREAD: Self = Self {
         service: Service::NONE,
         flow: FlowHash(0),
+        former: FlowHash(0),
         slot: 0,
+        former_slot: 0,
+        rotation: Rotation::settled(0),
         ip: Ip::NONE,
         tcp: Tcp::NONE,
         udp: Udp::NONE,
@@ -133,7 +143,7 @@ fn check<P: Packet, H: Header>(packet: &P, header: &H) -> Result<Ip, Reason> {
 #[inline(always)]
 fn read_icmp<P: Packet, T: Tables, H: Header>(
     packet: &P,
-    tables: &T,
+    tables: &mut T,
     arrival: &mut Arrival,
     services: Services,
     header: &H,
@@ -142,7 +152,8 @@ fn read_icmp<P: Packet, T: Tables, H: Header>(
     let Quoted { client, ports, protocol } = icmp::read(packet, header, &arrival.ip)?;
     let service = service_at(tables, services, protocol, ports.destination).ok_or(Reason::IcmpUnrelated)?;
     arrival.service = service.copied_by::<P>();
-    arrival.find_slot(tables, client, header.destination(), ports, protocol)?;
+    let kind = if protocol == ip::UDP { rekey::Kind::Datagram } else { rekey::Kind::Segment };
+    arrival.find_slot(tables, client, header.destination(), ports, protocol, kind)?;
     Ok(Subject::Error)
 }
 
@@ -159,23 +170,25 @@ fn read_transport<P: Packet, T: Tables, H: Header>(
     if ip.fragment == Fragment::Later {
         return fragment::read_later(tables, arrival, header);
     }
-    let (subject, ports) = match ip.protocol {
+    let (subject, ports, kind) = match ip.protocol {
         ip::TCP => {
             let tcp = Tcp::parse(packet, &ip).map_err(|_| Reason::MalformedTcp)?;
             arrival.tcp = tcp;
-            (Subject::Segment, Ports { source: tcp.source_port, destination: tcp.destination_port })
+            let kind = if tcp.opens() { rekey::Kind::Opening } else { rekey::Kind::Segment };
+            (Subject::Segment, Ports { source: tcp.source_port, destination: tcp.destination_port }, kind)
         }
         ip::UDP => {
             let udp = Udp::parse(packet, &ip).map_err(|_| Reason::MalformedUdp)?;
             arrival.udp = udp;
-            (Subject::Datagram, Ports { source: udp.source_port, destination: udp.destination_port })
+            let ports = Ports { source: udp.source_port, destination: udp.destination_port };
+            (Subject::Datagram, ports, rekey::Kind::Datagram)
         }
         ip::ICMP | ip::ICMPV6 => return Err(Reason::IcmpOther),
         _ => return Err(Reason::NoService),
     };
     let service = service_at(tables, services, ip.protocol, ports.destination).ok_or(Reason::NoService)?;
     arrival.service = service.copied_by::<P>();
-    arrival.find_slot(tables, header.source(), header.destination(), ports, ip.protocol)?;
+    arrival.find_slot(tables, header.source(), header.destination(), ports, ip.protocol, kind)?;
     if let Subject::Segment = subject
         && ip.fragment != Fragment::Whole
         && !arrival.service.traits.has(Traits::TCP_FRAGMENTS)
@@ -190,16 +203,28 @@ impl Arrival {
     #[inline(always)]
     fn find_slot<T: Tables, A: WireAddress>(
         &mut self,
-        tables: &T,
+        tables: &mut T,
         client: A,
         vip: A,
         ports: Ports,
         protocol: u8,
+        kind: rekey::Kind,
     ) -> Result<(), Reason> {
-        let cluster_key = &tables.globals().ok_or(Reason::NoService)?.cluster_key;
-        self.flow = client.flow_hash(cluster_key, vip, ports, protocol);
+        let globals = tables.globals().ok_or(Reason::NoService)?;
         let by_source = self.service.traits.has(Traits::SOURCE_AFFINITY);
-        self.slot = if by_source { client.source_hash(cluster_key).slot() } else { self.flow.slot() };
+        let key = globals.key();
+        self.rotation = globals.rotation;
+        self.flow = client.flow_hash(key, vip, ports, protocol);
+        self.slot = if by_source { client.source_hash(key).slot() } else { self.flow.slot() };
+        if self.rotation.is_under_way() {
+            let key = globals.former_key();
+            self.former = client.flow_hash(key, vip, ports, protocol);
+            self.former_slot = if by_source { client.source_hash(key).slot() } else { self.former.slot() };
+            let names = Names { present: self.flow, former: self.former };
+            if tables.goes_by_former(names, self.service.pool, kind) {
+                self.flow = self.former;
+            }
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Choice, arrival::Arrival, by_ring, learn, may_make_entry, slot_of};
 use crate::{
-    ids::BackendId,
+    ids::{BackendId, FlowHash},
     mptcp::{Join, Options, options::BOTH_KEYS_LEN},
     packet::Packet,
     reason::Reason,
@@ -60,7 +60,9 @@ fn choose_by_entry<T: Tables>(tables: &mut T, arrival: &Arrival) -> Option<Choic
         tables.remove_entry(arrival.flow);
         return None;
     }
-    Some(Ok((backend, Reason::Flow)))
+    // An entry that found no room under its present name.
+    let is_stuck = arrival.rotation.pins() && arrival.flow == arrival.former;
+    Some(Ok((backend, if is_stuck { Reason::PinnedFull } else { Reason::Flow })))
 }
 
 /// The backend that the ring names for a flow without an entry.
@@ -70,7 +72,7 @@ fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> C
         return by_ring(slot.owner(), Reason::Ring);
     }
     let backend = slot.previous();
-    if !slot.pins() || arrival.tcp.closes() || backend == slot.owner() {
+    if !slot.pins() || arrival.tcp.closes() || slot.answers_for(backend) {
         return Ok((backend, Reason::RingPrevious));
     }
     // The SYN is long past; this stands for its sequence number.
@@ -138,8 +140,16 @@ fn insert<T: Tables>(
 /// Tells the controller that a flow ends; it knows whether the flow was the first of a connection.
 #[inline(always)]
 fn note_closing<T: Tables>(tables: &mut T, arrival: &Arrival) {
-    let sign = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), BackendId::NONE, state::CLOSING);
-    if let Some(bucket) = tables.closing(arrival.flow) {
+    note_closing_of(tables, arrival, arrival.flow);
+    if arrival.rotation.is_under_way() && arrival.former != arrival.flow {
+        note_closing_of(tables, arrival, arrival.former);
+    }
+}
+
+#[inline(always)]
+fn note_closing_of<T: Tables>(tables: &mut T, arrival: &Arrival, flow: FlowHash) {
+    let sign = Recent::new(flow, arrival.tcp.sequence, tables.now(), BackendId::NONE, state::CLOSING);
+    if let Some(bucket) = tables.closing(flow) {
         bucket.insert(sign);
     }
 }

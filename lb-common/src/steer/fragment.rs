@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     flow::WireAddress as _,
+    hash::SipKey,
     ids::{FlowHash, VipId},
     packet::Packet,
     reason::Reason,
@@ -27,13 +28,24 @@ pub(super) fn read_later<T: Tables, H: Header>(
     arrival: &mut Arrival,
     header: &H,
 ) -> Result<Subject, Reason> {
-    let key = tables.globals().ok_or(Reason::FragmentUnknown)?.cluster_key;
-    let datagram = header.source().datagram_hash(&key, header.destination(), arrival.ip.datagram, arrival.ip.protocol);
+    let globals = tables.globals().ok_or(Reason::FragmentUnknown)?;
+    let (key, former_key, rotation) = (*globals.key(), *globals.former_key(), globals.rotation);
+    let (from, to) = (header.source(), header.destination());
+    let named_by = |key: &SipKey| from.datagram_hash(key, to, arrival.ip.datagram, arrival.ip.protocol);
+    let mut datagram = named_by(&key);
+    if rotation.is_under_way() && !is_known(tables, datagram) {
+        datagram = named_by(&former_key);
+    }
     let first = tables.fragments(datagram).and_then(|bucket| bucket.find(datagram)).ok_or(Reason::FragmentUnknown)?;
     arrival.service.vip = VipId(first.state & !state::PIECES);
     arrival.first_at = first.backend;
     arrival.flow = datagram;
     Ok(Subject::Piece)
+}
+
+#[inline(always)]
+fn is_known<T: Tables>(tables: &mut T, datagram: FlowHash) -> bool {
+    tables.fragments(datagram).is_some_and(|bucket| bucket.find(datagram).is_some())
 }
 
 /// Remembers where the first piece of a datagram goes.
@@ -52,7 +64,7 @@ pub(super) fn note_first<P: Packet, T: Tables>(packet: &P, tables: &mut T, arriv
 
 #[inline(always)]
 fn datagram_of<P: Packet, T: Tables>(packet: &P, tables: &T, ip: &Ip) -> Option<FlowHash> {
-    let key = &tables.globals()?.cluster_key;
+    let key = tables.globals()?.key();
     let at = P::in_headers(ip.header);
     match ip.family {
         Family::V4 => {

@@ -172,7 +172,12 @@ fn too_big<T: Tables>(tables: &mut T, reason: Reason) -> Reason {
 /// The slot of a flow in its pool's ring.
 #[inline(always)]
 fn slot_of<T: Tables>(tables: &T, arrival: &Arrival) -> Slot {
-    tables.slot(arrival.service.pool, arrival.slot).unwrap_or_default()
+    let slot = tables.slot(arrival.service.pool, arrival.slot).unwrap_or_default();
+    if !arrival.rotation.is_under_way() {
+        return slot;
+    }
+    let before = tables.slot(arrival.service.pool, arrival.former_slot).unwrap_or_default();
+    slot.after(before, arrival.rotation)
 }
 
 /// Whether a backend takes packets at all.
@@ -192,7 +197,7 @@ fn by_ring(backend: BackendId, reason: Reason) -> Choice {
 fn may_make_entry<P: Packet, T: Tables>(packet: &P, tables: &mut T, ip: &Ip) -> bool {
     let now = tables.now();
     let Some(globals) = tables.globals() else { return false };
-    let (key, limit) = (&globals.cluster_key, globals.entries_per_network);
+    let (key, limit) = (globals.key(), globals.entries_per_network);
     let header = P::in_headers(ip.header);
     let network = match ip.family {
         Family::V4 => Ipv4::load(packet, header).map(|header| header.source().network_hash(key)),

@@ -5,12 +5,13 @@
 
 use super::{Choice, arrival::Arrival, by_ring, serves, slot_of};
 use crate::{
-    ids::BackendId,
+    ids::{BackendId, Token},
     limits::LIVE_FLOW_TICKS,
     mptcp::{Options, Version},
     packet::Packet,
     reason::Reason,
     recent::Recent,
+    stateless::Bearer,
     tables::{Exception, FlowEntry, Tables, TokenKey, UnknownJoin, Ways, state},
 };
 
@@ -43,7 +44,7 @@ fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> C
         Former::Ended => true,
         Former::None => false,
     };
-    if slot.owner().is_some() && (contested || slot.established() != slot.owner()) {
+    if slot.owner().is_some() && (contested || !slot.answers_for(slot.owner())) {
         await_confirmation(tables, arrival, slot.owner(), Exception::Moved);
     }
     by_ring(slot.owner(), reason)
@@ -51,14 +52,17 @@ fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> C
 
 #[inline(always)]
 fn choose_join<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> Choice {
-    let Some(entry) = tables.token(key) else {
+    let Some(named) = named(tables, arrival, key) else {
         return match arrival.service.unknown_join {
             UnknownJoin::HASH => choose_new(tables, arrival, Reason::JoinUnknownHashed),
             UnknownJoin::RESET => Err(Reason::JoinUnknownReset),
             _ => Err(Reason::JoinUnknown),
         };
     };
-    let backend = entry.backend().ok_or(Reason::JoinAmbiguous)?;
+    let (backend, reason) = named?;
+    if !may_join(tables, key.token) {
+        return Err(Reason::JoinOverBudget);
+    }
     let ring_answers = slot_of(tables, arrival).answers_for(backend);
     match former(tables, arrival) {
         // A live flow's entry stays; only a server can tell whether this client is another.
@@ -66,7 +70,35 @@ fn choose_join<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> 
         Former::None | Former::Same(_) if ring_answers => {}
         _ => await_confirmation(tables, arrival, backend, Exception::Joined),
     }
-    Ok((backend, Reason::JoinToken))
+    Ok((backend, reason))
+}
+
+/// Whether a token may bring one more join for now.
+#[inline(always)]
+fn may_join<T: Tables>(tables: &mut T, token: Token) -> bool {
+    let now = tables.now();
+    let Some(limit) = tables.globals().map(|globals| globals.joins_per_token) else { return false };
+    tables.join_budget(token).is_none_or(|budget| budget.spend(now, limit))
+}
+
+/// Whom a join's token names, if anybody: first by what is known of the connection, then by the token itself.
+#[inline(always)]
+fn named<T: Tables>(tables: &mut T, arrival: &Arrival, key: &TokenKey) -> Option<Choice> {
+    if arrival.service.ways.may_know_tokens()
+        && let Some(entry) = tables.token(key)
+    {
+        return Some(entry.backend().map(|backend| (backend, Reason::JoinToken)).ok_or(Reason::JoinAmbiguous));
+    }
+    if !arrival.service.ways.has(Ways::TOKEN) {
+        return None;
+    }
+    match tables.named_by(key.pool, key.token) {
+        Bearer::NOBODY => None,
+        bearer => {
+            let serving = bearer.backend().filter(|&backend| serves(tables, backend));
+            Some(serving.map(|backend| (backend, Reason::JoinStateless)).ok_or(Reason::JoinStatelessGone))
+        }
+    }
 }
 
 /// Whose the entry of a SYN's 5-tuple is.
@@ -109,7 +141,7 @@ fn await_confirmation<T: Tables>(tables: &mut T, arrival: &Arrival, backend: Bac
     let embryo = Recent::new(arrival.flow, arrival.tcp.sequence, tables.now(), backend, state);
     let embryo = embryo.with_data(arrival.tcp.payload_len);
     if let Some(bucket) = tables.embryonic(arrival.flow) {
-        bucket.insert(embryo);
+        bucket.push(embryo);
     }
 }
 

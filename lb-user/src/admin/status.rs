@@ -28,6 +28,8 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// Whether `weir drain-self` has withdrawn this balancer.
     pub is_withdrawn: bool,
+    /// Seconds until flows of the former cluster key are no longer kept; nothing where no other key has held.
+    pub former_key_ends_in_s: Option<u64>,
     /// The bus of the cluster; nothing where none is configured.
     pub bus: Option<BusStatus>,
 }
@@ -125,6 +127,18 @@ pub struct HealthStatus {
     pub last_took_ms: u64,
     /// Why the last check failed; nothing if it was good.
     pub last_error: Option<String>,
+    /// Whether the last good check was given a token that names the backend; false where it found plain TCP. Nothing where
+    /// tokens are not asked for, or were not yet.
+    #[serde(default)]
+    pub mints_tokens: Option<bool>,
+}
+
+impl HealthStatus {
+    /// What somebody has to know of it: why the last check failed, or what is missing though it was good.
+    pub fn trouble(&self) -> Option<&str> {
+        let plain = (self.mints_tokens == Some(false)).then_some("plain TCP: no tokens are minted, no client joins");
+        self.last_error.as_deref().or(plain)
+    }
 }
 
 /// What the tables hold of a backend; connections that the ring answers need nothing there.
@@ -197,6 +211,9 @@ impl fmt::Display for Status {
         if self.is_withdrawn {
             writeln!(f, "withdrawn: /healthz answers 503 until `weir drain-self --undo`")?;
         }
+        if let Some(seconds) = self.former_key_ends_in_s {
+            writeln!(f, "the cluster key has been changed: flows of the former one are kept for {seconds} s")?;
+        }
         writeln!(
             f,
             "\n{:<24} {:<44} {:<16} {:>12} {:>12} {:>12}",
@@ -249,9 +266,9 @@ impl Status {
         let [name, pool, health, check] = ["CHECKED BACKEND", "POOL", "HEALTH", "CHECK"];
         writeln!(f, "\n{name:<24} {pool:<16} {health:<10} {check:<36} {:>9} {:>9}  LAST ERROR", "PASSED", "FAILED")?;
         for (backend, health) in self.backends.iter().filter_map(|backend| Some((backend, backend.health.as_ref()?))) {
-            let HealthStatus { check, target, verdict, passed, failed, last_error, .. } = health;
+            let HealthStatus { check, target, verdict, passed, failed, .. } = health;
             let (BackendStatus { name, pool, .. }, check) = (backend, format!("{check} {target}"));
-            let error = last_error.as_deref().unwrap_or("-");
+            let error = health.trouble().unwrap_or("-");
             writeln!(f, "{name:<24} {pool:<16} {verdict:<10} {check:<36} {passed:>9} {failed:>9}  {error}")?;
         }
         for pool in self.pools.iter().filter(|pool| pool.failing_open) {

@@ -1,9 +1,12 @@
 //! The MPTCP connections of VIPs that live here, and what the balancers have to be told when they change.
 
 use crate::config::Name;
-use lb_common::ids::Token;
+use lb_common::{
+    ids::Token,
+    stateless::{EPOCHS, Epoch},
+};
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -64,50 +67,81 @@ impl Sink for () {
 
 /// The connections that are known, for all who ask.
 #[derive(Default)]
-pub struct Known(Mutex<HashMap<Token, Name>>);
+pub struct Known(Mutex<Connections>);
+
+#[derive(Default)]
+struct Connections {
+    pools: HashMap<Token, Name>,
+    /// How many there are of each pool, by the epoch that their tokens name.
+    counts: HashMap<Name, [u64; EPOCHS]>,
+}
+
+impl Connections {
+    /// Whether it is new.
+    fn add(&mut self, token: Token, pool: &Name) -> bool {
+        if self.pools.contains_key(&token) {
+            return false;
+        }
+        self.pools.insert(token, pool.clone());
+        if !self.counts.contains_key(pool) {
+            self.counts.insert(pool.clone(), [0; EPOCHS]);
+        }
+        self.count(token, pool, |count| count + 1);
+        true
+    }
+
+    /// Its pool, if it was there.
+    fn remove(&mut self, token: Token) -> Option<Name> {
+        let pool = self.pools.remove(&token)?;
+        self.count(token, &pool, |count| count - 1);
+        Some(pool)
+    }
+
+    fn count(&mut self, token: Token, pool: &Name, change: impl FnOnce(u64) -> u64) {
+        if let Some(counts) = self.counts.get_mut(pool) {
+            let count = &mut counts[usize::from(Epoch::of(token).number())];
+            *count = change(*count);
+        }
+    }
+}
 
 impl Known {
     /// All of them, for a balancer that has just come.
     pub fn reports(&self) -> Vec<Report> {
-        self.lock().iter().map(|(&token, pool)| hold(token, pool)).collect()
+        self.lock().pools.iter().map(|(&token, pool)| hold(token, pool)).collect()
     }
 
-    /// How many there are, by pool.
+    /// How many there are, by pool. A pool that had some once is among them.
     pub fn counts(&self) -> HashMap<Name, u64> {
-        let mut counts = HashMap::new();
-        for pool in self.lock().values() {
-            *counts.entry(pool.clone()).or_default() += 1;
-        }
-        counts
+        self.lock().counts.iter().map(|(pool, epochs)| (pool.clone(), epochs.iter().sum())).collect()
+    }
+
+    /// How many of a pool's there are by the epoch that their tokens name.
+    pub fn epochs(&self, pool: &Name) -> [u64; EPOCHS] {
+        self.lock().counts.get(pool).copied().unwrap_or_default()
     }
 
     /// One that was created.
     pub(super) fn add(&self, token: Token, pool: &Name) -> Option<Report> {
-        match self.lock().entry(token) {
-            Entry::Occupied(_) => None,
-            Entry::Vacant(place) => {
-                place.insert(pool.clone());
-                Some(hold(token, pool))
-            }
-        }
+        self.lock().add(token, pool).then(|| hold(token, pool))
     }
 
     /// One that has ended.
     pub(super) fn remove(&self, token: Token) -> Option<Report> {
-        let pool = self.lock().remove(&token)?;
+        let pool = self.lock().remove(token)?;
         Some(Report { pool, token, op: Op::Close })
     }
 
     /// These are all that there are.
     pub(super) fn replace(&self, live: Vec<(Token, Name)>) -> Vec<Report> {
         let tokens: HashSet<_> = live.iter().map(|(token, _)| *token).collect();
-        let ended: Vec<_> = self.lock().keys().filter(|token| !tokens.contains(token)).copied().collect();
+        let ended: Vec<_> = self.lock().pools.keys().filter(|token| !tokens.contains(token)).copied().collect();
         let closed: Vec<_> = ended.into_iter().filter_map(|token| self.remove(token)).collect();
         let held = live.into_iter().filter_map(|(token, pool)| self.add(token, &pool));
         closed.into_iter().chain(held).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Token, Name>> {
+    fn lock(&self) -> MutexGuard<'_, Connections> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,7 +174,9 @@ mod tests {
         assert_eq!(told(known.replace(live.clone())), [(1, Op::Close), (3, Op::Hold)]);
         assert_eq!(told(known.replace(live)), []);
         assert_eq!(told(known.reports()), [(2, Op::Hold), (3, Op::Hold)]);
-        assert_eq!(known.counts()[&web], 2);
+        let epochs = known.epochs(&web);
+        assert_eq!((known.counts()[&web], epochs.iter().sum::<u64>()), (2, 2));
+        assert_eq!(epochs[usize::from(Epoch::of(token(2)).number())], 2, "both are of one epoch");
         assert!(known.remove(token(2)).is_some_and(|report| report.op == Op::Close));
     }
 

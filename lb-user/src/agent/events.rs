@@ -15,8 +15,10 @@ use netlink_packet_generic::{
 use netlink_sys::{AsyncSocket as _, protocols::NETLINK_GENERIC};
 use nix::{
     errno::Errno,
+    libc,
     sys::socket::{setsockopt, sockopt::RcvBufForce},
 };
+use socket2::{SockFilter, SockRef};
 use std::{collections::VecDeque, io, net::SocketAddr};
 use tokio::task::unconstrained;
 
@@ -76,7 +78,8 @@ impl Events {
         let mut netlink = Netlink::open(NETLINK_GENERIC)?;
         let (family, group) = find_group(&mut netlink).await?;
         make_room(&netlink, room)?;
-        netlink.0.socket_mut().add_membership(group)?;
+        take_only(&[CREATED, CLOSED], &netlink)?;
+        netlink.socket.socket_mut().add_membership(group)?;
         Ok(Self { netlink, family, ready: VecDeque::new() })
     }
 
@@ -87,7 +90,7 @@ impl Events {
                 return Ok(event);
             }
             match self.netlink.receive().await {
-                Ok(datagram) => self.note(&datagram),
+                Ok(datagram) => self.ready.extend(events(datagram, self.family)),
                 Err(error) if is_loss(&error) => return Ok(Event::Lost),
                 Err(error) => return Err(error),
             }
@@ -99,7 +102,7 @@ impl Events {
         for _ in 0..most {
             match unconstrained(self.netlink.receive()).now_or_never() {
                 None => break,
-                Some(Ok(datagram)) => self.note(&datagram),
+                Some(Ok(datagram)) => self.ready.extend(events(datagram, self.family)),
                 Some(Err(error)) if is_loss(&error) => self.ready.push_back(Event::Lost),
                 Some(Err(error)) => return Err(error),
             }
@@ -118,11 +121,10 @@ impl Events {
             }
         }
     }
+}
 
-    fn note(&mut self, datagram: &[u8]) {
-        let family = self.family;
-        self.ready.extend(messages(datagram).filter(|message| message.kind == family).filter_map(|m| event(&m)));
-    }
+fn events(datagram: &[u8], family: u16) -> impl Iterator<Item = Event> {
+    messages(datagram).filter(move |message| message.kind == family).filter_map(|message| event(&message))
 }
 
 /// The kernel had more events than room for them.
@@ -159,7 +161,7 @@ async fn find_group(netlink: &mut Netlink) -> Result<(u16, u32), EventsError> {
     request.serialize(&mut bytes);
     netlink.send(&bytes).await?;
     let answer = netlink.receive().await?;
-    let answer = NetlinkMessage::<GenlMessage<GenlCtrl>>::deserialize(&answer).map_err(io::Error::other)?;
+    let answer = NetlinkMessage::<GenlMessage<GenlCtrl>>::deserialize(answer).map_err(io::Error::other)?;
     let NetlinkPayload::InnerMessage(answer) = answer.payload else { return Err(EventsError::NoGroup) };
     let (mut family, mut group) = (None, None);
     for attribute in answer.payload.nlas {
@@ -178,8 +180,22 @@ fn number_of(group: &[McastGrpAttrs]) -> Option<u32> {
     group.iter().find_map(id).filter(|_| is_ours)
 }
 
+/// Has the kernel drop all other events where they arise. Each would wake this process, and most are of subflows.
+fn take_only(commands: &[u8], netlink: &Netlink) -> io::Result<()> {
+    const NETLINK_HEADER: u32 = 16;
+    let step = |code, yes, no, k| SockFilter::new(u16::try_from(code).unwrap_or_default(), yes, no, k);
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, NETLINK_HEADER)];
+    for (&command, others) in commands.iter().zip((0..commands.len()).rev()) {
+        // Past the commands that follow, and the refusal.
+        let yes = u8::try_from(others + 1).unwrap_or_default();
+        filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, 0, command.into()));
+    }
+    filter.extend([0, u32::MAX].map(|len| step(libc::BPF_RET | libc::BPF_K, 0, 0, len)));
+    SockRef::from(netlink.socket.socket_ref()).attach_filter(&filter)
+}
+
 /// Above the limit of ordinary sockets, which is for hundreds of events.
 fn make_room(netlink: &Netlink, bytes: u32) -> io::Result<()> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    setsockopt(netlink.0.socket_ref(), RcvBufForce, &(bytes / 2)).map_err(io::Error::from)
+    setsockopt(netlink.socket.socket_ref(), RcvBufForce, &(bytes / 2)).map_err(io::Error::from)
 }

@@ -1,10 +1,11 @@
-//! The agent of a backend, as far as it tells the balancers which MPTCP connections live here: what the kernel says of them
-//! as they come and go, and who is told. It must never print a token, and never holds on to one that the kernel does not
-//! have.
+//! The agent of a backend, as far as it knows of the MPTCP connections that live here: what the kernel says of them as they
+//! come and go, who is told, and which keys new ones are given. It must never print a token, nor tell of one that the kernel
+//! does not have.
 
 mod connections;
 mod events;
 mod member;
+pub mod mint;
 mod netlink;
 mod reporter;
 mod sockets;

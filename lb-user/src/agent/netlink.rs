@@ -5,27 +5,35 @@ use netlink_packet_core::{NLMSG_ALIGNTO, NetlinkBuffer, NlasIterator};
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 use std::{io, net::IpAddr};
 
+/// Above the longest datagram of the kernel's lists (`netlink_dump`: 32 KiB).
+const LONGEST: usize = 1 << 16;
+
 /// A socket of one netlink protocol.
-pub(super) struct Netlink(pub(super) TokioSocket);
+pub(super) struct Netlink {
+    pub(super) socket: TokioSocket,
+    /// The last datagram.
+    datagram: Vec<u8>,
+}
 
 impl Netlink {
     /// Opens a socket that has an address of its own.
     pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = TokioSocket::new(protocol)?;
         socket.socket_mut().bind_auto()?;
-        Ok(Self(socket))
+        Ok(Self { socket, datagram: Vec::with_capacity(LONGEST) })
     }
 
     /// Sends a request to the kernel.
     pub(super) async fn send(&mut self, request: &[u8]) -> io::Result<()> {
-        self.0.send_to(request, &SocketAddr::new(0, 0)).await.map(drop)
+        self.socket.send_to(request, &SocketAddr::new(0, 0)).await.map(drop)
     }
 
     /// The next datagram, of one or more messages. A wait that is cancelled loses nothing.
-    pub(super) async fn receive(&mut self) -> io::Result<Vec<u8>> {
-        let (datagram, sender) = self.0.recv_from_full().await?;
+    pub(super) async fn receive(&mut self) -> io::Result<&[u8]> {
+        self.datagram.clear();
+        let sender = self.socket.recv_from(&mut self.datagram).await?;
         // Only the kernel has this number.
-        Ok(if sender.port_number() == 0 { datagram } else { Vec::new() })
+        Ok(if sender.port_number() == 0 { &self.datagram } else { &[] })
     }
 }
 

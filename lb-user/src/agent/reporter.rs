@@ -4,6 +4,7 @@
 use super::{
     Known, Report, Sink,
     events::{Event, Events, EventsError},
+    mint::{Heard, Teller},
     sockets::Sockets,
 };
 use crate::config::AgentConfig;
@@ -15,7 +16,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 /// How often the list is asked though no event is known to be lost. The kernel tells nothing of the end of a connection that
@@ -24,6 +25,9 @@ use tracing::warn;
 const AUDIT: Duration = Duration::from_secs(10);
 /// Of the time, what the reading of the list may take: a part in so many.
 const AUDIT_SHARE: u32 = 100;
+/// How long events gather before the next ones are read. The first after a quiet time are told at once; a busy host is not
+/// woken for each.
+const REST: Duration = Duration::from_millis(1);
 /// Datagrams that are told together at most.
 const BATCH: usize = 1000;
 
@@ -47,6 +51,7 @@ pub struct Reporter {
     sockets: Sockets,
     known: Arc<Known>,
     counts: Arc<Counts>,
+    minter: Option<Teller>,
 }
 
 impl Reporter {
@@ -57,7 +62,12 @@ impl Reporter {
     pub async fn subscribe(config: Arc<AgentConfig>) -> Result<Self, EventsError> {
         let events = Events::subscribe(config.event_buffer).await?;
         let (known, counts) = (Arc::default(), Arc::default());
-        Ok(Self { config, events, sockets: Sockets::open()?, known, counts })
+        Ok(Self { config, events, sockets: Sockets::open()?, known, counts, minter: None })
+    }
+
+    /// Has one more told, of all connections and not only of those of VIPs.
+    pub fn tell_minter(&mut self, minter: Teller) {
+        self.minter = Some(minter);
     }
 
     /// The connections, for who asks.
@@ -79,6 +89,9 @@ impl Reporter {
         self.events.discard()?;
         let live = self.sockets.read().await?;
         self.counts.resyncs.fetch_add(1, Relaxed);
+        if let Some(minter) = &self.minter {
+            minter.tell(vec![Heard::All(live.iter().map(|live| live.token).collect())]);
+        }
         let of_vips = live.into_iter().filter_map(|live| Some((live.token, self.config.pool_of(live.local)?.clone())));
         let reports = self.known.replace(of_vips.collect());
         tell(sink, reports);
@@ -104,12 +117,16 @@ impl Reporter {
             let mut events = vec![event];
             events.extend(self.events.at_hand(BATCH)?);
             let losses = events.iter().filter(|event| **event == Event::Lost).count();
+            if let Some(minter) = &self.minter {
+                minter.tell(events.iter().map(heard).collect());
+            }
             tell(sink, events.into_iter().filter_map(|event| self.note(event)).collect());
             if losses > 0 {
                 self.counts.lost.fetch_add(1, Relaxed);
                 warn!("events about MPTCP connections were lost; reading all sockets instead");
                 self.resync(sink).await?;
             }
+            sleep(REST).await;
         }
     }
 
@@ -127,6 +144,14 @@ impl Reporter {
             }
             Event::Lost => None,
         }
+    }
+}
+
+const fn heard(event: &Event) -> Heard {
+    match *event {
+        Event::Created(token, _) => Heard::Created(token),
+        Event::Closed(token) => Heard::Closed(token),
+        Event::Lost => Heard::Lost,
     }
 }
 

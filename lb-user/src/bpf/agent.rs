@@ -1,11 +1,13 @@
-//! The programs of a backend: the one that takes tunnels off what comes in, and the one that clamps what leaves. Their
-//! links are pinned, so that neither ends with the process; a later agent's programs take their places from one packet to
-//! the next.
+//! The programs of a backend: the one that takes tunnels off what comes in, the one that clamps what leaves, and the two
+//! that mint. Their links are pinned, so that none ends with the process; a later agent's programs take their places from
+//! one packet to the next.
 
 use super::{
-    LoadError, PerCpuTable, PinError, Pins, PrefixTable,
+    LoadError, MintTables, PerCpuTable, PinError, Pins, PrefixTable,
     balancer::{per_cpu, prefix, program},
     decap::{self, PROGRAM as DECAP},
+    mint::{MINT, PLAIN},
+    pins,
 };
 use crate::config::Prefix;
 use aya::{
@@ -28,9 +30,10 @@ use std::{fs, path::Path};
 /// The name of the clamping program.
 const CLAMP: &str = "weir_clamp";
 
-/// Both programs, loaded, and what they know.
+/// The programs, loaded, and what they know.
 pub struct AgentPrograms {
     ebpf: Ebpf,
+    mint: Option<MintTables>,
     balancers: PrefixTable<u32>,
     vips: PrefixTable<Rule>,
     counters: AgentCounters,
@@ -43,15 +46,20 @@ pub struct AgentCounters {
 }
 
 impl AgentPrograms {
-    /// Loads both; they take no tunnel and clamp nothing yet.
+    /// Loads them; they take no tunnel, clamp nothing and mint nothing yet. Those that mint are there only if they have
+    /// `keys` to hold.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn load() -> Result<Self, LoadError> {
-        let mut ebpf = decap::open()?;
+    pub fn load(keys: Option<u32>) -> Result<Self, LoadError> {
+        let mut ebpf = decap::open(keys)?;
         program(&mut ebpf, DECAP)?.load().map_err(|error| LoadError::program(DECAP, error))?;
-        clamp(&mut ebpf)?.load().map_err(|error| LoadError::program(CLAMP, error))?;
+        let minting: &[&str] = if keys.is_some() { &[MINT, PLAIN] } else { &[] };
+        for name in [CLAMP].iter().chain(minting).copied() {
+            classifier(&mut ebpf, name)?.load().map_err(|error| LoadError::program(name, error))?;
+        }
         Ok(Self {
+            mint: keys.map(|_| MintTables::of(&mut ebpf)).transpose()?,
             balancers: prefix(&mut ebpf, "weir_balancers")?,
             vips: prefix(&mut ebpf, "weir_clamp_vips")?,
             counters: AgentCounters {
@@ -78,6 +86,11 @@ impl AgentPrograms {
         self.vips.write(vips.len_v6(), vips.address().into(), rule)
     }
 
+    /// What minting knows, if it is wanted.
+    pub fn mint(&mut self) -> Option<&mut MintTables> {
+        self.mint.as_mut()
+    }
+
     /// Puts the programs on these interfaces, the clamp only if it is wanted, and takes them off all others that `pins` tell
     /// of.
     ///
@@ -91,24 +104,38 @@ impl AgentPrograms {
         pins: &Pins,
     ) -> Result<(), LoadError> {
         let interfaces: Vec<_> = interfaces.collect();
-        let mut current: Vec<_> = interfaces.iter().map(|interface| pins.link(interface, mode)).collect();
-        if clamps {
-            current.extend(interfaces.iter().map(|interface| pins.link_of(CLAMP_LINK, interface)));
+        let mut classifiers = if clamps { vec![CLAMP_ON] } else { Vec::new() };
+        if self.mint.is_some() {
+            // Nothing may be minted where what is not minted would leave as MPTCP.
+            classifiers.extend([PLAIN_ON, MINT_ON]);
         }
+        let links = |interface: &&str| {
+            let classifiers: Vec<_> = classifiers.iter().map(|on| pins.link_of(on.link, interface)).collect();
+            [pins.link(interface, mode)].into_iter().chain(classifiers)
+        };
+        let current: Vec<_> = interfaces.iter().flat_map(links).collect();
         // An interface has one mode at a time.
         pins.retire_links(&current)?;
         for interface in interfaces {
             self.attach_decap(interface, mode, &pins.link(interface, mode))?;
-            if clamps {
-                self.attach_clamp(interface, &pins.link_of(CLAMP_LINK, interface))?;
+            for on in &classifiers {
+                self.attach_classifier(on, interface, &pins.link_of(on.link, interface))?;
             }
         }
         Ok(())
     }
 
-    /// The counters, for who reads them.
-    pub fn into_counters(self) -> AgentCounters {
-        self.counters
+    /// A program of TC's, for a test run.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
+        classifier(&mut self.ebpf, name)
+    }
+
+    /// The counters, and what minting knows, for who reads and writes them.
+    pub fn into_parts(self) -> (AgentCounters, Option<MintTables>) {
+        (self.counters, self.mint)
     }
 
     fn attach_decap(&mut self, interface: &str, mode: XdpMode, path: &Path) -> Result<(), LoadError> {
@@ -128,22 +155,23 @@ impl AgentPrograms {
         link.pin(path).map(drop).map_err(|error| LoadError::pin(path, error))
     }
 
-    fn attach_clamp(&mut self, interface: &str, path: &Path) -> Result<(), LoadError> {
-        let program = clamp(&mut self.ebpf)?;
+    fn attach_classifier(&mut self, on: &On, interface: &str, path: &Path) -> Result<(), LoadError> {
+        let program = classifier(&mut self.ebpf, on.program)?;
+        let failed = |error| LoadError::program(on.program, error);
         if let Some(link) = pinned(path)? {
             let link =
                 SchedClassifierLink::try_from(link).map_err(|error| PinError::Link { path: path.to_owned(), error })?;
             match program.attach_to_link(link) {
-                Ok(id) => return program.take_link(id).map(drop).map_err(|error| LoadError::program(CLAMP, error)),
+                Ok(id) => return program.take_link(id).map(drop).map_err(failed),
                 Err(error) if LoadError::errno(&error) == Some(Errno::ENOLINK) => unpin(path)?,
-                Err(error) => return Err(LoadError::program(CLAMP, error)),
+                Err(error) => return Err(failed(error)),
             }
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program
-            .attach_with_options(interface, TcAttachType::Egress, options)
-            .map_err(|error| LoadError::attach_clamp(interface, &error))?;
-        let link = program.take_link(id).map_err(|error| LoadError::program(CLAMP, error))?;
+            .attach_with_options(interface, on.way, options)
+            .map_err(|error| LoadError::attach_classifier(on.purpose, on.without, interface, &error))?;
+        let link = program.take_link(id).map_err(failed)?;
         let link = FdLink::try_from(link).map_err(|error| PinError::Link { path: path.to_owned(), error })?;
         link.pin(path).map(drop).map_err(|error| LoadError::pin(path, error))
     }
@@ -169,12 +197,37 @@ impl AgentCounters {
     }
 }
 
-/// What stands for a mode in the names of the clamp's links.
-const CLAMP_LINK: &str = "clamp";
+/// Where a program of TC's goes.
+struct On {
+    program: &'static str,
+    /// What stands for a mode in the names of its links.
+    link: &'static str,
+    way: TcAttachType,
+    /// What it does, and how to do without it.
+    purpose: &'static str,
+    without: &'static str,
+}
 
-fn clamp(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, LoadError> {
-    let program = ebpf.program_mut(CLAMP).ok_or(LoadError::Missing(CLAMP))?;
-    program.try_into().map_err(|error| LoadError::program(CLAMP, error))
+const CLAMP_ON: On = On {
+    program: CLAMP,
+    link: "clamp",
+    way: TcAttachType::Egress,
+    purpose: "clamps the MSS",
+    without: "set `mss_clamp = false`",
+};
+const PLAIN_ON: On = On {
+    program: PLAIN,
+    link: pins::PLAIN,
+    way: TcAttachType::Egress,
+    purpose: "keeps keys that are not minted at home",
+    without: "remove [token]",
+};
+const MINT_ON: On =
+    On { program: MINT, link: "mint", way: TcAttachType::Ingress, purpose: "mints", without: "remove [token]" };
+
+fn classifier<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|error| LoadError::program(name, error))
 }
 
 /// The link that is pinned at a path, if one is.

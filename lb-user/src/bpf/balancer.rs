@@ -1,7 +1,8 @@
 //! The XDP balancer: its programs, its maps by their types, and its link to an interface.
 
 use super::{
-    ArrayTable, Events, HashTable, LedgerError, LedgerTable, LoadError, PerCpuTable, PrefixTable, RingTable, Value,
+    ArrayTable, BearerTable, Events, HashTable, LedgerError, LedgerTable, LoadError, PerCpuTable, PrefixTable,
+    RingTable, Value,
     pins::{LEDGER, LostPins, PinError, Pins, TABLES},
     shape::Shape,
 };
@@ -20,12 +21,15 @@ use lb_common::{
     hash::SipKey,
     ids::{BackendId, FlowHash},
     limits,
+    probe::Heard,
     programs::{ENTRY, Program},
     recent::{Bucket, buckets_for, filter_words},
+    rekey::Rotation,
     share::{ENTER, Entered, Event},
+    stateless::Codec,
     tables::{
-        Backend, Budget, Counter, FlowEntry, Globals, QuicKey, RING_CHUNKS, Service, Services, Span, TokenEntry,
-        TokenKey,
+        Backend, Budget, Counter, FlowEntry, Globals, JoinBudget, QuicKey, RING_CHUNKS, Service, Services, Span,
+        TokenEntry, TokenKey,
     },
     wire::ip::Address,
 };
@@ -59,6 +63,8 @@ pub struct Sizes {
     pub fragmented_datagrams: u32,
     /// Entries that the clients of one network may have made in a tick.
     pub entries_per_network: u32,
+    /// Joins that one token may bring in a tick.
+    pub joins_per_token: u32,
     /// ICMP errors that a CPU may send in a tick.
     pub icmp_errors_per_cpu: u32,
 }
@@ -76,6 +82,7 @@ impl Default for Sizes {
             datagram_flows: limits::DATAGRAM_FLOWS.default,
             fragmented_datagrams: limits::FRAGMENTED_DATAGRAMS.default,
             entries_per_network: limits::ENTRIES_PER_NETWORK.default,
+            joins_per_token: limits::JOINS_PER_TOKEN.default,
             icmp_errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
         }
     }
@@ -126,7 +133,7 @@ impl Sizes {
     /// What the data path must know of them, with the key of the flow hash, before there is any VIP.
     pub fn globals(&self, cluster_key: SipKey) -> Globals {
         Globals {
-            cluster_key,
+            keys: [cluster_key; 2],
             pending_buckets: buckets_for(self.pending_handshakes),
             embryonic_buckets: buckets_for(self.embryonic_flows),
             datagram_buckets: buckets_for(self.datagram_flows),
@@ -134,9 +141,11 @@ impl Sizes {
             filters: self.filters(),
             filter_asked: 0,
             entries_per_network: self.entries_per_network,
+            joins_per_token: self.joins_per_token,
             errors_per_cpu: self.icmp_errors_per_cpu,
             prefixes: 0,
             tells: 0,
+            rotation: Rotation::settled(0),
             reserved: 0,
             addresses: Turn::default(),
         }
@@ -168,7 +177,11 @@ pub struct Balancer {
     pub datagrams: ArrayTable<Bucket>,
     pub fragments: ArrayTable<Bucket>,
     pub quic_servers: HashTable<QuicKey, BackendId>,
+    pub codecs: ArrayTable<Codec>,
+    pub bearers: BearerTable,
     pub networks: ArrayTable<Budget>,
+    /// What has been spent on joins with each token.
+    pub joins: ArrayTable<JoinBudget>,
     pub errors: PerCpuTable<Budget>,
     /// Whether there has ever been an entry, and a handshake: until then nobody looks for one.
     pub marks: ArrayTable<[u32; 2]>,
@@ -181,6 +194,8 @@ pub struct Balancer {
     pub probes: ArrayTable<Backend>,
     /// What the marks of health checks have in common, as the only element.
     pub probe_mark: ArrayTable<u32>,
+    /// What they hear of MPTCP.
+    pub probe_heard: ArrayTable<Heard>,
 }
 
 impl Balancer {
@@ -265,7 +280,10 @@ impl Balancer {
             datagrams: array(&mut ebpf, "weir_datagrams")?,
             fragments: array(&mut ebpf, "weir_fragments")?,
             quic_servers: hash(&mut ebpf, "weir_quic")?,
+            codecs: array(&mut ebpf, "weir_codecs")?,
+            bearers: BearerTable::new(array(&mut ebpf, "weir_bearers")?),
             networks: array(&mut ebpf, "weir_networks")?,
+            joins: array(&mut ebpf, "weir_joins")?,
             errors: per_cpu(&mut ebpf, "weir_errors")?,
             marks: array(&mut ebpf, "weir_marks")?,
             counters: per_cpu(&mut ebpf, "weir_counters")?,
@@ -274,6 +292,7 @@ impl Balancer {
             events_lost: per_cpu(&mut ebpf, "weir_lost")?,
             probes: array(&mut ebpf, "weir_probes")?,
             probe_mark: array(&mut ebpf, "weir_probe_mark")?,
+            probe_heard: array(&mut ebpf, "weir_probe_heard")?,
             ebpf,
         })
     }

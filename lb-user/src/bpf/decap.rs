@@ -3,6 +3,7 @@
 use super::{
     LoadError, PerCpuTable, PrefixTable, TABLES,
     balancer::{per_cpu, prefix},
+    mint,
 };
 use crate::{config::Prefix, object::OBJECT};
 use aya::{
@@ -10,7 +11,7 @@ use aya::{
     maps::MapError,
     programs::{Xdp, XdpMode},
 };
-use lb_common::decap::Decap;
+use lb_common::{decap::Decap, limits::MINTED_OUT_MAX};
 
 /// Its name, as the kernel tells it.
 pub const PROGRAM: &str = "weir_decap";
@@ -28,7 +29,7 @@ impl Decapsulator {
     /// # Errors
     /// The kernel refuses.
     pub fn load() -> Result<Self, LoadError> {
-        let mut ebpf = open()?;
+        let mut ebpf = open(None)?;
         program(&mut ebpf)?.load().map_err(|error| LoadError::program(PROGRAM, error))?;
         Ok(Self { balancers: prefix(&mut ebpf, "weir_balancers")?, counters: per_cpu(&mut ebpf, "weir_decaps")?, ebpf })
     }
@@ -68,14 +69,18 @@ impl Decapsulator {
     }
 }
 
-/// Makes the object's maps. Those of the balancer are as small as they can be: nothing on a backend uses them.
-pub(super) fn open() -> Result<Ebpf, LoadError> {
+/// Makes the object's maps. Those of the balancer are as small as they can be: nothing on a backend uses them. Those of
+/// minting hold so many keys, if there is any.
+pub(super) fn open(keys: Option<u32>) -> Result<Ebpf, LoadError> {
     if OBJECT.is_empty() {
         return Err(LoadError::NoObject);
     }
     let mut loader = EbpfLoader::new();
     for table in TABLES {
         loader.map_max_entries(table, 1);
+    }
+    if let Some(keys) = keys {
+        loader.map_max_entries(mint::KEYS, keys).map_max_entries(mint::OUT, MINTED_OUT_MAX);
     }
     loader.load(OBJECT).map_err(LoadError::object)
 }

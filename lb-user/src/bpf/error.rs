@@ -81,12 +81,15 @@ pub enum LoadError {
         /// What the kernel said.
         reason: String,
     },
-    /// An interface refused the program that clamps the MSS.
+    /// An interface refused a program of TC's.
     #[error(
-        "the program that clamps the MSS could not be attached to {interface}: {reason}; it takes Linux 6.6, so before that \
-         set `mss_clamp = false`"
+        "the program that {purpose} could not be attached to {interface}: {reason}; it takes Linux 6.6, so before that {without}"
     )]
-    AttachClamp {
+    AttachClassifier {
+        /// What the program does.
+        purpose: &'static str,
+        /// How to do without it.
+        without: &'static str,
         /// The interface.
         interface: String,
         /// What the kernel said.
@@ -140,9 +143,14 @@ impl LoadError {
         }
     }
 
-    pub(super) fn attach_clamp(interface: &str, error: &ProgramError) -> Self {
+    pub(super) fn attach_classifier(
+        purpose: &'static str,
+        without: &'static str,
+        interface: &str,
+        error: &ProgramError,
+    ) -> Self {
         let reason = Self::errno(error).map_or_else(|| error.to_string(), |errno| errno.desc().to_owned());
-        Self::AttachClamp { interface: interface.to_owned(), reason }
+        Self::AttachClassifier { purpose, without, interface: interface.to_owned(), reason }
     }
 
     pub(super) fn attach(interface: &str, error: ProgramError) -> Self {

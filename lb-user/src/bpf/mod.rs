@@ -4,12 +4,14 @@
 
 mod agent;
 mod balancer;
+mod bearers;
 mod decap;
 mod error;
 mod events;
 mod holder;
 mod ledger;
 mod lender;
+mod mint;
 mod pins;
 mod pod;
 mod probe;
@@ -19,13 +21,15 @@ mod tracer;
 
 pub use agent::{AgentCounters, AgentPrograms};
 pub use balancer::{Balancer, Sizes};
+pub use bearers::BearerTable;
 pub use decap::{Decapsulator, PROGRAM as DECAP_PROGRAM};
 pub use error::LoadError;
 pub use events::{AwaitedEvents, Events};
 pub use holder::Holder;
 pub use ledger::{LedgerError, LedgerTable};
 pub use lender::Lender;
-pub use pins::{LostPins, PinError, Pins, Removed, TABLES, detach};
+pub use mint::{Marker, MintCounters, MintTables};
+pub use pins::{LostPins, PinError, Pins, Removed, TABLES, detach, noted_moment};
 pub use pod::Pod;
-pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, RingTable, Value};
+pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, QueueTable, RingTable, Value};
 pub use tracer::{Told, Tracer};

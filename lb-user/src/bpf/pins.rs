@@ -21,7 +21,7 @@ use std::{
 
 /// Maps of the object that a controller leaves to the next. The others hold nothing from one packet to the next, or go
 /// with the programs.
-pub const TABLES: [&str; 25] = [
+pub const TABLES: [&str; 28] = [
     "weir_globals",
     "weir_addresses",
     "weir_prefixes",
@@ -39,7 +39,10 @@ pub const TABLES: [&str; 25] = [
     "weir_datagrams",
     "weir_fragments",
     "weir_quic",
+    "weir_codecs",
+    "weir_bearers",
     "weir_networks",
+    "weir_joins",
     "weir_errors",
     "weir_counters",
     "weir_sent",
@@ -53,6 +56,9 @@ pub(super) const LEDGER: &str = "weir_ledger";
 /// What the tables of programs are called, each with a time of its own: a program of each set may be running at once.
 const PROGRAMS: &str = "weir_programs-";
 const LINK: &str = "link-";
+/// The word for links of the program that keeps keys at home.
+pub(super) const PLAIN: &str = "plain";
+const MOMENT: &str = "weir_syncookies-";
 /// What all else that is Weir's begins with.
 const OWN: &str = "weir_";
 
@@ -185,6 +191,8 @@ pub struct Removed {
     pub pins: usize,
     /// Files that are not Weir's, and stay.
     pub foreign: Vec<PathBuf>,
+    /// Whether keys that the kernel chose were kept at home.
+    pub minted: bool,
 }
 
 /// Pins that somebody else has removed while a controller had them.
@@ -272,6 +280,22 @@ impl Pins {
         self.directory.join(format!("{LINK}{kind}-{}", interface.replace('.', ":")))
     }
 
+    /// Whether a program keeps keys at home that are not minted.
+    pub fn keep_keys(&self) -> bool {
+        let begins = format!("{LINK}{PLAIN}-");
+        names(&self.directory).is_ok_and(|names| names.iter().any(|name| name.starts_with(&begins)))
+    }
+
+    /// Where it is noted that `net.ipv4.tcp_syncookies` is to go back to a value.
+    pub(crate) fn moment(&self, former: u32) -> PathBuf {
+        self.directory.join(format!("{MOMENT}{former}"))
+    }
+
+    /// The value that it is to go back to, if a process was killed meanwhile; and where that is noted.
+    pub(crate) fn noted_moment(&self) -> Option<(u32, PathBuf)> {
+        moment_in(&self.directory)
+    }
+
     /// Removes the links to other interfaces than these, or in another mode: the program is no longer on them.
     pub(super) fn retire_links(&self, current: &[PathBuf]) -> Result<(), PinError> {
         for name in names(&self.directory)?.iter().filter(|name| name.starts_with(LINK)) {
@@ -356,6 +380,17 @@ fn remove_all(root: &Path) -> Result<Removed, PinError> {
     Ok(removed)
 }
 
+/// What an agent whose pins are under `root` has left to be restored: the value of `net.ipv4.tcp_syncookies`, and where that
+/// is noted.
+pub fn noted_moment(root: &Path) -> Option<(u32, PathBuf)> {
+    moment_in(&root.join(format!("v{ABI}")))
+}
+
+fn moment_in(directory: &Path) -> Option<(u32, PathBuf)> {
+    let names = names(directory).ok()?;
+    names.iter().find_map(|name| Some((name.strip_prefix(MOMENT)?.parse().ok()?, directory.join(name))))
+}
+
 /// The ABI that a directory is of.
 fn version(name: &str) -> Option<u32> {
     name.strip_prefix('v')?.parse().ok()
@@ -364,10 +399,15 @@ fn version(name: &str) -> Option<u32> {
 /// Removes Weir's files of a directory, links first: without its tables no program may go on.
 fn remove_own(directory: &Path, removed: &mut Removed) -> Result<(), PinError> {
     let (links, others): (Vec<_>, Vec<_>) = names(directory)?.into_iter().partition(|name| name.starts_with(LINK));
+    if let Some((former, _)) = moment_in(directory) {
+        let path = Path::new("/proc/sys/net/ipv4/tcp_syncookies");
+        fs::write(path, former.to_string()).map_err(PinError::file("write", path))?;
+    }
     for name in links.iter().chain(&others) {
         let path = directory.join(name);
         if let Some(link) = name.strip_prefix(LINK) {
-            let interface = link.split_once('-').map_or(link, |(_, interface)| interface);
+            let (kind, interface) = link.split_once('-').unwrap_or(("", link));
+            removed.minted |= kind == PLAIN;
             let interface = interface.replace(':', ".");
             if !removed.interfaces.contains(&interface) {
                 removed.interfaces.push(interface);
@@ -438,8 +478,15 @@ fn remove_file(path: &Path) -> Result<(), PinError> {
 fn remove_if_empty(directory: &Path) -> Result<(), PinError> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        // It was made for this user by another.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        // It was made for this user by another, who may have left it nothing else to write to.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::ResourceBusy
+            ) =>
+        {
+            Ok(())
+        }
         result => result.map_err(PinError::file("remove", directory)),
     }
 }
@@ -450,7 +497,7 @@ mod tests {
     use crate::object::OBJECT;
 
     /// Maps that say nothing from one packet to the next, or go with the programs, or are a backend's.
-    const OTHERS: [&str; 10] = [
+    const OTHERS: [&str; 17] = [
         "weir_programs",
         "weir_due",
         "weir_arrival",
@@ -459,8 +506,15 @@ mod tests {
         "weir_decaps",
         "weir_probes",
         "weir_probe_mark",
+        "weir_probe_heard",
         "weir_clamp_vips",
         "weir_clamps",
+        "weir_mint_keys",
+        "weir_mint_out",
+        "weir_mint_listeners",
+        "weir_mint_vips",
+        "weir_mints",
+        "weir_mint_scratch",
     ];
 
     #[test]

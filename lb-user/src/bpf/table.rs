@@ -3,7 +3,8 @@
 use super::pod::Pod;
 use aya::{
     maps::{
-        Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key,
+        Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, Queue,
+        lpm_trie::Key,
     },
     sys::SyscallError,
     util::nr_cpus,
@@ -14,6 +15,7 @@ use lb_common::{
     tables::{RING_SLOTS, SLOTS_PER_CHUNK, Slot, SlotWords},
     wire::ip::Address,
 };
+use nix::errno::Errno;
 use std::{io, os::fd::AsFd as _};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -78,6 +80,11 @@ impl<K: Value, V: Value> HashTable<K, V> {
     /// The process has no descriptor left.
     pub fn reader(&self) -> Result<Self, MapError> {
         Self::new(Map::HashMap(again(self.0.map())?))
+    }
+
+    /// Its map by another descriptor.
+    pub(super) fn data(&self) -> Result<MapData, MapError> {
+        again(self.0.map())
     }
 
     /// Its limit, in entries.
@@ -161,6 +168,39 @@ impl<V: Value> PerCpuTable<V> {
         let cpus = nr_cpus().map_err(failed)?;
         let values = PerCpuValues::try_from(vec![Pod(value); cpus]).map_err(MapError::IoError)?;
         self.0.set(index, values, 0)
+    }
+}
+
+/// A queue.
+pub struct QueueTable<V: Value>(Queue<MapData, Pod<V>>);
+
+impl<V: Value> QueueTable<V> {
+    pub(super) fn new(map: Map) -> Result<Self, MapError> {
+        Queue::try_from(map).map(Self)
+    }
+
+    /// Puts a value at its end; false where it is full.
+    ///
+    /// # Errors
+    /// The kernel refuses the call.
+    pub fn push(&mut self, value: V) -> Result<bool, MapError> {
+        match self.0.push(Pod(value), 0) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(Errno::E2BIG as i32) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the value at its beginning; none where it is empty.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn pop(&mut self) -> Result<Option<V>, MapError> {
+        match self.0.pop(0) {
+            Ok(Pod(value)) => Ok(Some(value)),
+            Err(MapError::ElementNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Output, finish, put, put_json};
 use crate::admin::{
     self, Client,
-    status::{BackendStatus, HeldStatus},
+    status::{BackendStatus, HealthStatus, HeldStatus},
 };
 use crate::{config::Config, setup::Setup};
 use anyhow::Result;
@@ -109,7 +109,7 @@ fn list(backends: &[BackendStatus]) -> String {
         let BackendStatus { name, pool, duty, held, health, .. } = backend;
         let address = backend.address.to_string();
         let verdict = health.as_ref().map_or("-", |health| &health.verdict);
-        let error = health.as_ref().and_then(|health| health.last_error.as_deref()).unwrap_or("-");
+        let error = health.as_ref().and_then(HealthStatus::trouble).unwrap_or("-");
         let left = backend.drain_ends_in_s.map_or_else(|| "-".to_owned(), |left| format!("{left} s"));
         let (flows, tokens) = (flows(held), held.tokens);
         let _ = writeln!(
@@ -154,7 +154,7 @@ fn story(backend: &BackendStatus) -> String {
             health.passed,
             health.failed,
             health.last_took_ms,
-            health.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}")),
+            health.trouble().map_or_else(String::new, |trouble| format!(": {trouble}")),
         );
     }
     text
@@ -163,7 +163,6 @@ fn story(backend: &BackendStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::HealthStatus;
 
     fn backend() -> BackendStatus {
         BackendStatus {
@@ -183,6 +182,7 @@ mod tests {
                 failed: 3,
                 last_took_ms: 2,
                 last_error: Some("connection refused".to_owned()),
+                mints_tokens: None,
             }),
             held: HeldStatus { tokens: 5, joined_flows: 1, moved_flows: 2, pinned_flows: 3 },
             share_percent: 0,

@@ -34,7 +34,7 @@ fn remove(args: &Args) -> Result<()> {
         Some(pins) => pins.clone(),
         None => pins_of(&args.config)?,
     };
-    let Removed { interfaces, pins, foreign } = bpf::detach(&root)?;
+    let Removed { interfaces, pins, foreign, .. } = bpf::detach(&root)?;
     for path in &foreign {
         eprintln!("weir: {} is not Weir's, and stays", path.display());
     }

@@ -2,7 +2,7 @@
 
 use super::{CONFIG, Output, finish_with, say};
 use crate::{
-    config::{Config, Forward},
+    config::{AgentConfig, Config, Forward},
     doctor::{BackendQuestions, JoinEndpoint, Links, examine_backend, examine_balancer},
 };
 use anyhow::Result;
@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 /// The length of a packet on the ways that clients come by.
@@ -33,6 +34,9 @@ pub struct Args {
     /// On a backend: where clients are to join it, such as `192.0.2.1:4501` or `2001:db8::1001`; once for each.
     #[arg(long = "join-endpoint", value_name = "ADDRESS[:PORT]", requires = "backend")]
     join_endpoints: Vec<JoinEndpoint>,
+    /// On a backend: the configuration of its agent, which says whether it mints.
+    #[arg(long, value_name = "FILE", requires = "backend")]
+    agent: Option<PathBuf>,
     /// On a backend: how the balancers send.
     #[arg(long, value_enum, default_value_t = Sending::Ipip, requires = "backend")]
     forward: Sending,
@@ -62,7 +66,14 @@ pub fn doctor(args: &Args) -> ExitCode {
 
 async fn examine(args: &Args) -> Result<ExitCode> {
     let report = if is_backend(args).await? {
-        examine_backend(&args.questions()).await?
+        let agent = match args.agent.as_deref().map(AgentConfig::load).transpose() {
+            Ok(agent) => agent.map(Arc::new),
+            Err(errors) => {
+                eprintln!("{errors}");
+                return Ok(ExitCode::from(super::BAD_CONFIG));
+            }
+        };
+        examine_backend(&args.questions(agent)).await?
     } else {
         match Config::load(&args.config) {
             Ok(config) => examine_balancer(&config, &args.config, args.client_mtu).await?,
@@ -85,7 +96,7 @@ async fn is_backend(args: &Args) -> Result<bool> {
 }
 
 impl Args {
-    fn questions(&self) -> BackendQuestions {
+    fn questions(&self, agent: Option<Arc<AgentConfig>>) -> BackendQuestions {
         BackendQuestions {
             interface: self.interface.clone(),
             vips: self.vips.clone(),
@@ -96,6 +107,7 @@ impl Args {
             },
             client_mtu: self.client_mtu,
             join_endpoints: self.join_endpoints.clone(),
+            agent,
         }
     }
 }

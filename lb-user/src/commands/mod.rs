@@ -11,8 +11,10 @@ pub mod drain_self;
 pub mod explain;
 pub mod flows;
 pub mod generate;
+mod keys;
 pub mod reload;
 pub mod run;
+pub mod secret;
 pub mod status;
 pub mod tokens;
 pub mod top;
@@ -79,7 +81,17 @@ fn finish_with(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
 
 /// The same for a command that logs.
 fn finish_logged(command: impl Future<Output = Result<()>>) -> ExitCode {
-    match block_on(command) {
+    logged(block_on(command))
+}
+
+/// The same for one whose processors are others' to use: one thread does all of it, and wakes no other.
+fn finish_logged_on_one_thread(command: impl Future<Output = Result<()>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    logged(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(command)))
+}
+
+fn logged(ended: Result<()>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{}", in_one_line(&error));
@@ -88,8 +100,12 @@ fn finish_logged(command: impl Future<Output = Result<()>>) -> ExitCode {
     }
 }
 
+/// What a command has left behind on threads of its own, as a sweep through millions of entries, is not waited for.
 fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Runtime::new()?.block_on(command)
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    ended
 }
 
 /// An error and its causes, but for those that an error already tells in its own words.

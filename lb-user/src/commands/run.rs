@@ -135,6 +135,8 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
     if let Some(bus) = bus {
         bus.end().await;
     }
+    // Waited for: whoever serves the admin socket removes it.
+    tasks.shutdown().await;
     steered?;
     look_at_attachments(&service, &resolver).await;
     match (service.end()?, service.unattached()) {

@@ -1,6 +1,7 @@
 //! The configuration of an agent: a file of its own, in the same form and with the same messages as the balancer's.
 
 use super::{Bus, ConfigErrors, InterfaceName, Metrics, Name, Ports, Prefix, XdpMode, check, count, read};
+use lb_common::stateless::{IdBits, TokenId};
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -29,6 +30,8 @@ pub struct AgentConfig {
     pub bus: Option<Bus>,
     /// Where Prometheus may scrape; `None` where it may not.
     pub metrics: Option<Metrics>,
+    /// What keys are minted for; `None` where none are.
+    pub token: Option<AgentToken>,
     /// The VIPs that this backend serves, in the order of the file.
     pub vips: Vec<AgentVip>,
 }
@@ -68,6 +71,12 @@ impl AgentConfig {
         theirs.find(|vip| (vip.ports.first()..=vip.ports.last()).contains(&local.port())).map(|vip| &vip.pool)
     }
 
+    /// The VIPs that keys are minted for.
+    pub fn minted_vips(&self) -> impl Iterator<Item = &AgentVip> {
+        let pool = self.token.as_ref().map(|token| &token.pool);
+        self.vips.iter().filter(move |vip| pool == Some(&vip.pool))
+    }
+
     /// The outer headers of the longest tunnel that may come.
     pub fn tunnel_bytes(&self) -> u16 {
         const IPV4: u16 = 20;
@@ -103,6 +112,21 @@ pub enum Mss {
     Fitting,
     /// The same, and to this.
     AtMost(u16),
+}
+
+/// The `[token]` of an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentToken {
+    /// The pool whose VIPs are minted for.
+    pub pool: Name,
+    /// The file with the secret that the pool's balancers have, too.
+    pub secret: PathBuf,
+    /// What tokens name this backend by.
+    pub id: TokenId,
+    /// How many bits ids have.
+    pub bits: IdBits,
+    /// How many keys are kept ready.
+    pub keys: u32,
 }
 
 /// A `[[vip]]` of an agent.

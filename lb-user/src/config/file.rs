@@ -46,8 +46,20 @@ pub(super) struct AgentFile {
     pub(super) agent: Agent,
     pub(super) bus: Option<Bus>,
     pub(super) metrics: Option<Metrics>,
+    pub(super) token: Option<Spanned<AgentToken>>,
     #[serde(default)]
     pub(super) vip: Vec<Spanned<AgentVip>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentToken {
+    pub(super) pool: Option<Spanned<String>>,
+    pub(super) secret: Spanned<PathBuf>,
+    pub(super) id: Spanned<i64>,
+    pub(super) max_backends: Option<Spanned<i64>>,
+    pub(super) connections: Option<Spanned<i64>>,
+    pub(super) keys: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +119,7 @@ pub(super) struct Limits {
     pub(super) datagram_flows: Option<Spanned<i64>>,
     pub(super) fragmented_datagrams: Option<Spanned<i64>>,
     pub(super) entries_per_network: Option<Spanned<i64>>,
+    pub(super) joins_per_token: Option<Spanned<i64>>,
     pub(super) icmp_errors_per_cpu: Option<Spanned<i64>>,
 }
 
@@ -125,9 +138,18 @@ pub(super) struct Pool {
     pub(super) slow_start_s: Option<Spanned<i64>>,
     pub(super) udp_transition_s: Option<Spanned<i64>>,
     pub(super) quic_rotation: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) token: Option<Spanned<Token>>,
     pub(super) health: Option<Spanned<Health>>,
     #[serde(default)]
     pub(super) backend: Vec<Spanned<Backend>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    pub(super) secret: Spanned<PathBuf>,
+    pub(super) max_backends: Option<Spanned<i64>>,
+    pub(super) connections: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +186,7 @@ pub(super) struct Backend {
     pub(super) quic_server_id: Option<Spanned<String>>,
     pub(super) join_port: Option<Spanned<i64>>,
     pub(super) join_address: Option<Spanned<String>>,
+    pub(super) token_id: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

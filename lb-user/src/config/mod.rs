@@ -8,6 +8,7 @@ mod agent;
 mod bus;
 mod check;
 mod either;
+mod epochs;
 mod file;
 mod health;
 mod key;
@@ -17,11 +18,13 @@ mod problem;
 mod quic;
 mod regular;
 mod secret;
+mod token;
 mod words;
 
 pub use address::{Ports, VipAddress};
-pub use agent::{AgentConfig, AgentVip, Mss};
+pub use agent::{AgentConfig, AgentToken, AgentVip, Mss};
 pub use bus::{Bus, Credentials};
+pub use epochs::{EpochSecret, Fingerprint, Rotated, TokenSecret, TokenSecretError, rfc3339};
 pub use health::{Check, Health, HttpRequest, Trust, TrustError};
 pub use key::{ClusterKey, KeyError};
 pub use place::Located;
@@ -29,10 +32,12 @@ pub use prefix::{Prefix, PrefixError};
 pub use problem::{Family, Oddity, Problem};
 pub use quic::QuicServerId;
 pub use secret::SecretError;
+pub use token::TokenWay;
 pub use words::{
     Affinity, BackendState, Forward, InterfaceName, Name, OnStop, Protocol, TcpFragments, UnknownJoin, Way, XdpMode,
 };
 
+use lb_common::stateless::TokenId;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -129,6 +134,8 @@ pub struct Limits {
     pub fragmented_datagrams: u32,
     /// Entries that the clients of one /24 or /48 may have made in 1.07 s.
     pub entries_per_network: u32,
+    /// Joins of one connection that are let through in 1.07 s.
+    pub joins_per_token: u32,
     /// ICMP errors that a CPU may send in 1.07 s.
     pub icmp_errors_per_cpu: u32,
 }
@@ -158,6 +165,8 @@ pub struct Pool {
     pub udp_transition: Duration,
     /// The rotation bits with which the backends' QUIC server ids hold: 0 to 6, at least one, each once.
     pub quic_rotations: Vec<u8>,
+    /// How the tokens of its connections name its backends; `None` where they do not.
+    pub token: Option<TokenWay>,
     /// How its backends are checked; `None` where they are not.
     pub health: Option<Health>,
     /// At least one, in the order of the file; at least one has a weight.
@@ -190,6 +199,8 @@ pub struct Backend {
     pub join_port: Option<u16>,
     /// The address of its own that clients join it at, on the ports of its pool's VIPs.
     pub join_address: Option<IpAddr>,
+    /// Its name in the tokens of its pool: all backends of a pool with such tokens have one.
+    pub token_id: Option<TokenId>,
 }
 
 impl Backend {

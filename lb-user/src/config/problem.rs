@@ -2,7 +2,7 @@
 //!
 //! The messages never contain a secret: a key file is named, its content never is.
 
-use super::{KeyError, Prefix, PrefixError, QuicServerId, SecretError, TrustError};
+use super::{KeyError, Name, Prefix, PrefixError, QuicServerId, SecretError, TokenSecretError, TrustError};
 use std::{net::IpAddr, path::PathBuf};
 
 /// Why a configuration is refused.
@@ -17,8 +17,6 @@ pub enum Problem {
     OutOfRange { count: i64, min: i64, max: i64 },
     #[error("`{word}` is unknown; choose {known}")]
     UnknownWord { word: String, known: String },
-    #[error("this build does not offer `{word}` yet; it offers {offered}")]
-    NotOffered { word: &'static str, offered: &'static str },
 
     #[error("{0:?} is not a name; use 1 to 63 of the characters A-Z a-z 0-9 . _ -")]
     Name(String),
@@ -57,6 +55,22 @@ pub enum Problem {
     NoClamp,
     #[error("there is no [[vip]]; name those of the balancers' configuration that this backend serves")]
     NoAgentVip,
+    #[error(
+        "{expected} connections are more than the {most} for which so many backends leave tokens; lower one of the two"
+    )]
+    FewTokens { expected: u32, most: u32 },
+    #[error("{keys} keys are more than the {most} for which so many backends leave tokens; lower one of the two")]
+    FewTokensForKeys { keys: u32, most: u32 },
+    #[error("the VIPs here are of several pools; name the one whose tokens are minted as `pool`")]
+    WhichPool,
+    #[error("no [[vip]] here is of the pool {0}; name the pool of one")]
+    NoVipOfPool(Name),
+    #[error(
+        "keys are minted for VIPs that are one address, and each [[vip]] of the pool {0} is a prefix; write one for each address"
+    )]
+    NothingMinted(Name),
+    #[error(transparent)]
+    TokenSecret(#[from] TokenSecretError),
 
     #[error(transparent)]
     ClusterKey(#[from] KeyError),
@@ -115,6 +129,16 @@ pub enum Problem {
     EndpointTaken { endpoint: String, line: usize },
     #[error("{address} is in {prefix}, which the VIP at line {line} serves; give the backend an address of its own")]
     EndpointIsVip { address: IpAddr, prefix: Prefix, line: usize },
+    #[error("the pool's ways name \"token\", but it has no secret; add [pool.token] below it")]
+    NoTokenTable,
+    #[error("the pool's ways do not name \"token\", so nobody reads it; add that to `join`, or remove this table")]
+    TokenUnused,
+    #[error("the pool's ways name \"token\", but this backend has no token_id; give it one, and its agent the same")]
+    TokenIdMissing,
+    #[error("the pool's ways do not name \"token\"; add that to `join`, or remove this")]
+    TokenIdUnused,
+    #[error("{id} is already the token_id of backend {other:?}, at line {line}; give each its own")]
+    TokenIdTwice { id: u16, other: String, line: usize },
     #[error("the list is empty; name the rotation bits that the servers use, such as [0]")]
     NoRotation,
     #[error("{0} is named twice; name each once")]

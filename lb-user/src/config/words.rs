@@ -102,6 +102,8 @@ pub enum Way {
     Report,
     /// Each backend has a port or an address of its own, to which its clients join.
     Endpoint,
+    /// The token itself names the backend, whose agent has chosen it.
+    Token,
 }
 
 /// What happens to a join whose token is unknown.
@@ -227,17 +229,10 @@ impl FromStr for Protocol {
 /// A type of which each value is one word of the configuration.
 pub(super) trait Word: Sized + Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];
-    /// Words of the design that this build does not offer.
-    const LATER: &'static [&'static str] = &[];
-    /// What it offers instead.
-    const OFFERED: &'static str = "";
 
     fn parse(text: &str) -> Result<Self, Problem> {
         if let Some((_, value)) = Self::WORDS.iter().find(|(word, _)| *word == text) {
             return Ok(*value);
-        }
-        if let Some(word) = Self::LATER.iter().find(|word| **word == text) {
-            return Err(Problem::NotOffered { word, offered: Self::OFFERED });
         }
         let known: Vec<_> = Self::WORDS.iter().map(|(word, _)| *word).collect();
         Err(Problem::UnknownWord { word: text.to_owned(), known: known.join(" or ") })
@@ -275,9 +270,7 @@ impl Word for BackendState {
 
 impl Word for Way {
     const WORDS: &'static [(&'static str, Self)] =
-        &[("learn", Self::Learn), ("report", Self::Report), ("endpoint", Self::Endpoint)];
-    const LATER: &'static [&'static str] = &["token"];
-    const OFFERED: &'static str = "learn, report or endpoint";
+        &[("learn", Self::Learn), ("report", Self::Report), ("endpoint", Self::Endpoint), ("token", Self::Token)];
 }
 
 impl Word for Protocol {

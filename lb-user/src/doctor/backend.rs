@@ -7,11 +7,17 @@ use super::{
     endpoint::{self, JoinEndpoint},
     links::Link,
     machine::{self, Programs},
-    offload, sysctl,
+    mint, offload, sysctl,
 };
-use crate::{bpf::DECAP_PROGRAM, config::Forward};
+use crate::{
+    bpf::DECAP_PROGRAM,
+    config::{AgentConfig, Forward},
+};
 use rtnetlink::packet_route::link::InfoKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    sync::Arc,
+};
 
 /// What is to be known of a backend.
 #[derive(Clone, Debug)]
@@ -26,6 +32,8 @@ pub struct BackendQuestions {
     pub client_mtu: u32,
     /// Where clients are to join this backend, if the pool has join endpoints.
     pub join_endpoints: Vec<JoinEndpoint>,
+    /// The configuration of its agent, if it is told.
+    pub agent: Option<Arc<AgentConfig>>,
 }
 
 /// Looks at this machine as a backend.
@@ -39,6 +47,7 @@ pub async fn examine_backend(questions: &BackendQuestions) -> Result<Report, Doc
     let mut findings = machine::findings(programs).await;
     findings.push(mptcp());
     findings.extend(endpoint::findings(&questions.join_endpoints));
+    findings.extend(questions.agent.iter().flat_map(|agent| mint::findings(agent)));
     let vips = match questions.vips.as_slice() {
         [] => addresses_of_lo(&links),
         vips => vips.to_vec(),

@@ -6,6 +6,7 @@ mod balancer;
 mod endpoint;
 mod links;
 mod machine;
+mod mint;
 mod offload;
 mod sysctl;
 

@@ -69,6 +69,7 @@ struct Time {
     /// When the last ICMP error was due, and how many were in that tick.
     errors: (u32, u32),
     networks: HashMap<u32, u32>,
+    joins: HashMap<u32, u32>,
     datagrams: HashMap<FlowHash, u32>,
 }
 
@@ -86,6 +87,12 @@ impl Kernel {
         balancer.write_addresses(&plan.addresses, &plan.prefixes)?;
         for &(key, backend) in &plan.quic_servers {
             balancer.quic_servers.write(key, backend)?;
+        }
+        for &(pool, codec) in &plan.codecs {
+            balancer.codecs.write(u32::from(pool.0), codec)?;
+        }
+        for (pool, bearers) in &plan.bearers {
+            balancer.bearers.write_pool(*pool, bearers)?;
         }
         for &(id, backend) in &plan.backends {
             balancer.backends.write(u32::from(id.0), backend)?;
@@ -179,6 +186,13 @@ impl Kernel {
             let spent = if is_same_tick { spent } else { 0 };
             self.balancer.networks.write(network, spent_by_now(spent))?;
         }
+        if let Some(place) = asked.joins {
+            let is_same_tick = self.time.joins.insert(place, now) == Some(now);
+            let [_, spent]: [u8; 2] = zerocopy::transmute!(self.balancer.joins.read(place)?);
+            let [tick, ..] = begun_tick().0.to_le_bytes();
+            let spent = if is_same_tick { spent } else { 0 };
+            self.balancer.joins.write(place, zerocopy::transmute!([tick, spent]))?;
+        }
         if matches!(expected.reason, Reason::TooBig | Reason::TooBigQuiet) {
             let (at, sent) = self.time.errors;
             let sent = if at == now { sent } else { 0 };
@@ -220,8 +234,13 @@ impl Kernel {
     }
 }
 
-/// A budget of which so much is spent in the kernel's present tick; returns when that has begun, and lasts for a while.
+/// A budget of which so much is spent in the kernel's present tick.
 fn spent_by_now(spent: u32) -> Budget {
+    zerocopy::transmute!([begun_tick().0, spent])
+}
+
+/// The kernel's present tick; returns when that has begun, and lasts for a while.
+fn begun_tick() -> Tick {
     const NANOS: Duration = Duration::from_nanos(Tick::NANOS);
     let passed = clock::now().as_nanos() % NANOS.as_nanos();
     let passed = Duration::from_nanos(u64::try_from(passed).unwrap_or_default());
@@ -230,7 +249,7 @@ fn spent_by_now(spent: u32) -> Budget {
     } else if passed > NANOS.saturating_sub(RUN) {
         thread::sleep(NANOS.saturating_sub(passed) + COARSE);
     }
-    zerocopy::transmute!([clock::tick().0, spent])
+    clock::tick()
 }
 
 /// Whether a counter has moved since it was last asked for.

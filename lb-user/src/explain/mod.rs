@@ -155,6 +155,9 @@ fn host_tables(plan: &Plan, now: Tick) -> HostTables {
     tables.services.clone_from(&plan.services);
     tables.addresses = plan.addresses.iter().copied().collect();
     tables.prefixes = plan.prefixes.iter().map(|&(address, len, services)| ((len, address), services)).collect();
+    tables.codecs = plan.codecs.iter().copied().collect();
+    let bearers = plan.bearers.iter().flat_map(|(pool, ids)| ids.iter().map(|(&id, &bearer)| ((*pool, id), bearer)));
+    tables.bearers = bearers.collect();
     tables.quic_servers = plan.quic_servers.iter().copied().collect();
     tables.entries_max = plan.sizes.joined_flows as usize;
     tables.tokens_max = plan.sizes.tokens as usize;

@@ -3,15 +3,16 @@
 
 use crate::{
     bpf::Sizes,
-    config::{BackendState, Config},
+    config::{self, BackendState, Config, Pool},
     layout::{BackendRow, Layout, TunnelSource},
-    numbering::{Exhausted, Numbering},
+    numbering::{BackendName, Exhausted, Numbering},
     resolve::NextHop,
 };
 use lb_common::{
     hash::SipKey,
     ids::{BackendId, PoolId, VipId},
     ring,
+    stateless::{Bearer, Codec, TokenId},
     tables::{Backend, Globals, QuicKey, Service, Services, Slot},
     wire::ip::Address,
 };
@@ -52,6 +53,10 @@ pub struct Plan {
     pub backends: Vec<(BackendId, Backend)>,
     /// The servers that QUIC connection ids name.
     pub quic_servers: Vec<(QuicKey, BackendId)>,
+    /// What reads the tokens of each pool that names its backends by them.
+    pub codecs: Vec<(PoolId, Codec)>,
+    /// Who has the ids in them.
+    pub bearers: Vec<(PoolId, BTreeMap<TokenId, Bearer>)>,
     /// What people call them.
     pub names: Names,
     /// What is not as it is on the wire, in sentences.
@@ -113,6 +118,8 @@ impl Plan {
             rings: rings.collect(),
             backends: backends.collect(),
             quic_servers: quic_servers.collect(),
+            codecs: codecs(config, &numbers).collect(),
+            bearers: config.pools.iter().map(|pool| bearers(pool, &numbers)).collect(),
             names: Names::of(&layout),
             notes: notes(config),
             services: layout.services,
@@ -120,6 +127,18 @@ impl Plan {
             prefixes: layout.prefixes,
         })
     }
+}
+
+fn codecs(config: &Config, numbers: &Numbering) -> impl Iterator<Item = (PoolId, Codec)> {
+    let pools = config.pools.iter();
+    pools.filter_map(|pool| Some((numbers.pool(pool.name.as_str()), pool.token.as_ref()?.codec())))
+}
+
+fn bearers(pool: &Pool, numbers: &Numbering) -> (PoolId, BTreeMap<TokenId, Bearer>) {
+    let bearer = |backend: &config::Backend| {
+        Some((backend.token_id?, Bearer::of(numbers.backend(&BackendName::of(pool, backend)))))
+    };
+    (numbers.pool(pool.name.as_str()), pool.backends.iter().filter_map(bearer).collect())
 }
 
 fn ring_of(layout: &Layout, pool: PoolId) -> Vec<Slot> {

@@ -14,6 +14,7 @@ use lb_common::{
     ids::BackendId,
     reason::{self, Reason},
     recent::{Recent, bucket_of},
+    stateless::Bearer,
     tables::{Exception, Tables as _, state},
 };
 
@@ -41,6 +42,7 @@ pub(super) fn tell(way: &Way<'_>, tables: &HostTables, names: &Names) -> Vec<Str
     if let Some((vip, pool)) = names.vips.get(&decided.vip) {
         story.push(format!("for VIP {vip}, served by pool {pool}"));
         story.extend(by_token(asked, names));
+        story.extend(by_itself(asked, names));
         story.extend(by_entry(asked, names));
         story.extend(by_slot(decided.reason, asked, names));
     }
@@ -83,6 +85,18 @@ fn by_token(asked: &Asked, names: &Names) -> Option<String> {
     })
 }
 
+/// What a token says itself, where it was asked.
+fn by_itself(asked: &Asked, names: &Names) -> Option<String> {
+    let (token, _) = asked.token?;
+    Some(match asked.named? {
+        Bearer::NOBODY => {
+            format!("by itself token {token} names no backend: its epoch has no secret, or nobody has its id")
+        }
+        Bearer::GONE => format!("by itself token {token} names a backend that has left the pool"),
+        bearer => format!("by itself token {token} names {}", names.backend(bearer.backend()?)),
+    })
+}
+
 fn by_entry(asked: &Asked, names: &Names) -> Option<String> {
     let entry = asked.entry?;
     Some(format!("the flow has an entry, which names {}", names.backend(entry.backend)))
@@ -95,7 +109,10 @@ fn by_slot(reason: Reason, asked: &Asked, names: &Names) -> Option<String> {
         return Some(format!("slot {number} of the pool's ring has no owner"));
     }
     let owner = names.backend(slot.owner());
-    let asks_no_ring = matches!(reason, Reason::JoinToken | Reason::Joined | Reason::Flow | Reason::QuicServer);
+    let asks_no_ring = matches!(
+        reason,
+        Reason::JoinToken | Reason::JoinStateless | Reason::Joined | Reason::Flow | Reason::QuicServer
+    );
     let aside = if asks_no_ring { "; the ring does not decide here" } else { "" };
     Some(if slot.is_in_transition() {
         let previous = names.backend(slot.previous());

@@ -8,9 +8,10 @@ use lb_common::{
     limits::NETWORKS,
     recent::{Bucket, Recent, bucket_of},
     share::Event,
+    stateless::{Bearer, Codec, TokenId},
     tables::{
-        Backend, Budget, Exception, FlowEntry, Globals, InsertError, QuicKey, Service, Services, Slot, Tables,
-        TokenEntry, TokenKey,
+        Backend, Budget, Exception, FlowEntry, Globals, InsertError, JoinBudget, QuicKey, Service, Services, Slot,
+        Tables, TokenEntry, TokenKey, join_place,
     },
     wire::ip::Address,
 };
@@ -75,6 +76,8 @@ pub struct Asked {
     pub entry: Option<FlowEntry>,
     /// The token that it looked for, and what was known of it.
     pub token: Option<(Token, Option<TokenEntry>)>,
+    /// Whom the token names by itself, if that was asked.
+    pub named: Option<Bearer>,
     /// The slot that it looked at.
     pub slot: Option<(u32, Slot)>,
     /// The entry that it made.
@@ -83,6 +86,8 @@ pub struct Asked {
     pub datagram: Option<FlowHash>,
     /// Whose budget it spent.
     pub network: Option<u32>,
+    /// Which budget of joins it spent.
+    pub joins: Option<u32>,
     /// The buckets that it may have written to, with what was known of the flow.
     pub memories: Vec<(Memory, FlowHash, Option<Recent>)>,
     trouble: Option<MapError>,
@@ -113,17 +118,18 @@ pub struct Witness<'w> {
     known: &'w mut Known,
     asked: Asked,
     slot: Cell<Option<(u32, Slot)>>,
+    named: Cell<Option<Bearer>>,
 }
 
 impl<'w> Witness<'w> {
     /// A witness of the next decision.
     pub fn new(tables: &'w mut HostTables, live: Option<&'w dyn Live>, known: &'w mut Known) -> Self {
-        Self { tables, live, known, asked: Asked::default(), slot: Cell::new(None) }
+        Self { tables, live, known, asked: Asked::default(), slot: Cell::new(None), named: Cell::new(None) }
     }
 
     /// What was asked.
     pub fn asked(self) -> Asked {
-        Asked { slot: self.slot.get(), ..self.asked }
+        Asked { slot: self.slot.get(), named: self.named.get(), ..self.asked }
     }
 
     fn note<T>(&mut self, told: Result<T, MapError>) -> Option<T> {
@@ -205,7 +211,8 @@ impl Tables for Witness<'_> {
 
     fn slot(&self, pool: PoolId, slot: u32) -> Option<Slot> {
         let found = self.tables.slot(pool, slot);
-        self.slot.set(found.map(|found| (slot, found)));
+        // The first is the flow's; while the cluster key is changed it has one under the former key too.
+        self.slot.set(self.slot.get().or_else(|| found.map(|found| (slot, found))));
         found
     }
 
@@ -225,6 +232,14 @@ impl Tables for Witness<'_> {
         if first {
             self.asked.entry = entry.as_deref().copied();
         }
+        entry
+    }
+
+    fn entry_of(&mut self, kind: Exception, flow: FlowHash) -> Option<FlowEntry> {
+        self.copy_flow(flow);
+        let entry = self.tables.entry_of(kind, flow);
+        // What is known under the former cluster key is known.
+        self.asked.entry = self.asked.entry.or(entry);
         entry
     }
 
@@ -279,12 +294,31 @@ impl Tables for Witness<'_> {
         self.tables.quic_server(key)
     }
 
+    fn codec(&self, pool: PoolId) -> Option<&Codec> {
+        self.tables.codec(pool)
+    }
+
+    fn bearer(&self, pool: PoolId, id: TokenId) -> Bearer {
+        self.tables.bearer(pool, id)
+    }
+
+    fn named_by(&self, pool: PoolId, token: Token) -> Bearer {
+        let named = self.tables.named_by(pool, token);
+        self.named.set(Some(named));
+        named
+    }
+
     // Nobody is to hear of what is only told.
     fn tell(&mut self, _event: &Event) {}
 
     fn network_budget(&mut self, network: FlowHash) -> Option<&mut Budget> {
         self.asked.network = Some(bucket_of(network, NETWORKS));
         self.tables.network_budget(network)
+    }
+
+    fn join_budget(&mut self, token: Token) -> Option<&mut JoinBudget> {
+        self.asked.joins = Some(join_place(token));
+        self.tables.join_budget(token)
     }
 
     fn error_budget(&mut self) -> Option<&mut Budget> {

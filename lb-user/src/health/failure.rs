@@ -31,6 +31,18 @@ pub enum Failure {
     NoMptcpHere,
     #[error("it answers plain TCP, not MPTCP: is net.mptcp.enabled 1 there, and does the server listen with MPTCP?")]
     PlainTcp,
+    #[error("it speaks MPTCP, but no packet of the check has told its token: is `weir_probe` still on the interface?")]
+    NoToken,
+    #[error(
+        "its token names token_id {named}, not {wanted}, so joins of its connections would go wrong: compare id, max_backends \
+         and secret of its agent with token_id, max_backends and secret here"
+    )]
+    OtherToken { named: u16, wanted: u16 },
+    #[error(
+        "its token names no backend, so joins of its connections are unknown: its agent mints none, or under a secret that \
+         this balancer has not read"
+    )]
+    IllegibleToken,
 
     #[error("no TLS: {0}")]
     Tls(String),

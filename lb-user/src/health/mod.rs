@@ -11,11 +11,15 @@ mod tls;
 mod verdict;
 
 pub use failure::Failure;
-pub use verdict::{Health, Outcome, Verdict};
+pub use mptcp::TokenCheck;
+pub use verdict::{Health, Minting, Outcome, Verdict};
 
 use crate::config::{self, Check};
 use futures_util::future::join_all;
-use lb_common::{ids::BackendId, limits::HEALTH_CHECKS_AT_ONCE};
+use lb_common::{
+    ids::{BackendId, Token},
+    limits::HEALTH_CHECKS_AT_ONCE,
+};
 use socket::Transport;
 use std::{
     collections::HashMap,
@@ -38,12 +42,18 @@ pub struct Plan {
     pub health: config::Health,
     /// The mark that leads to it.
     pub mark: u32,
+    /// What its tokens are to say, where they name backends and MPTCP is asked for.
+    pub token: Option<TokenCheck>,
 }
 
 /// Who hears how the checks end.
 pub trait Listener: Send + Sync + 'static {
     /// Why the backend cannot be reached at all by a VIP, if that is known without asking it.
     fn obstacle(&self, id: BackendId, vip: IpAddr) -> Option<String>;
+
+    /// The token that the server has given a check of a backend, over a family and from a port, once its third packet has
+    /// left.
+    fn server_token(&self, id: BackendId, over_ipv6: bool, port: u16) -> Option<Token>;
 
     /// A check has ended.
     fn note(&self, id: BackendId, outcome: Outcome);
@@ -119,37 +129,48 @@ async fn check(plan: &Plan, listener: &impl Listener) -> Outcome {
         let attempt = async {
             match listener.obstacle(plan.id, target.ip()) {
                 Some(obstacle) => Err(Failure::NoWay(obstacle)),
-                None => timeout(limit, attempt(plan, target)).await.unwrap_or(Err(Failure::Late(limit))),
+                None => timeout(limit, attempt(plan, target, listener)).await.unwrap_or(Err(Failure::Late(limit))),
             }
         };
-        (target, attempt.await.err().map(|failure| failure.to_string()))
+        (target, attempt.await.map_err(|failure| failure.to_string()))
     });
-    Outcome { error: all_well(&join_all(attempts).await), took: begun.elapsed() }
+    let ends = join_all(attempts).await;
+    let found = ends.iter().filter_map(|(_, end)| *end.as_ref().ok()?);
+    let minting = found.reduce(|all, one| if all == one { all } else { Minting::PlainTcp });
+    Outcome { error: all_well(&ends), minting, took: begun.elapsed() }
 }
 
 /// What is wrong, if anything: the target is named unless all of them have failed alike.
-fn all_well(ends: &[(SocketAddr, Option<String>)]) -> Option<String> {
+fn all_well<T>(ends: &[(SocketAddr, Result<T, String>)]) -> Option<String> {
     let (_, first) = ends.first()?;
-    if ends.iter().all(|(_, error)| error == first) {
-        return first.clone();
+    let first = first.as_ref().err();
+    if ends.iter().all(|(_, end)| end.as_ref().err() == first) {
+        return first.cloned();
     }
     let family = |target: &SocketAddr| if target.is_ipv4() { "IPv4" } else { "IPv6" };
-    let said = ends.iter().filter_map(|(target, error)| Some(format!("{}: {}", family(target), error.as_ref()?)));
+    let said = ends.iter().filter_map(|(target, end)| Some(format!("{}: {}", family(target), end.as_ref().err()?)));
     Some(said.collect::<Vec<_>>().join("; "))
 }
 
-async fn attempt(plan: &Plan, target: SocketAddr) -> Result<(), Failure> {
+async fn attempt(plan: &Plan, target: SocketAddr, listener: &impl Listener) -> Result<Option<Minting>, Failure> {
     let connect = |transport| socket::connect(target, plan.mark, transport);
-    match &plan.health.check {
-        Check::Tcp => connect(Transport::Tcp).await.map(drop),
-        Check::Mptcp => mptcp::is_spoken(&connect(Transport::Mptcp).await?),
-        Check::Http(request) => http::ask(connect(Transport::Tcp).await?, &request.host_at(target), request).await,
-        Check::Https(request, trust) => {
+    match (&plan.health.check, &plan.token) {
+        (Check::Mptcp, Some(check)) => {
+            let stream = connect(Transport::Mptcp).await?;
+            return check.judge(&stream, plan.id, target, listener).await.map(Some);
+        }
+        (Check::Mptcp, None) => mptcp::is_spoken(&connect(Transport::Mptcp).await?)?,
+        (Check::Tcp, _) => drop(connect(Transport::Tcp).await?),
+        (Check::Http(request), _) => {
+            http::ask(connect(Transport::Tcp).await?, &request.host_at(target), request).await?;
+        }
+        (Check::Https(request, trust), _) => {
             let host = request.host_at(target);
             let stream = tls::wrap(connect(Transport::Tcp).await?, &host, trust).await?;
-            http::ask(stream, &host, request).await
+            http::ask(stream, &host, request).await?;
         }
     }
+    Ok(None)
 }
 
 /// A random part of a second, or of the interval where that is shorter.
@@ -177,7 +198,10 @@ mod tests {
     fn a_backend_is_well_if_it_is_at_each_target_and_the_one_that_fails_is_named() {
         let said = |errors: [Option<&str>; 2]| {
             let targets = ["192.0.2.1:80", "[2001:db8::1]:80"].map(|target| target.parse().expect("a target"));
-            let ends: Vec<_> = targets.into_iter().zip(errors.map(|error| error.map(str::to_owned))).collect();
+            let ends: Vec<_> = targets
+                .into_iter()
+                .zip(errors.map(|error| error.map_or(Ok(()), |error| Err(error.to_owned()))))
+                .collect();
             all_well(&ends)
         };
         assert_eq!(said([None, None]), None);

@@ -4,9 +4,20 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// What a good check has found out about tokens that name backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Minting {
+    /// The server gives such tokens.
+    Tokens,
+    /// The server speaks plain TCP: nothing is wrong, but its connections have one path.
+    PlainTcp,
+}
+
 /// How a check ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// What a good one has found out about tokens, where it was asked.
+    pub minting: Option<Minting>,
     /// Why it failed, in an operator's words; nothing if it was good.
     pub error: Option<String>,
     /// How long it took.
@@ -59,6 +70,10 @@ pub struct Health {
     pub last_took: Duration,
     /// Why the last failed; nothing if it was good.
     pub last_error: Option<String>,
+    /// What the last good one has found out about tokens, where they are asked.
+    pub minting: Option<Minting>,
+    /// How many good ones have found plain TCP where there should be tokens.
+    pub plain: u64,
 }
 
 impl Health {
@@ -72,6 +87,8 @@ impl Health {
             took: Duration::ZERO,
             last_took: Duration::ZERO,
             last_error: None,
+            minting: None,
+            plain: 0,
         }
     }
 
@@ -84,6 +101,8 @@ impl Health {
         self.last_error = outcome.error;
         if is_good {
             self.passed += 1;
+            self.minting = outcome.minting;
+            self.plain += u64::from(outcome.minting == Some(Minting::PlainTcp));
         } else {
             self.failed += 1;
         }
@@ -110,7 +129,7 @@ mod tests {
 
     fn outcome(is_good: bool) -> Outcome {
         let error = (!is_good).then(|| "connection refused".to_owned());
-        Outcome { error, took: Duration::from_millis(1) }
+        Outcome { error, minting: None, took: Duration::from_millis(1) }
     }
 
     /// The verdicts after each of these checks: `+` is a good one.
@@ -138,6 +157,17 @@ mod tests {
             assert_eq!(verdicts(begin, "-+"), [Verdict::Down; 2]);
         }
         assert!(Verdict::Believed.is_up() && !Verdict::Unproven.is_up());
+    }
+
+    #[test]
+    fn plain_tcp_is_good_and_counted() {
+        let mut health = Health::new(Verdict::Up);
+        let found = |minting| Outcome { minting: Some(minting), ..outcome(true) };
+        for minting in [Minting::PlainTcp, Minting::PlainTcp, Minting::Tokens] {
+            health.note(found(minting), RISE, FALL);
+        }
+        health.note(outcome(false), RISE, FALL);
+        assert_eq!((health.minting, health.plain, health.passed), (Some(Minting::Tokens), 2, 3));
     }
 
     #[test]

@@ -7,11 +7,15 @@ use super::{
     listener::Page,
 };
 use crate::{
-    agent::{Counts, Known},
-    bpf::AgentCounters,
+    agent::{
+        Counts, Known,
+        mint::{MintCounts, State},
+    },
+    bpf::{AgentCounters, MintCounters},
     bus::Publisher,
     config::Name,
 };
+use lb_common::{mint::Mint, stateless::EPOCHS};
 use prometheus::TextEncoder;
 use std::sync::{
     Arc,
@@ -19,7 +23,21 @@ use std::sync::{
 };
 
 /// Every family that only an agent has; with a bus it has those that each member has, too.
-pub const FAMILIES: &[Family] = &[BUILD_INFO, CLAMPS, CONNECTIONS, DECAPS, EVENTS, EVENTS_LOST, RESYNCS];
+pub const FAMILIES: &[Family] = &[
+    BUILD_INFO,
+    CLAMPS,
+    CONNECTIONS,
+    DECAPS,
+    EVENTS,
+    EVENTS_LOST,
+    KEYS,
+    KEYS_FOUND,
+    KEYS_RECYCLED,
+    MINTS,
+    RESYNCS,
+    SERVICES,
+    TOKENS,
+];
 
 const BUILD_INFO: Family = Family {
     name: "weir_agent_build_info",
@@ -57,12 +75,62 @@ const EVENTS_LOST: Family = Family {
     kind: Kind::Counter,
     labels: &[],
 };
+const KEYS: Family = Family {
+    name: "weir_agent_keys",
+    help: "MPTCP keys, by where they are: ready to be given out, or out with clients that have not come back.",
+    kind: Kind::Gauge,
+    labels: &["state"],
+};
+const KEYS_FOUND: Family = Family {
+    name: "weir_agent_keys_found_total",
+    help: "MPTCP keys that the search has found.",
+    kind: Kind::Counter,
+    labels: &[],
+};
+const KEYS_RECYCLED: Family = Family {
+    name: "weir_agent_keys_recycled_total",
+    help: "MPTCP keys that were given out, never came back, and may be given out once more.",
+    kind: Kind::Counter,
+    labels: &[],
+};
+const MINTS: Family = Family {
+    name: "weir_agent_mints_total",
+    help: "Handshakes of VIPs that are minted for, by what became of them: minted; or left to the kernel, for the listener may \
+           have no cookies now (paused), a cookie cannot carry what the SYN asks for (not_carried), there was no_route or \
+           no_key, or a step was refused. And SYN/ACKs of the kernel's that became plain TCP, or were dropped where that \
+           could not be.",
+    kind: Kind::Counter,
+    labels: &["outcome"],
+};
 const RESYNCS: Family = Family {
     name: "weir_agent_resyncs_total",
     help: "How often all MPTCP sockets were read: at the start, after a loss, and every ten seconds.",
     kind: Kind::Counter,
     labels: &[],
 };
+
+const SERVICES: Family = Family {
+    name: "weir_agent_services",
+    help: "Addresses and ports of VIPs that have a listener, by how it stands with minting: minting, queue_full or unwell.",
+    kind: Kind::Gauge,
+    labels: &["state"],
+};
+const TOKENS: Family = Family {
+    name: "weir_agent_token_connections",
+    help: "MPTCP connections of the pool that is minted for, by the epoch that their tokens name.",
+    kind: Kind::Gauge,
+    labels: &["epoch"],
+};
+
+/// Where the numbers of minting come from.
+pub struct MintPage {
+    /// Of the programs.
+    pub counters: MintCounters,
+    /// Of the keys.
+    pub counts: Arc<MintCounts>,
+    /// The pool that is minted for.
+    pub pool: Name,
+}
 
 /// Where the numbers come from.
 pub struct AgentPage {
@@ -76,6 +144,8 @@ pub struct AgentPage {
     pub counts: Arc<Counts>,
     /// The way to the bus, where there is one.
     pub publisher: Option<Publisher>,
+    /// Where something is minted.
+    pub mint: Option<MintPage>,
 }
 
 impl Page for AgentPage {
@@ -96,12 +166,46 @@ impl Page for AgentPage {
             (EVENTS_LOST, vec![row(None, count(&counts.lost))]),
             (RESYNCS, vec![row(None, count(&counts.resyncs))]),
         ];
+        let minted =
+            self.mint.as_ref().map(|mint| mint.counters.read()).transpose().map_err(kernel)?.unwrap_or_default();
+        if let Some(mint) = &self.mint {
+            families.extend(mint.rows(
+                &minted,
+                mint.counts.states().iter().map(|(_, state)| state.as_str()),
+                &self.known,
+            ));
+        }
         families.extend(bus::rows(on_bus.as_ref()));
         let with_rows = families.iter().filter(|(_, rows)| !rows.is_empty());
         let families: Vec<_> = with_rows.map(|(family, rows)| metric_family(family, rows)).collect();
         TextEncoder::new().encode_to_string(&families)
     }
 }
+
+impl MintPage {
+    fn rows<'r>(
+        &self,
+        minted: &[(Mint, u64)],
+        states: impl Iterator<Item = &'static str>,
+        known: &Known,
+    ) -> Vec<(Family, Vec<Row<'r>>)> {
+        let count = |count: &AtomicU64| count.load(Relaxed);
+        let (counts, states) = (&self.counts, states.collect::<Vec<_>>());
+        let services =
+            |word: &'static str| row(Some(word), states.iter().filter(|&&state| state == word).count() as u64);
+        let epochs = EPOCH_WORDS.into_iter().zip(known.epochs(&self.pool));
+        vec![
+            (KEYS, vec![row(Some("ready"), count(&counts.ready)), row(Some("out"), count(&counts.out))]),
+            (KEYS_FOUND, vec![row(None, count(&counts.found))]),
+            (KEYS_RECYCLED, vec![row(None, count(&counts.recycled))]),
+            (MINTS, minted.iter().map(|&(outcome, count)| row(Some(outcome.as_str()), count)).collect()),
+            (SERVICES, State::WORDS.into_iter().map(services).collect()),
+            (TOKENS, epochs.map(|(epoch, count)| row(Some(epoch), count)).collect()),
+        ]
+    }
+}
+
+const EPOCH_WORDS: [&str; EPOCHS] = ["0", "1", "2", "3"];
 
 fn row(label: Option<&str>, value: u64) -> Row<'_> {
     Row { labels: label.into_iter().collect(), value }

@@ -2,7 +2,7 @@
 //!
 //! The names are an interface: dashboards and alerts are written against them.
 
-use super::{BackendCount, HealthCount, PacketCount, Snapshot, bus};
+use super::{BackendCount, HealthCount, MintCount, PacketCount, Snapshot, bus};
 use crate::joins::{self, Join};
 use lb_common::reason::Reason;
 use std::collections::BTreeMap;
@@ -50,6 +50,8 @@ pub const FAMILIES: &[Family] = &[
     BACKEND_HEALTH,
     HEALTH_CHECKS,
     HEALTH_CHECK_TIME,
+    MINTS_TOKENS,
+    PLAIN_CHECKS,
     SLOTS_IN_TRANSITION,
     SLOTS_EXTENDED,
     FAIL_OPEN,
@@ -59,6 +61,7 @@ pub const FAMILIES: &[Family] = &[
     FILTER_RENEWALS,
     PINS_LOST,
     WITHDRAWN,
+    FORMER_KEY,
     RELOAD_SUCCEEDED,
     RELOAD_TIME,
     RELOAD_TRIED,
@@ -140,6 +143,18 @@ const HEALTH_CHECK_TIME: Family = Family {
     kind: Kind::Time,
     labels: &["pool", "backend"],
 };
+const MINTS_TOKENS: Family = Family {
+    name: "weir_backend_mints_tokens",
+    help: "Whether the last good health check of a backend was given a token that names it; 0 where it found plain TCP.",
+    kind: Kind::Gauge,
+    labels: &["pool", "backend"],
+};
+const PLAIN_CHECKS: Family = Family {
+    name: "weir_health_checks_plain_tcp_total",
+    help: "Good health checks of a backend that found plain TCP where tokens should name it.",
+    kind: Kind::Counter,
+    labels: &["pool", "backend"],
+};
 const FAIL_OPEN: Family = Family {
     name: "weir_pool_fail_open",
     help: "Whether a pool is served though all its backends fail their health checks.",
@@ -187,6 +202,12 @@ const PINS_LOST: Family = Family {
 const WITHDRAWN: Family = Family {
     name: "weir_withdrawn",
     help: "Whether `weir drain-self` has withdrawn this balancer, so that `/healthz` answers 503.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
+const FORMER_KEY: Family = Family {
+    name: "weir_former_cluster_key_seconds",
+    help: "For how long flows of the former cluster key are kept; 0 where no other key has held.",
     kind: Kind::Gauge,
     labels: &[],
 };
@@ -255,6 +276,8 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
             health_rows(&snapshot.backends, |health| vec![("passed", health.passed), ("failed", health.failed)]),
         ),
         (HEALTH_CHECK_TIME, health_rows(&snapshot.backends, |health| vec![("", micros(health.took))])),
+        (MINTS_TOKENS, mint_rows(&snapshot.backends, |minting| u64::from(minting.mints))),
+        (PLAIN_CHECKS, mint_rows(&snapshot.backends, |minting| minting.plain)),
         (SLOTS_IN_TRANSITION, pools(|gauges| gauges.slots_in_transition)),
         (SLOTS_EXTENDED, pools(|gauges| gauges.slots_extended)),
         (FAIL_OPEN, pools(|gauges| u64::from(gauges.failing_open))),
@@ -264,6 +287,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (FILTER_RENEWALS, alone(snapshot.filter_renewals)),
         (PINS_LOST, alone(snapshot.pins_lost)),
         (WITHDRAWN, alone(u64::from(snapshot.is_withdrawn))),
+        (FORMER_KEY, alone(snapshot.former_key_ends_in_s)),
         (RELOAD_SUCCEEDED, alone(u64::from(snapshot.reload.last_succeeded))),
         (RELOAD_TIME, alone(snapshot.reload.in_force_since_s)),
         (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),
@@ -320,6 +344,11 @@ fn health_rows<'s>(
         })
     };
     backends.iter().flat_map(rows).collect()
+}
+
+/// The rows of the backends whose checks ask for tokens.
+fn mint_rows(backends: &[BackendCount], value: impl Fn(&MintCount) -> u64) -> Vec<Row<'_>> {
+    health_rows(backends, |health| health.minting.iter().map(|minting| ("", value(minting))).collect())
 }
 
 fn micros(time: std::time::Duration) -> u64 {

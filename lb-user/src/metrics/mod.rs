@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub pins_lost: u64,
     /// Whether the operator has withdrawn this balancer.
     pub is_withdrawn: bool,
+    /// Seconds for which flows of the former cluster key are kept; 0 where no other key has held.
+    pub former_key_ends_in_s: u64,
     /// The interfaces, and how the XDP program is attached to each.
     pub interfaces: Vec<Attachment>,
     /// The bus, where there is one.
@@ -137,6 +139,17 @@ pub struct HealthCount {
     pub failed: u64,
     /// How long all of them took together.
     pub took: std::time::Duration,
+    /// What they found out about tokens that name the backend, where these are asked for.
+    pub minting: Option<MintCount>,
+}
+
+/// What health checks found out about tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MintCount {
+    /// Whether the last good one was given a token that names the backend.
+    pub mints: bool,
+    /// How many found plain TCP.
+    pub plain: u64,
 }
 
 /// What is left of a pool's changes.

@@ -84,7 +84,7 @@ impl Service {
         let servers = state.backends.iter().filter(|(_, known)| known.duty.serves());
         let quic_servers = servers.flat_map(|(&id, known)| known.row.quic_servers.iter().map(move |&key| (key, id)));
         let plan = Plan {
-            globals: sizes.globals(live.cluster_key),
+            globals: Globals { rotation: live.rotation, keys: live.keys, ..sizes.globals(*live.key()) },
             sizes,
             services: state.layout.services.clone(),
             addresses: state.layout.addresses.clone(),
@@ -92,6 +92,8 @@ impl Service {
             rings: state.rings.iter().map(|(&pool, ring)| (pool, ring.transitions.slots().to_vec())).collect(),
             backends: state.backends.iter().map(|(&id, known)| (id, seen_from(arrives_by, known.written))).collect(),
             quic_servers: quic_servers.collect(),
+            codecs: state.codecs().into_iter().collect(),
+            bearers: state.codecs().into_keys().map(|pool| (pool, state.bearers(pool))).collect(),
             names,
             notes: vec![format!(
                 "as the running balancer would treat the frames if they came by {arrival} now; its tables and counters \

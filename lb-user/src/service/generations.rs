@@ -72,7 +72,7 @@ impl Service {
         let mut state = self.state();
         let times = Times::now();
         let changed = std::mem::take(&mut state.changed.pools);
-        let key_mark = state.key_mark()?;
+        let [key_mark, _] = state.key_marks()?;
         Ok(changed.into_iter().filter_map(|pool| state.generation(pool, key_mark, times)).collect())
     }
 
@@ -87,7 +87,7 @@ impl Service {
         if generation.previous.is_empty() || deadlines.ends_at <= times.monotonic {
             return Ok(TakeOver::Over);
         }
-        if generation.key_mark != state.key_mark()? {
+        if !state.key_marks()?.contains(&generation.key_mark) {
             return Ok(TakeOver::OtherKey);
         }
         if generation.configuration() != state.configuration(pool) {
@@ -99,9 +99,13 @@ impl Service {
 }
 
 impl State {
-    /// What tells cluster keys apart and tells nothing of them.
-    fn key_mark(&self) -> Result<u64, MapError> {
-        Ok(sip::sip13_bytes(&self.balancer.globals.read(0)?.cluster_key, b"weir generations"))
+    /// What tells cluster keys apart and tells nothing of them: the mark of the key, and of the former one while that is
+    /// rotated out.
+    fn key_marks(&self) -> Result<[u64; 2], MapError> {
+        let globals = self.balancer.globals.read(0)?;
+        let mark = |key| sip::sip13_bytes(key, b"weir generations");
+        let former = if globals.rotation.is_under_way() { globals.former_key() } else { globals.key() };
+        Ok([mark(globals.key()), mark(former)])
     }
 
     fn generation(&self, pool: PoolId, key_mark: u64, times: Times) -> Option<(String, Generation)> {

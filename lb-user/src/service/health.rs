@@ -9,7 +9,7 @@ use crate::{
     layout::{BackendRow, Layout},
 };
 use lb_common::{
-    ids::{BackendId, PoolId},
+    ids::{BackendId, PoolId, Token},
     probe,
 };
 use std::{
@@ -146,7 +146,7 @@ impl Service {
         let plan = |row: &BackendRow| {
             let pool = state.layout.pools.iter().find(|pool| pool.id == row.pool)?;
             let health = pool.health.clone()?;
-            Some(Plan { id: row.id, health, mark: probe::mark_of(base, row.id) })
+            Some(Plan { id: row.id, health, mark: probe::mark_of(base, row.id), token: state.token_check(row) })
         };
         state.layout.backends.iter().filter_map(plan).collect()
     }
@@ -201,6 +201,11 @@ impl Listener for Service {
             return None;
         }
         Some(if known.trouble.is_empty() { "it is not known yet".to_owned() } else { known.trouble.clone() })
+    }
+
+    fn server_token(&self, id: BackendId, over_ipv6: bool, port: u16) -> Option<Token> {
+        let heard = self.state().balancer.probe_heard.read(probe::heard_place(id, over_ipv6)).ok()?;
+        heard.token(port)
     }
 
     fn note(&self, id: BackendId, outcome: Outcome) {

@@ -3,7 +3,7 @@
 //! It is written before a number stands in a table, and never says less than the tables need. It holds names and addresses
 //! of the configuration, and nothing of a client.
 
-use super::{Duty, Known, State, rings::Ring};
+use super::{Duty, Known, State, rings::Ring, tokens::TokenMemory};
 use crate::{
     bpf::LedgerError,
     config::{BackendState, Forward, VipAddress},
@@ -52,6 +52,12 @@ pub(super) struct Ledger {
     vips: Vec<VipEntry>,
     pub(super) pools: Vec<PoolEntry>,
     pub(super) backends: Vec<BackendEntry>,
+    /// When the cluster key's rotation ends, if one is under way.
+    #[serde(default)]
+    pub(super) rekeying: Option<RingEntry>,
+    /// Whom the ids in tokens have meant.
+    #[serde(default)]
+    pub(super) tokens: TokenMemory,
 }
 
 /// Enough to say of a ledger of another format whose it is.
@@ -151,6 +157,8 @@ impl State {
             vips: vips.collect(),
             pools: pools.collect(),
             backends: self.backends.values().map(BackendEntry::of).collect(),
+            rekeying: self.rekeying.as_ref().map(Ring::to_entry),
+            tokens: self.tokens.clone(),
         }
     }
 }
@@ -296,6 +304,8 @@ mod tests {
                 .collect(),
             pools: (0..number(POOLS_MAX)).map(pool).collect(),
             backends: (1..=number(BACKENDS_MAX)).map(backend).collect(),
+            rekeying: Some(ring),
+            tokens: TokenMemory::largest(),
         }
     }
 

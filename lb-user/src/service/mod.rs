@@ -5,6 +5,7 @@
 mod cluster;
 mod duty;
 mod entries;
+mod error;
 mod explain;
 mod generations;
 mod health;
@@ -13,6 +14,7 @@ mod ledger;
 mod orders;
 mod plan;
 mod quic;
+mod rekey;
 mod reload;
 mod report;
 mod resume;
@@ -20,10 +22,12 @@ mod rings;
 mod share;
 mod survival;
 mod sweep;
+mod tokens;
 mod trace;
 mod withdraw;
 
 pub use cluster::JoinError;
+pub use error::ServiceError;
 pub use generations::TakeOver;
 pub use health::News;
 pub use ledger::Illegible;
@@ -31,16 +35,17 @@ pub use orders::OrderError;
 pub use reload::Staged;
 pub(crate) use resume::sizes;
 pub use survival::Ending;
+pub use tokens::TokenConflict;
 pub use trace::{Named, Trace, TraceError};
 
 use crate::{
-    bpf::{Balancer, LedgerError, LedgerTable, LoadError, LostPins, PinError, Pins},
+    bpf::{Balancer, LedgerTable, LoadError, LostPins, Pins},
     clock,
-    config::{self, Config, KeyError},
+    config::{self, Config},
     health::Health,
     layout::{BackendRow, Layout, TunnelSource},
     metrics::Attachment,
-    numbering::{Exhausted, Numbering},
+    numbering::Numbering,
     resolve::NextHop,
     sweep::{Sweeper, Swept},
 };
@@ -82,6 +87,8 @@ struct State {
     config: Config,
     numbers: Numbering,
     layout: Layout,
+    /// Whom the ids in tokens mean, and have meant.
+    tokens: tokens::TokenMemory,
     pins: Arc<Pins>,
     /// Whether the programs that tell what they decide are on the interfaces.
     tracing: Tracing,
@@ -102,6 +109,8 @@ struct State {
     /// The backends of the configuration, and those that left it while flows may still be theirs.
     backends: BTreeMap<BackendId, Known>,
     rings: BTreeMap<PoolId, Ring>,
+    /// The window in which flows of the former cluster key are kept, as a ring of one slot.
+    rekeying: Option<Ring>,
     /// When the rings were last brought in line with the backends.
     rings_at: Duration,
     sweeper: Sweeper,
@@ -167,54 +176,6 @@ struct Known {
     health: Option<Health>,
     /// Whether the operator has ordered it to drain.
     drain_ordered: bool,
-}
-
-/// Why a balancer could not be brought up or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// The programs or maps could not be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// A table could not be read or written.
-    #[error("the kernel refused an entry of Weir's tables: {0}")]
-    Table(#[from] MapError),
-    /// The pins cannot be used.
-    #[error(transparent)]
-    Pins(#[from] PinError),
-    /// Nothing can be written down for the next controller.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// What the controller before this one has written down says nothing.
-    #[error(transparent)]
-    Illegible(#[from] Illegible),
-    /// The tables are keyed otherwise.
-    #[error(
-        "the pinned tables were made under another cluster key: every entry would be another flow's; put the key back, \
-         or give the tables up with `weir detach`, tokens and entries included, and start again"
-    )]
-    OtherKey,
-    /// There is no key for the flow hash.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// Too many things are in use.
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
-    /// A reload cannot change this.
-    #[error("{0} cannot change while weir runs: restart it for that")]
-    Fixed(&'static str),
-    /// Nor this, but a restart does it under traffic.
-    #[error(
-        "[bus] (servers, cluster, name, or what is in the credentials) cannot change while weir runs: restart it for that; \
-         the data path steers on meanwhile, and no packet is lost, unless balancer.on_stop is \"detach\""
-    )]
-    FixedBus,
-}
-
-impl ServiceError {
-    /// Whether a configuration was refused before anything was changed.
-    pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Exhausted(_) | Self::Fixed(_) | Self::FixedBus)
-    }
 }
 
 impl Service {
@@ -309,7 +270,8 @@ impl Service {
         let mut state = self.state();
         let now = clock::now();
         state.advance_backends(now)?;
-        state.advance_rings(now)
+        state.advance_rings(now)?;
+        state.advance_rekeying(now)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -398,7 +360,10 @@ impl State {
         self.write_backends(|known| known.duty.serves())?;
         let slots_changed = self.change_rings(now)?;
         self.write_quic_servers()?;
+        self.write_tokens()?;
+        self.note_known_tokens()?;
         self.write_services()?;
+        self.remove_tokens()?;
         self.remove_quic_servers()?;
         self.write_backends(|_| true)?;
         Ok(slots_changed)
@@ -473,12 +438,16 @@ impl State {
         if names.iter().any(|known| !known.row.quic_servers.is_empty()) {
             self.remove_quic_servers()?;
         }
+        if !names.is_empty() {
+            self.write_all_bearers()?;
+        }
         for id in gone {
             self.balancer.backends.write(u32::from(id.0), tables::Backend::GONE)?;
             self.balancer.probes.write(u32::from(id.0), tables::Backend::GONE)?;
             self.numbers.release(id);
         }
         self.numbers.release_pools(|pool| self.rings.contains_key(&pool));
+        self.tokens.forget_pools(|name| self.numbers.pools().any(|(pool, _)| pool == name));
         Ok(self.save()?)
     }
 }

@@ -4,7 +4,7 @@ use super::{Service, ServiceError, Staged, State, rings::members};
 use crate::{
     admin::reload::{Change, Changes, Reload, Touched},
     clock,
-    config::{Balancer, Config, Pool},
+    config::{self, Balancer, Config, Pool},
     layout::{BackendRow, Layout},
     numbering::BackendName,
 };
@@ -15,7 +15,6 @@ use lb_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
     time::Duration,
 };
 
@@ -45,7 +44,7 @@ impl State {
     pub(super) fn difference(&self, staged: &Staged) -> Reload {
         let pools = staged.layout.pools.len();
         Reload {
-            settings: settings(&self.config.balancer, &staged.config.balancer),
+            settings: settings(&self.config.balancer, &staged.config.balancer, staged.changes_key()),
             vips: vips(&self.layout, &staged.layout),
             pools: pools_changed(&self.config, &staged.config),
             backends: backends((&self.config, &self.layout), (&staged.config, &staged.layout)),
@@ -107,9 +106,11 @@ macro_rules! different {
     }};
 }
 
-fn settings(old: &Balancer, new: &Balancer) -> Vec<String> {
+fn settings(old: &Balancer, new: &Balancer, changes_key: bool) -> Vec<String> {
     let fields = different!(old, new, source_v4, source_v6, gue_port, transition, on_stop);
-    fields.into_iter().map(|field| format!("balancer.{field}")).collect()
+    let fields = fields.into_iter().map(|field| format!("balancer.{field}"));
+    let key = changes_key.then(|| "the key in balancer.cluster_key_file".to_owned());
+    fields.chain(key).collect()
 }
 
 fn vips(old: &Layout, new: &Layout) -> Changes {
@@ -157,16 +158,16 @@ fn pool_fields(old: &Pool, new: &Pool) -> Vec<String> {
         slow_start,
         udp_transition,
         quic_rotations,
+        token,
         health,
     );
     fields.into_iter().map(str::to_owned).collect()
 }
 
-/// Where clients join a backend, by its pool's name and its own.
-fn join_endpoint(config: &Config, name: &BackendName) -> (Option<u16>, Option<IpAddr>) {
-    let pool = config.pools.iter().find(|pool| pool.name.as_str() == name.pool);
-    let backend = pool.and_then(|pool| pool.backends.iter().find(|backend| backend.name.as_str() == name.name));
-    backend.map_or((None, None), |backend| (backend.join_port, backend.join_address))
+/// A backend as it is configured.
+fn configured<'c>(config: &'c Config, name: &BackendName) -> Option<&'c config::Backend> {
+    let pool = config.pools.iter().find(|pool| pool.name.as_str() == name.pool)?;
+    pool.backends.iter().find(|backend| backend.name.as_str() == name.name)
 }
 
 fn backends((old_config, old): (&Config, &Layout), (new_config, new): (&Config, &Layout)) -> Changes {
@@ -190,7 +191,13 @@ fn backends((old_config, old): (&Config, &Layout), (new_config, new): (&Config, 
         if before.quic_servers != row.quic_servers {
             what.push("quic_server_id".to_owned());
         }
-        if join_endpoint(old_config, &row.name) != join_endpoint(new_config, &row.name) {
+        let own = [old_config, new_config].map(|config| configured(config, &row.name));
+        let [old_endpoint, new_endpoint] = own.map(|own| own.map(|own| (own.join_port, own.join_address)));
+        let [old_id, new_id] = own.map(|own| own.and_then(|own| own.token_id));
+        if old_id != new_id {
+            what.push("token_id (its agent must change it too)".to_owned());
+        }
+        if old_endpoint != new_endpoint {
             what.push("join endpoint (subflows open at the old one end)".to_owned());
         }
         changed(name(row), &what)

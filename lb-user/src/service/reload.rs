@@ -2,7 +2,7 @@
 //! is committed in an order that never leaves a packet without a backend: new backends, rings, port rules, addresses,
 //! and only then the backends that are dead.
 
-use super::{Service, ServiceError};
+use super::{Service, ServiceError, rekey, tokens::TokenMemory};
 use crate::{
     admin::reload::Reload,
     clock,
@@ -11,21 +11,29 @@ use crate::{
     numbering::Numbering,
     resolve::NextHop,
 };
-use lb_common::ids::BackendId;
+use lb_common::{hash::SipKey, ids::BackendId};
 use std::time::SystemTime;
 
 /// A configuration that could be committed.
 pub struct Staged {
     pub(super) config: Config,
     numbers: Numbering,
+    tokens: TokenMemory,
     pub(super) layout: Layout,
     to_resolve: Vec<BackendRow>,
+    /// What flows are to be named by, if not by the present key.
+    key: Option<SipKey>,
 }
 
 impl Staged {
     /// The backends whose way has to be known before they take connections.
     pub fn to_resolve(&self) -> &[BackendRow] {
         &self.to_resolve
+    }
+
+    /// Whether flows are to be named by another key.
+    pub(super) const fn changes_key(&self) -> bool {
+        self.key.is_some()
     }
 
     /// What the operator should think over, coming from a layout.
@@ -50,10 +58,13 @@ impl Service {
     /// Checks whether a configuration can take the place of the present one.
     ///
     /// # Errors
-    /// It changes what cannot change while Weir runs, or needs more numbers than there are.
+    /// It changes what cannot change while Weir runs, gives an id in tokens to another backend, or needs more numbers than
+    /// there are.
     pub fn stage(&self, config: Config) -> Result<Staged, ServiceError> {
         let state = self.state();
         refuse_fixed_changes(&state.config, &config)?;
+        let key = rekey::next_key(&state.balancer.globals.read(0)?, config.balancer.cluster_key.as_ref())?;
+        let tokens = state.tokens.next(&config)?;
         let numbers = state.numbers.next(&config)?;
         let layout = Layout::of(&config, &numbers);
         let is_resolved = |row: &&BackendRow| {
@@ -61,7 +72,7 @@ impl Service {
             known.is_some_and(|known| known.needs_a_way() && known.row.forward == row.forward)
         };
         let to_resolve = layout.backends.iter().filter(|row| !is_resolved(row) && row.state != BackendState::Down);
-        Ok(Staged { to_resolve: to_resolve.cloned().collect(), config, numbers, layout })
+        Ok(Staged { to_resolve: to_resolve.cloned().collect(), config, numbers, tokens, layout, key })
     }
 
     /// Puts a staged configuration in the place of the present one. `hops` are the ways that had to be known.
@@ -73,16 +84,20 @@ impl Service {
         let state = &mut *guard;
         let now = clock::now();
         let mut reload = state.difference(&staged);
-        let Staged { config, numbers, layout, .. } = staged;
+        let Staged { config, numbers, tokens, layout, key, .. } = staged;
         state.reloads.commits += 1;
         state.layout = layout;
         state.config = config;
         state.numbers = numbers;
+        state.tokens = tokens;
         state.know_backends(now)?;
         for (id, hop) in hops {
             state.set_hop(id, hop)?;
         }
         reload.slots_changed = state.put_in_force(now)?;
+        if let Some(key) = key {
+            state.rekey(key, now)?;
+        }
         state.reloads.in_force_since = SystemTime::now();
         self.health_changed.notify_one();
         Ok(reload)
@@ -94,7 +109,7 @@ fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> 
     let fixed = [
         ("balancer.interface", old_balancer.interfaces == new_balancer.interfaces),
         ("balancer.xdp_mode", old_balancer.xdp_mode == new_balancer.xdp_mode),
-        ("balancer.cluster_key_file's key", old_balancer.cluster_key == new_balancer.cluster_key),
+        ("balancer.cluster_key_file", old_balancer.cluster_key.is_some() == new_balancer.cluster_key.is_some()),
         ("balancer.probe_mark", old_balancer.probe_mark == new_balancer.probe_mark),
         ("balancer.pins", old_balancer.pins == new_balancer.pins),
         ("[metrics]", old.metrics == new.metrics),

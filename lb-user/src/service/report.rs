@@ -1,12 +1,13 @@
 //! What a running balancer tells of itself: `weir status` and the metrics, read from the tables when asked.
 
-use super::{Known, Service, State, rings::SlotCount};
+use super::{Known, Service, State, rekey, rings::SlotCount};
 use crate::{
     admin::status::{BackendStatus, BusStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
     clock, config,
+    health::Minting,
     metrics::{
-        Attachment, BackendCount, BusCount, HealthCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot, Source,
-        TableFill,
+        Attachment, BackendCount, BusCount, HealthCount, MintCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot,
+        Source, TableFill,
     },
 };
 use aya::maps::MapError;
@@ -78,6 +79,7 @@ impl Service {
                 .map(|fill| TableStatus { name: fill.table.to_owned(), entries: fill.entries, limit: fill.limit })
                 .collect(),
             is_withdrawn: state.is_withdrawn,
+            former_key_ends_in_s: rekey::ends_in(state.rekeying.as_ref(), now),
             bus: state.bus_status()?,
         })
     }
@@ -159,6 +161,7 @@ impl Service {
             filter_renewals: state.filter_renewals,
             pins_lost: state.pins_lost(),
             is_withdrawn: state.is_withdrawn,
+            former_key_ends_in_s: rekey::ends_in(state.rekeying.as_ref(), clock::now()).unwrap_or(0),
             interfaces: state.attachments.clone(),
             bus: state.bus_count()?,
         })
@@ -178,6 +181,7 @@ impl Source for Service {
                 filter_renewals: self.state().filter_renewals,
                 pins_lost: self.state().pins_lost(),
                 is_withdrawn: self.is_withdrawn(),
+                former_key_ends_in_s: 0,
                 interfaces: self.state().attachments.clone(),
                 bus: None,
             }
@@ -226,6 +230,7 @@ impl State {
             failed: health.failed,
             last_took_ms: health.last_took.as_millis().try_into().unwrap_or(u64::MAX),
             last_error: health.last_error.clone(),
+            mints_tokens: health.minting.map(|minting| minting == Minting::Tokens),
         })
     }
 
@@ -307,6 +312,9 @@ impl State {
                     passed: health.passed,
                     failed: health.failed,
                     took: health.took,
+                    minting: health
+                        .minting
+                        .map(|minting| MintCount { mints: minting == Minting::Tokens, plain: health.plain }),
                 });
             }
         }

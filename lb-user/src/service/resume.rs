@@ -4,7 +4,9 @@
 use super::{
     Evicted, Known, Reloads, ServiceError, State,
     ledger::{Ledger, PoolEntry},
+    rekey,
     rings::Ring,
+    tokens::TokenMemory,
     trace::Tracing,
 };
 use crate::{
@@ -19,7 +21,7 @@ use aya::maps::MapError;
 use lb_common::{
     hash::SipKey,
     ids::{BackendId, PoolId},
-    tables::Slot,
+    tables::{Globals, Slot},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,16 +38,26 @@ impl State {
         balancer.probe_mark.write(0, config.balancer.probe_mark)?;
         let Some(written) = ledger.read()? else {
             balancer.globals.write(0, sizes.globals(key(&config)?))?;
+            let tokens = TokenMemory::default().next(&config)?;
             let numbers = Numbering::default().next(&config)?;
-            return Ok(Self::new(config, numbers, pins, balancer, ledger, now));
+            let mut state = Self { tokens, ..Self::new(config, numbers, pins, balancer, ledger, now) };
+            state.begin_between_keys(now)?;
+            return Ok(state);
         };
         let written = Ledger::parse(&written)?;
-        take_over_globals(&mut balancer, &config, &sizes)?;
+        let tokens = written.tokens.next(&config)?;
+        let globals = balancer.globals.read(0)?;
+        let next_key = rekey::next_key(&globals, config.balancer.cluster_key.as_ref())?;
+        take_over_globals(&mut balancer, globals, &config, &sizes)?;
         let numbers = written.numbers()?.next(&config)?;
         let mut state = Self::new(config, numbers, pins, balancer, ledger, now);
-        state.is_resumed = true;
+        (state.is_resumed, state.tokens) = (true, tokens);
         state.resume_backends(&written)?;
         state.resume_rings(&written)?;
+        state.resume_rekeying(&globals, written.rekeying);
+        if let Some(key) = next_key {
+            state.rekey(key, now)?;
+        }
         Ok(state)
     }
 
@@ -62,6 +74,7 @@ impl State {
             layout: Layout::of(&config, &numbers),
             config,
             numbers,
+            tokens: TokenMemory::default(),
             pins: Arc::new(pins),
             tracing: Tracing::Off,
             balancer,
@@ -75,6 +88,7 @@ impl State {
             is_in_force: false,
             backends: BTreeMap::new(),
             rings: BTreeMap::new(),
+            rekeying: None,
             rings_at: now,
             sweeper: Sweeper::default(),
             swept: Swept::default(),
@@ -139,17 +153,23 @@ fn key(config: &Config) -> Result<SipKey, ServiceError> {
     Ok(SipKey::from_bytes(*key.bytes()))
 }
 
-/// Keeps the key that the tables are made under, and sets what a start may change.
-fn take_over_globals(balancer: &mut Balancer, config: &Config, sizes: &Sizes) -> Result<(), ServiceError> {
-    let mut globals = balancer.globals.read(0)?;
-    let configured = config.balancer.cluster_key.as_ref().map(|key| SipKey::from_bytes(*key.bytes()));
-    if configured.is_some_and(|key| key != globals.cluster_key) {
-        return Err(ServiceError::OtherKey);
-    }
-    globals.entries_per_network = sizes.entries_per_network;
-    globals.errors_per_cpu = sizes.icmp_errors_per_cpu;
-    globals.tells = u32::from(config.bus.is_some());
-    Ok(balancer.globals.write(0, globals)?)
+/// Keeps the keys that the tables are made under, and sets what a start may change.
+fn take_over_globals(
+    balancer: &mut Balancer,
+    globals: Globals,
+    config: &Config,
+    sizes: &Sizes,
+) -> Result<(), ServiceError> {
+    Ok(balancer.globals.write(
+        0,
+        Globals {
+            entries_per_network: sizes.entries_per_network,
+            joins_per_token: sizes.joins_per_token,
+            errors_per_cpu: sizes.icmp_errors_per_cpu,
+            tells: u32::from(config.bus.is_some()),
+            ..globals
+        },
+    )?)
 }
 
 /// How large a configuration wants its tables.
@@ -165,6 +185,7 @@ pub(crate) fn sizes(config: &Config) -> Sizes {
         datagram_flows: config.limits.datagram_flows,
         fragmented_datagrams: config.limits.fragmented_datagrams,
         entries_per_network: config.limits.entries_per_network,
+        joins_per_token: config.limits.joins_per_token,
         icmp_errors_per_cpu: config.limits.icmp_errors_per_cpu,
     }
 }

@@ -45,6 +45,31 @@ impl Ring {
         Self { members: None, transitions: Transitions::resumed(slots, times.into()), full_packets, full_at }
     }
 
+    /// The window of a rotation of the cluster key, as a ring of one slot. `full_packets` have found no room before it.
+    pub(super) const fn of_rotation(window: Transitions, full_packets: u64) -> Self {
+        Self { members: None, transitions: window, full_packets, full_at: None }
+    }
+
+    /// Notes how many packets of survivors have found no room by now. Whether there are more than before.
+    pub(super) const fn note_full(&mut self, packets: u64, now: Duration) -> bool {
+        let is_more = packets > self.full_packets;
+        if is_more {
+            self.full_at = Some(now);
+            self.full_packets = packets;
+        }
+        is_more
+    }
+
+    /// Whether survivors have found no room before.
+    pub(super) const fn has_been_full(&self) -> bool {
+        self.full_at.is_some()
+    }
+
+    /// Moves the windows on. Returns the slots that have changed.
+    pub(super) fn advance(&mut self, now: Duration) -> Vec<u32> {
+        self.transitions.advance(now, self.full_at)
+    }
+
     /// What it was built from.
     pub(super) fn members(&self) -> &[Member] {
         self.members.as_deref().unwrap_or_default()
@@ -136,12 +161,8 @@ impl State {
             let pins = self.rings[&pool].transitions.pins();
             let packets = if pins { self.pinned_full(pool)? } else { 0 };
             let Some(ring) = self.rings.get_mut(&pool) else { continue };
-            if packets > ring.full_packets {
-                ring.full_at = Some(now);
-                ring.full_packets = packets;
-                is_full = true;
-            }
-            to_write.push((pool, ring.transitions.advance(now, ring.full_at)));
+            is_full |= ring.note_full(packets, now);
+            to_write.push((pool, ring.advance(now)));
         }
         if is_full {
             self.save()?;
@@ -190,7 +211,7 @@ impl State {
     }
 
     /// Packets of a pool's survivors that found no room for an entry.
-    fn pinned_full(&self, pool: PoolId) -> Result<u64, MapError> {
+    pub(super) fn pinned_full(&self, pool: PoolId) -> Result<u64, MapError> {
         let name = self.layout.pools.iter().find(|row| row.id == pool).map(|row| &row.name);
         let vips = self.layout.vips.iter().filter(|vip| Some(&vip.pool) == name);
         let mut packets = 0;

@@ -80,6 +80,7 @@ struct Place {
     backend: BackendId,
     learns: bool,
     takes_reports: bool,
+    reads_tokens: bool,
 }
 
 impl State {
@@ -88,17 +89,22 @@ impl State {
         let known = self.backends.values().filter(named).max_by_key(|known| self.is_configured(known.row.id))?;
         let config = self.config.pools.iter().find(|config| config.name.as_str() == pool)?;
         let has = |way| matches!(&config.join, Join::By(ways) if ways.contains(&way));
-        let (learns, takes_reports) = (has(Way::Learn), has(Way::Report));
-        Some(Place { pool: known.row.pool, backend: known.row.id, learns, takes_reports })
+        Some(Place {
+            pool: known.row.pool,
+            backend: known.row.id,
+            learns: has(Way::Learn),
+            takes_reports: has(Way::Report),
+            reads_tokens: has(Way::Token),
+        })
     }
 
     fn enter(&mut self, place: Option<Place>, entry: &Entry) -> Result<(), Refusal> {
         let place = place.ok_or(Refusal::Unknown)?;
-        let Place { pool, backend, learns, takes_reports } = place;
+        let Place { pool, backend, learns, takes_reports, reads_tokens } = place;
         let is_wanted = match (entry.op.is_of_token(), entry.flow) {
             (true, Notice::BY_AGENT) => takes_reports,
             (true, _) => learns,
-            (false, _) => learns || takes_reports,
+            (false, _) => learns || takes_reports || reads_tokens,
         };
         if !is_wanted {
             return Err(Refusal::Unwanted);

@@ -255,6 +255,11 @@ fn what_is_of_another_configuration_or_key_is_left_out_and_the_log_says_so() {
     let foreign = stage.start(3);
     assert_eq!(foreign.in_transition(), 0);
     assert!(foreign.log().contains("has another cluster key"), "{}", foreign.log());
+
+    stage.configure(4, &format!("{}\n{KEY}", KEY.replace("00", "11")), LATER);
+    let between = stage.start(4);
+    assert_eq!(between.in_transition(), one.in_transition(), "{}", between.log());
+    assert!(between.log().contains("the cluster key is changed"), "{}", between.log());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::worlds::{
     host::Host,
     in_both_worlds, in_both_worlds_of,
     kernel::Kernel,
-    mptcp::{Key, SERVER_KEY, TOKEN},
+    mptcp::{Key, SERVER_KEY, TOKEN, V1, token},
     packet::Flow,
     setup::{B1, B2, Setup, WEB, ring_of},
 };
@@ -53,7 +53,7 @@ pub(crate) fn flood(world: &mut dyn World, frames: impl Iterator<Item = Vec<u8>>
     Counts { reasons, spans: number(ticks) + 2, cpus: number(cpus as u128) }
 }
 
-/// Runs a test over each world alone: budgets go by the clock, and the kernel's cannot be set.
+/// Runs a test over each world alone: budgets go by the clock, which the kernel's world cannot set.
 pub(crate) fn apart(setup: &Setup, test: impl Fn(&mut dyn World, Flow)) {
     for family in [Family::V4, Family::V6] {
         test(&mut Host::new(setup), Flow::new(family));
@@ -158,6 +158,29 @@ fn a_flood_of_joins_that_are_confirmed_is_bounded_by_its_table() {
         let by_ring = flow.at_port(50_000).owned_by(B1);
         worlds.sends(&by_ring.join(ISN, TOKEN), Reason::JoinToken, B1);
         worlds.sends(&by_ring.join_ack(ISN), Reason::Ring, B1);
+    });
+}
+
+#[test]
+fn a_flood_of_joins_is_bounded_by_the_budget_of_its_token() {
+    const BUDGET: u32 = 5;
+    let mut setup = Setup::farm();
+    setup.limits.joins_per_token = BUDGET;
+    apart(&setup, |world, flow| {
+        // What the other family has spent in this tick stays spent.
+        let keys = if flow.vip.is_ipv4() { [1, 2] } else { [3, 4] }.map(key);
+        for (first, key) in [flow, flow.at_port(50_000)].into_iter().zip(keys) {
+            world.send(&first.capable_syn(ISN).frame());
+            assert_eq!(world.send(&first.third_ack(ISN, key).frame()).reason, Reason::Learned);
+        }
+        let [sprayed, other] = keys.map(|key| token(V1, key));
+        let counts = flood(world, strangers(flow, 400).map(|stranger| stranger.join(ISN, sprayed).frame()));
+        let passed = counts.of(Reason::JoinToken);
+        assert!((BUDGET..=BUDGET * counts.spans).contains(&passed), "{passed} came through: {counts:?}");
+        assert_eq!(passed + counts.of(Reason::JoinOverBudget), 400);
+        // No other connection is the poorer.
+        let others = flood(world, strangers(flow, 5).map(|stranger| stranger.join(ISN, other).frame()));
+        assert_eq!(others.of(Reason::JoinToken), 5);
     });
 }
 

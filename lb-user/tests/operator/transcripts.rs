@@ -5,7 +5,8 @@ use crate::stage::{Stage, WEIR, text};
 use std::{
     env,
     fmt::Write as _,
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -63,28 +64,42 @@ fn answer(words: &str, directory: &Path) -> String {
     if let Some(code) = output.status.code().filter(|&code| code != 0) {
         let _ = writeln!(said, "exit {code}");
     }
+    let said = said.replace(&format!("{}/", directory.display()), "/folder/");
     said.lines().map(|line| steady(line).trim_end().to_owned() + "\n").collect()
 }
 
-/// A line without what is another each time: times, versions, numbers of programs.
+/// A line without what is another each time: times, versions, numbers of programs, fingerprints.
 fn steady(line: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let line =
         line.replace(&format!("weir {version}"), "weir VERSION").replace(&format!("\"{version}\""), "\"VERSION\"");
     let mut words: Vec<String> = Vec::new();
     for word in line.split(' ') {
-        let is_time = word.starts_with("20") && word.ends_with('Z') && word.contains('T');
+        let time = word.trim_end_matches(',');
+        let is_time = time.starts_with("20") && time.ends_with('Z') && time.contains('T');
         let before = words.last().map(String::as_str).unwrap_or_default();
         words.push(match word {
-            _ if is_time => "TIME".to_owned(),
+            _ if is_time => word.replace(time, "TIME"),
             _ if matches!(before, "up" | "counted") && word.starts_with(|c: char| c.is_ascii_digit()) => "N".to_owned(),
             _ if before == "seen:" => "N".to_owned(),
             _ if before == "Linux" => "RELEASE".to_owned(),
             _ if before == "(program" => "N)".to_owned(),
+            _ if before == "fingerprint" => "0123456789abcdef".to_owned(),
             _ => word.to_owned(),
         });
     }
-    ["uptime_s", "counted_s_ago", "packets_seen"].iter().fold(words.join(" "), |line, name| json_number(&line, name))
+    let line = ["uptime_s", "counted_s_ago", "packets_seen"]
+        .iter()
+        .fold(words.join(" "), |line, name| json_number(&line, name));
+    ["minted_from", "fingerprint"].iter().fold(line, |line, name| json_texts(&line, name))
+}
+
+/// A line of JSON with the texts of this name made steady.
+fn json_texts(line: &str, name: &str) -> String {
+    let key = format!("\"{name}\":\"");
+    let mut parts = line.split(&key);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| line + &key + "SOME" + part.find('"').map_or("", |end| &part[end..]))
 }
 
 /// A line of JSON with a number of this name made steady.
@@ -133,6 +148,10 @@ fn help_and_mistakes_read_as_they_did() {
     let endpoint = "address = \"10.0.1.1\"\njoin_port = 4501\njoin_address = \"2001:db8::1001\"";
     let ways = GOOD.replace("address = \"10.0.1.1\"", endpoint);
     file("endpoints.toml", &ways.replacen("[[pool]]", "[[pool]]\njoin = [\"endpoint\"]", 1));
+    file("readable.secret", "");
+    file("text.secret", "hunter2\n");
+    fs::set_permissions(folder.path().join("readable.secret"), Permissions::from_mode(0o640)).expect("rights");
+    fs::set_permissions(folder.path().join("text.secret"), Permissions::from_mode(0o600)).expect("rights");
     fs::create_dir(folder.path().join("folder")).expect("a folder");
     hold("", folder.path());
 }

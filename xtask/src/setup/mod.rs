@@ -4,7 +4,7 @@
 //! A step that fails must not keep the others from being tried: the problems are told together
 //! at the end.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use anyhow::{Error, Result, bail};
 
@@ -25,6 +25,26 @@ pub(crate) enum Scope {
     Lab,
     /// To run every test and lint.
     Tests,
+}
+
+/// Installs the packages of those commands that are missing.
+///
+/// # Errors
+///
+/// What could not be had.
+pub(crate) fn have(commands: &[(&str, &str)]) -> Result<()> {
+    let missing: BTreeSet<&str> =
+        commands.iter().filter(|(command, _)| !tools::is_on_path(command)).map(|(_, package)| *package).collect();
+    if missing.is_empty() { Ok(()) } else { Apt::default().install(&missing) }
+}
+
+/// Takes one file out of a package.
+///
+/// # Errors
+///
+/// The package cannot be had, or the file cannot be written.
+pub(crate) fn extract(package: &str, file: &str, to: &Path) -> Result<()> {
+    Apt::default().extract(package, file, to)
 }
 
 /// Sets the machine up.

@@ -107,6 +107,23 @@ impl Rustc {
     }
 }
 
+/// Debian's cargo with what unstable options it takes, at the root of the workspace, and the LLVM of its rustc.
+///
+/// # Errors
+///
+/// It is not here.
+pub(crate) fn debian_cargo() -> Result<(Command, u64)> {
+    ensure!(
+        Toolchain::find() == Some(Toolchain::Debian),
+        "a static `weir` is built by Debian's rustc, which is not here: `apt install {}`",
+        DEBIAN_PACKAGES.join(" ")
+    );
+    let mut cargo = Command::new(DEBIAN_CARGO);
+    cargo.env("CARGO", DEBIAN_CARGO).env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+    cargo.env_remove("RUSTUP_TOOLCHAIN").current_dir(workspace::root());
+    Ok((cargo, Toolchain::Debian.rustc()?.llvm_major))
+}
+
 /// Sees to a BPF toolchain, and in the scope of tests to rustfmt and clippy.
 ///
 /// # Errors

@@ -2,9 +2,9 @@
 //!
 //! A command that is on PATH is enough, wherever it comes from.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
-use anyhow::{Error, anyhow};
+use anyhow::{Context as _, Error, anyhow};
 
 use crate::{
     child, progress,
@@ -13,6 +13,9 @@ use crate::{
 
 /// Where a package's file goes that is taken out of it.
 const LOCAL_BIN: &str = "/usr/local/bin";
+/// Where a module of nginx is looked for, and where one goes that is taken out of its package.
+const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
+const LOCAL_NGINX_MODULES: &str = "/usr/local/lib/nginx/modules";
 
 struct Tool {
     command: &'static str,
@@ -28,6 +31,12 @@ enum Source {
     FileOf {
         package: &'static str,
         file: &'static str,
+        /// The packages of what that file needs.
+        libraries: &'static [&'static str],
+    },
+    /// A module for nginx out of a package that would start a service. It is looked for in nginx's own place.
+    ModuleOf {
+        package: &'static str,
     },
 }
 
@@ -38,7 +47,16 @@ impl Tool {
 
     fn package(&self) -> &'static str {
         match self.source {
-            Source::Package(package) | Source::FileOf { package, .. } => package,
+            Source::Package(package) | Source::FileOf { package, .. } | Source::ModuleOf { package } => package,
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        match self.source {
+            Source::Package(_) | Source::FileOf { .. } => is_on_path(self.command),
+            Source::ModuleOf { .. } => {
+                [NGINX_MODULES, LOCAL_NGINX_MODULES].iter().any(|place| Path::new(place).join(self.command).is_file())
+            }
         }
     }
 
@@ -54,7 +72,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 21] = [
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
     Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
@@ -63,18 +81,45 @@ const TOOLS: [Tool; 13] = [
     Tool::packaged("mptcpize", "mptcpize", Scope::Lab, "any program's connections in the lab"),
     Tool {
         command: "nats-server",
-        source: Source::FileOf { package: "nats-server", file: "usr/sbin/nats-server" },
+        source: Source::FileOf { package: "nats-server", file: "usr/sbin/nats-server", libraries: &[] },
         scope: Scope::Lab,
         needed_for: "the bus of a fleet of balancers",
     },
+    Tool {
+        command: "nginx",
+        source: Source::FileOf { package: "nginx", file: "usr/sbin/nginx", libraries: &[] },
+        scope: Scope::Lab,
+        needed_for: "the servers that are loaded",
+    },
+    Tool {
+        command: "ngx_stream_module.so",
+        source: Source::ModuleOf { package: "libnginx-mod-stream" },
+        scope: Scope::Lab,
+        needed_for: "nginx as a balancer beside Weir",
+    },
+    Tool {
+        command: "haproxy",
+        source: Source::FileOf {
+            package: "haproxy",
+            file: "usr/sbin/haproxy",
+            libraries: &["liblua5.3-0", "libopentracing-c-wrapper0"],
+        },
+        scope: Scope::Lab,
+        needed_for: "HAProxy beside Weir",
+    },
+    Tool::packaged("nft", "nftables", Scope::Lab, "the kernel's address translation beside Weir"),
     Tool::packaged("tcpdump", "tcpdump", Scope::Tests, "looking into the lab by hand"),
     Tool::packaged("tshark", "tshark", Scope::Tests, "judging the packet parser"),
     Tool::packaged("bpftool", "bpftool", Scope::Tests, "judging the loaded maps"),
     Tool::packaged("strace", "strace", Scope::Tests, "counting what a scrape asks of the kernel"),
     Tool::packaged("tmux", "tmux", Scope::Tests, "looking at `weir top`"),
+    Tool::packaged("lintian", "lintian", Scope::Tests, "judging the Debian package"),
+    Tool::packaged("dpkg-shlibdeps", "dpkg-dev", Scope::Tests, "what the Debian package depends on"),
+    Tool::packaged("strip", "binutils", Scope::Tests, "packing the program"),
+    Tool::packaged("systemd-analyze", "systemd", Scope::Tests, "judging the units"),
     Tool {
         command: "promtool",
-        source: Source::FileOf { package: "prometheus", file: "usr/bin/promtool" },
+        source: Source::FileOf { package: "prometheus", file: "usr/bin/promtool", libraries: &[] },
         scope: Scope::Tests,
         needed_for: "judging the metrics page",
     },
@@ -83,7 +128,7 @@ const TOOLS: [Tool; 13] = [
 /// Installs the commands that are missing in a scope; what cannot be had comes back.
 pub(crate) fn set_up(scope: Scope, apt: &mut Apt) -> Vec<Error> {
     let (found, missing): (Vec<&Tool>, Vec<&Tool>) =
-        TOOLS.iter().filter(|tool| tool.scope <= scope).partition(|tool| is_there(tool.command));
+        TOOLS.iter().filter(|tool| tool.scope <= scope).partition(|tool| tool.is_there());
     if !found.is_empty() {
         progress::say("Found", commands(&found));
     }
@@ -115,10 +160,12 @@ fn known_to<'a>(apt: &mut Apt, missing: Vec<&'a Tool>) -> (Vec<&'a Tool>, Vec<Er
 fn install_packages(apt: &mut Apt, tools: &[&Tool]) -> anyhow::Result<()> {
     let packages: BTreeSet<&str> = tools
         .iter()
-        .filter_map(|tool| match tool.source {
-            Source::Package(package) => Some(package),
-            Source::FileOf { .. } => None,
+        .flat_map(|tool| match &tool.source {
+            Source::Package(package) => std::slice::from_ref(package),
+            Source::FileOf { libraries, .. } => libraries,
+            Source::ModuleOf { .. } => &[],
         })
+        .copied()
         .collect();
     if packages.is_empty() {
         return Ok(());
@@ -127,13 +174,20 @@ fn install_packages(apt: &mut Apt, tools: &[&Tool]) -> anyhow::Result<()> {
 }
 
 fn extract(apt: &mut Apt, tool: &Tool) -> anyhow::Result<()> {
-    let Source::FileOf { package, file } = tool.source else {
-        return Ok(());
-    };
-    apt.extract(package, file, &Path::new(LOCAL_BIN).join(tool.command))
+    match tool.source {
+        Source::Package(_) => Ok(()),
+        Source::FileOf { package, file, .. } => apt.extract(package, file, &Path::new(LOCAL_BIN).join(tool.command)),
+        Source::ModuleOf { package } => {
+            let place = Path::new(LOCAL_NGINX_MODULES);
+            fs::create_dir_all(place).with_context(|| format!("cannot create {}", place.display()))?;
+            let file = Path::new(NGINX_MODULES).join(tool.command);
+            let file = file.to_string_lossy();
+            apt.extract(package, file.trim_start_matches('/'), &place.join(tool.command))
+        }
+    }
 }
 
-fn is_there(command: &str) -> bool {
+pub(super) fn is_on_path(command: &str) -> bool {
     which::which_in_global(command, Some(child::search_path())).is_ok_and(|mut found| found.next().is_some())
 }
 
@@ -147,8 +201,8 @@ mod tests {
 
     #[test]
     fn a_shell_is_there_and_nonsense_is_not() {
-        assert!(is_there("sh"));
-        assert!(!is_there("no-such-command-anywhere"));
+        assert!(is_on_path("sh"));
+        assert!(!is_on_path("no-such-command-anywhere"));
     }
 
     #[test]

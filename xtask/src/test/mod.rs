@@ -1,6 +1,6 @@
 //! `cargo xtask test`: set-up, lints, every test, and one line that adds the tests up.
 //!
-//! A step that fails keeps no other from running; the failed ones are named at the end. No test
+//! A step that fails keeps no other from running; the failed ones are named at the end, and failing tests are quoted. No test
 //! is left out: those that need root or the lab run like the others, and fail where they cannot.
 
 use std::{
@@ -14,10 +14,11 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     child, progress,
     setup::{self, Scope},
-    test::summary::Summary,
+    test::{failures::Failures, summary::Summary},
     workspace,
 };
 
+mod failures;
 mod lints;
 mod summary;
 
@@ -59,8 +60,11 @@ pub(crate) fn test(extent: Extent) -> Result<ExitCode> {
     for (name, step) in [SETUP].iter().chain(lints).chain([&PROGRAMS]) {
         run.take(name, step)?;
     }
-    let mut summary = Summary::default();
-    run.take("tests", || run_tests(extent, &mut summary).inspect_err(|_| summary.blame_silent_failure()))?;
+    let (mut summary, mut failures) = (Summary::default(), Failures::default());
+    run.take("tests", || {
+        run_tests(extent, &mut summary, &mut failures).inspect_err(|_| summary.blame_silent_failure())
+    })?;
+    failures.lines().iter().for_each(|line| progress::say("", line));
     run.end(&summary)
 }
 
@@ -105,7 +109,7 @@ impl Run {
 }
 
 /// Streams cargo's output on while adding it up.
-fn run_tests(extent: Extent, summary: &mut Summary) -> Result<()> {
+fn run_tests(extent: Extent, summary: &mut Summary, failures: &mut Failures) -> Result<()> {
     let mut cargo = workspace::cargo();
     cargo.arg("test").args(lints::HOST_CRATES).arg("--no-fail-fast").stdout(Stdio::piped());
     if let Extent::Everything = extent {
@@ -113,16 +117,19 @@ fn run_tests(extent: Extent, summary: &mut Summary) -> Result<()> {
     }
     let mut running = child::spawn(&mut cargo)?;
     let output = running.stdout.take().context("cargo's output is piped")?;
-    let echoed = echo(BufReader::new(output), io::stdout(), summary);
+    let echoed = echo(BufReader::new(output), io::stdout(), |line| {
+        summary.take_line(line);
+        failures.take_line(line);
+    });
     child::wait(&mut running, &cargo)?;
     echoed.context("lost the output of the tests")
 }
 
-fn echo(mut output: impl io::BufRead, mut to: impl io::Write, summary: &mut Summary) -> io::Result<()> {
+fn echo(mut output: impl io::BufRead, mut to: impl io::Write, mut heed: impl FnMut(&str)) -> io::Result<()> {
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
         to.write_all(&line)?;
-        summary.take_line(&String::from_utf8_lossy(&line));
+        heed(&String::from_utf8_lossy(&line));
         line.clear();
     }
     Ok(())
@@ -147,7 +154,7 @@ mod tests {
         let mut summary = Summary::default();
         let output = b"\xff\xfe\ntest result: ok. 1 passed; 0 failed; 2 ignored; 0 measured\n";
         let mut echoed = Vec::new();
-        echo(output.as_slice(), &mut echoed, &mut summary).expect("both are memory");
+        echo(output.as_slice(), &mut echoed, |line| summary.take_line(line)).expect("both are memory");
         assert_eq!(echoed, output);
         assert_eq!(summary.to_string(), "1 passed, 0 failed, 2 skipped");
     }

@@ -1,5 +1,5 @@
 //! The fleet drill: connections through several balancers, of which one dies, one comes and one is drained, while the bus
-//! between them is killed and started again. What became of each join and each joined flow is told by the kernels' sockets and
+//! between them is killed and started again and their key is changed. What became of each join and each joined flow is told by the kernels' sockets and
 //! counters, and through which balancer it went by the router.
 
 mod joined;
@@ -28,7 +28,7 @@ use crate::{
     weir::Join,
 };
 use joined::JoinedFlows;
-use traffic::Traffic;
+pub(super) use traffic::Traffic;
 
 /// A join whose SYN is dropped comes again after 1 s and 3 s; a busy machine adds to that.
 const JOIN_LIMIT: Duration = Duration::from_secs(8);
@@ -45,6 +45,8 @@ pub enum Ways {
     Report,
     /// By an address or a port that each backend has for joins
     Endpoint,
+    /// By tokens that name the backend, which keeps no table at all
+    Token,
 }
 
 impl Ways {
@@ -52,7 +54,7 @@ impl Ways {
     /// both.
     const fn kind(self, index: usize) -> Mix {
         match self {
-            Self::Learn | Self::Report => Mix::alternating(index),
+            Self::Learn | Self::Report | Self::Token => Mix::alternating(index),
             Self::Endpoint if index.is_multiple_of(2) => Mix::V4JoinedOverV6,
             Self::Endpoint => Mix::V6,
         }
@@ -61,7 +63,7 @@ impl Ways {
     /// How often the client's kernel joins it: each backend has one endpoint.
     const fn joins(self, kind: Mix) -> u64 {
         match self {
-            Self::Learn | Self::Report => kind.joins(),
+            Self::Learn | Self::Report | Self::Token => kind.joins(),
             Self::Endpoint => 1,
         }
     }
@@ -73,6 +75,7 @@ impl From<Ways> for Join {
             Ways::Learn => Self::Learn,
             Ways::Report => Self::Report,
             Ways::Endpoint => Self::Endpoint,
+            Ways::Token => Self::Token,
         }
     }
 }
@@ -143,6 +146,8 @@ pub struct Report {
     pub by_balancer: BTreeMap<String, u64>,
     /// Frames that the delay line had no room for.
     pub frames_lost: u64,
+    /// Tokens in the tables of the balancers that are still announced.
+    pub tokens_in_tables: u64,
 }
 
 /// A fleet drill that is under way.
@@ -213,6 +218,9 @@ impl Drill<'_> {
             self.screen.step("the bus is back");
         }
         self.open(after_bus)?;
+
+        self.fleet.change_key()?;
+        self.look_for_life("the cluster key is another")?;
 
         let drained = self.fleet.drain_first()?;
         self.open(after_drain)?;
@@ -285,6 +293,7 @@ impl Drill<'_> {
             joins_late: self.joined.late(),
             by_balancer,
             frames_lost,
+            tokens_in_tables: self.fleet.tokens_in_tables()?,
         };
         self.failures.extend(broken);
         self.failures.extend(report.objections());
@@ -305,6 +314,9 @@ impl Report {
         ];
         let mut objections: Vec<_> =
             counts.iter().filter(|(count, _)| *count > 0).map(|(count, fate)| format!("{count} {fate}")).collect();
+        if self.ways == Ways::Token && self.tokens_in_tables > 0 {
+            objections.push(format!("{} tokens are in tables that need none", self.tokens_in_tables));
+        }
         if self.joins_through_another * 2 <= self.joins_established {
             objections
                 .push("not even half of the joins went through another balancer than the first subflow".to_owned());

@@ -22,14 +22,14 @@ const READ_LIMIT_MIN: Duration = Duration::from_millis(20);
 
 /// The connections that live, and what became of the others.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(in crate::drill) struct Traffic {
     connections: Vec<Connection>,
-    pub(super) broken: Vec<String>,
+    pub(in crate::drill) broken: Vec<String>,
 }
 
 impl Traffic {
     /// Opens one of each of these kinds. Also says which could not be opened, and why.
-    pub(super) fn open(client: &Client, kinds: &[Mix]) -> Result<(Self, Vec<String>), LabError> {
+    pub(in crate::drill) fn open(client: &Client, kinds: &[Mix]) -> Result<(Self, Vec<String>), LabError> {
         let open = |kind: &Mix| -> Result<Connection, LabError> {
             let connection = Connection::open(client, *kind)?;
             connection.keep_alive().map_err(LabError::system("keep a connection alive"))?;
@@ -58,13 +58,23 @@ impl Traffic {
     }
 
     /// Holds what has been opened.
-    pub(super) fn take(&mut self, mut others: Self) {
+    pub(in crate::drill) fn take(&mut self, mut others: Self) {
         self.connections.append(&mut others.connections);
         self.broken.append(&mut others.broken);
     }
 
+    /// How many live.
+    pub(in crate::drill) fn count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Closes all of them.
+    pub(in crate::drill) fn close(&mut self) {
+        self.connections.clear();
+    }
+
     /// Every connection sends a line and waits for its echo. Those that do not get it are broken.
-    pub(super) fn exchange(&mut self) {
+    pub(in crate::drill) fn exchange(&mut self) {
         let begun = Instant::now();
         let mut failed = BTreeMap::new();
         for (index, connection) in self.connections.iter_mut().enumerate() {

@@ -4,17 +4,17 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use super::frames::{Forged, Key, answer, echoed_key};
+use super::frames::{Answer, Forged, Key, answer, echoed_key};
 use crate::{
     Lab, LabError,
     addresses::{SERVICE_PORT, VIP},
-    link_end::{FRAME_BYTES_MAX, Frames, LinkEnd},
+    link_end::{FRAME_BYTES_MAX, Frames, LinkEnd, ethernet},
 };
 
 /// The client's interface on its first path, and the router's.
@@ -25,6 +25,8 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 71, 1, 66);
 /// A network that is nowhere.
 const SPOOFED_NETWORK: [u8; 3] = [198, 18, 0];
 const FIRST_PORT: u16 = 20_000;
+/// Of its honest connection.
+const OWN_PORT: u16 = FIRST_PORT - 1;
 const ISN: u32 = 0x1000;
 /// A SYN/ACK is there in this time, or the SYN is sent again.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -34,14 +36,14 @@ const BURST: usize = 64;
 const BURST_PAUSE: Duration = Duration::from_millis(2);
 
 /// See above.
-pub(super) struct Forger {
+pub(in crate::drill) struct Forger {
     link: LinkEnd,
     ethernet: [[u8; 6]; 2],
 }
 
 impl Forger {
     /// Places one beside the lab's client.
-    pub(super) fn place(lab: &Lab) -> Result<Self, LabError> {
+    pub(in crate::drill) fn place(lab: &Lab) -> Result<Self, LabError> {
         let link = lab.client.namespace.run(|| LinkEnd::open(INTERFACE, Frames::Received))?;
         let link = link.map_err(LabError::system("listen on the client's path"))?;
         let own = link.ethernet().ok_or_else(|| unexpected("no Ethernet address"))?;
@@ -60,25 +62,35 @@ impl Forger {
         let mut answered = 0;
         for (port, key) in (FIRST_PORT..).zip(keys) {
             let forged = self.flow(SocketAddrV4::new(ADDRESS, port));
-            if let Some(sequence) = self.begin(&forged)? {
-                self.link.send(&forged.third(*key, sequence.wrapping_add(1)))?;
+            if let Some(answer) = self.begin(&forged)? {
+                self.link.send(&forged.third(*key, &answer))?;
                 answered += 1;
             }
         }
         Ok(answered)
     }
 
-    /// Sends a SYN until it is answered; the sequence number of the answer.
-    fn begin(&self, forged: &Forged) -> io::Result<Option<u32>> {
+    /// Opens a connection as an honest client does; the client's end, if a backend answered with a key.
+    pub(in crate::drill) fn connect(&self) -> io::Result<Option<SocketAddr>> {
+        let client = SocketAddrV4::new(ADDRESS, OWN_PORT);
+        let forged = self.flow(client);
+        let Some(answer @ Answer { key: Some(key), .. }) = self.begin(&forged)? else { return Ok(None) };
+        self.link.send(&forged.third(key, &answer))?;
+        Ok(Some(client.into()))
+    }
+
+    /// Sends a SYN until it is answered.
+    fn begin(&self, forged: &Forged) -> io::Result<Option<Answer>> {
         let mut buffer = [0; FRAME_BYTES_MAX];
         for _ in 0..TRIES {
             self.link.send(&forged.syn())?;
             let deadline = Instant::now() + ANSWER_LIMIT;
             while Instant::now() < deadline {
                 let Some(length) = self.link.receive(&mut buffer)? else { continue };
-                match answer(&buffer[..length]) {
-                    Some((port, sequence)) if port == forged.client.port() => return Ok(Some(sequence)),
-                    _ => {}
+                if let Some(answer) = answer(&buffer[..length])
+                    && answer.port == forged.client.port()
+                {
+                    return Ok(Some(answer));
                 }
             }
         }
@@ -87,13 +99,29 @@ impl Forger {
 
     /// Sends third packets of handshakes that never began, from an address that is nowhere.
     pub(super) fn spoof(&self, keys: &[Key], count: usize) -> io::Result<()> {
-        self.flood(count, |index, forged| vec![forged.third(keys[index % keys.len()], 1)])
+        self.flood(count, |index, forged| vec![forged.third(keys[index % keys.len()], &Answer::default())])
     }
 
     /// Sends SYNs, and third packets that go with them, each with a key that nobody has.
     pub(super) fn pretend(&self, count: usize) -> io::Result<()> {
         let key = |index: usize| (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-        self.flood(count, |index, forged| vec![forged.syn(), forged.third(key(index), 1)])
+        self.flood(count, |index, forged| vec![forged.syn(), forged.third(key(index), &Answer::default())])
+    }
+
+    /// Sends joins with a token from one address, `rate` of them in a second, until `ended`. Returns how many.
+    pub(in crate::drill) fn spray(&self, token: u32, rate: u32, ended: &AtomicBool) -> io::Result<u64> {
+        let (begun, mut sent) = (Instant::now(), 0_u64);
+        while !ended.load(Ordering::Relaxed) {
+            let due =
+                u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_mul(rate.into()) / 1_000_000;
+            while sent < due {
+                let port = FIRST_PORT + u16::try_from(sent % 40_000).unwrap_or(0);
+                self.link.send(&self.flow(SocketAddrV4::new(ADDRESS, port)).join(token))?;
+                sent += 1;
+            }
+            thread::sleep(BURST_PAUSE);
+        }
+        Ok(sent)
     }
 
     fn flood(&self, count: usize, frames: impl Fn(usize, &Forged) -> Vec<Vec<u8>>) -> io::Result<()> {
@@ -145,11 +173,6 @@ pub(super) fn overhear<T>(
         let keys = listener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((done?, keys.map_err(LabError::system("listen to the client"))?))
     })
-}
-
-fn ethernet(text: &str) -> Option<[u8; 6]> {
-    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    bytes?.try_into().ok()
 }
 
 fn unexpected(line: &str) -> LabError {

@@ -2,7 +2,7 @@
 //! of handshakes that never began, and floods the balancers with handshakes that no server sees. What that did to others is
 //! told by their kernels: each of their connections is joined once more.
 
-mod forger;
+pub(super) mod forger;
 mod frames;
 
 use std::{

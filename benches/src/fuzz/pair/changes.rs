@@ -4,13 +4,28 @@ use super::Pair;
 use crate::fuzz::{
     sequence::Change,
     touched::Touched,
-    worlds::{KINDS, Memory, World as _},
+    worlds::{
+        KINDS, Memory, World as _,
+        setup::{CLUSTER_KEY, SECOND_KEY},
+    },
 };
 use lb_common::{
+    hash::SipKey,
     host::HostTables,
     ids::{BackendId, PoolId, Tick},
-    tables::{self, RING_SLOTS, Slot},
+    rekey::Rotation,
+    tables::{self, Globals, RING_SLOTS, Slot},
 };
+
+/// The slot that stands for the time of a rotation.
+const fn window(under_way: bool, pins: bool, keeps: bool) -> Slot {
+    if !under_way {
+        return Slot::settled(Rotation::AFTER);
+    }
+    let window = Slot::in_transition(Rotation::AFTER, Rotation::BEFORE);
+    let window = if pins { window.pinning() } else { window };
+    if keeps { window.keeping_datagrams() } else { window }
+}
 
 impl Pair {
     pub(super) fn change(&mut self, change: Change) {
@@ -29,6 +44,9 @@ impl Pair {
                 }
                 self.write_slot(PoolId(pool), slot, state);
                 self.slots.push((PoolId(pool), slot));
+            }
+            Change::Key { second, under_way, pins, keeps } => {
+                self.write_rotation(Rotation::settled(u32::from(second)).within(window(under_way, pins, keeps)));
             }
             Change::ForgetTokens => {
                 for (key, _) in self.host.tables.tokens.drain() {
@@ -57,6 +75,15 @@ impl Pair {
         let first = HostTables::slot_index(pool, 0);
         let ring = &self.host.tables.slots[first..first + RING_SLOTS as usize];
         self.kernel.balancer.rings.write(pool, ring, &[slot]).expect("room for a ring");
+    }
+
+    pub(super) fn write_rotation(&mut self, rotation: Rotation) {
+        let keys = [CLUSTER_KEY, SECOND_KEY].map(SipKey::from_bytes);
+        let host = &mut self.host.tables.globals;
+        (host.keys, host.rotation) = (keys, rotation);
+        let kernel = &mut self.kernel.balancer.globals;
+        let globals = kernel.read(0).expect("one element");
+        kernel.write(0, Globals { keys, rotation, ..globals }).expect("one element");
     }
 
     pub(super) fn forget_flows(&mut self) {

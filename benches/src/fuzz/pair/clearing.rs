@@ -9,7 +9,8 @@ use crate::fuzz::{
 use lb_common::{
     limits,
     recent::{Bucket, bucket_of},
-    tables::Budget,
+    rekey::Rotation,
+    tables::{Budget, JoinBudget, join_place},
 };
 
 impl Pair {
@@ -25,6 +26,7 @@ impl Pair {
             self.bring_back(id);
         }
         self.restore_slots();
+        self.write_rotation(Rotation::settled(0));
         if self.sequences.is_multiple_of(16) {
             self.clear_filter();
         }
@@ -48,6 +50,11 @@ impl Pair {
                 let index = bucket_of(network, limits::NETWORKS);
                 self.host.tables.networks[index as usize] = Budget::default();
                 self.kernel.balancer.networks.write(index, Budget::default()).expect("within the table");
+            }
+            Touched::Joins(token) => {
+                let index = join_place(token);
+                self.host.tables.joins[index as usize] = JoinBudget::default();
+                self.kernel.balancer.joins.write(index, JoinBudget::default()).expect("within the table");
             }
             Touched::Errors => self.clear_errors(),
             Touched::Recent(memory, flow) => {
@@ -86,6 +93,10 @@ impl Pair {
             let budget = kernel.networks.read(index).expect("within the table");
             assert_eq!(budget, Budget::default(), "the kernel changed another budget");
         }
+        for index in 0..kernel.joins.len() {
+            let budget = kernel.joins.read(index).expect("within the table");
+            assert_eq!(budget, JoinBudget::default(), "the kernel changed another budget of joins");
+        }
         for (table, known) in [(&kernel.counters, &self.counted), (&kernel.sent, &self.sent)] {
             for (index, counter) in (0..).zip(known) {
                 assert_eq!(total(table, index), *counter, "the kernel (left) counted in another row, {index}, too");
@@ -100,9 +111,10 @@ impl Pair {
         let setup = &self.setup;
         self.host = Host::new(setup);
         self.kernel.start_over(setup);
-        for index in 0..self.kernel.balancer.networks.len() {
-            self.kernel.balancer.networks.write(index, Budget::default()).expect("within the table");
-        }
+        let balancer = &mut self.kernel.balancer;
+        let (networks, joins) = (&mut balancer.networks, &mut balancer.joins);
+        (0..networks.len()).for_each(|index| networks.write(index, Budget::default()).expect("within the table"));
+        (0..joins.len()).for_each(|index| joins.write(index, JoinBudget::default()).expect("within the table"));
         self.clear_errors();
         let closing = self.kernel.buckets_mut(Memory::Closing);
         for index in 0..closing.len() {

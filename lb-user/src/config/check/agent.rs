@@ -1,18 +1,19 @@
 //! Checks of the configuration of an agent.
 
-use super::super::agent::{AgentConfig, AgentVip, Mss};
+use super::super::agent::{AgentConfig, AgentToken, AgentVip, Mss};
 use super::super::file;
 use super::super::words::{Word as _, host_prefix};
-use super::super::{Prefix, Problem, XdpMode};
+use super::super::{Name, Prefix, Problem, TokenSecret, XdpMode};
 use super::Findings;
 use super::balancer::{interfaces, limit, metrics, pins};
 use super::bus;
+use super::token;
 use super::vip::ports;
 use lb_common::{
     encap::GUE_PORT,
     limits::{BALANCERS_MAX, CLAMP_RANGES_MAX, EVENT_BUFFER_BYTES, VIPS_MAX},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 use toml::Spanned;
 
 pub(super) fn agent(written: &file::AgentFile, findings: &mut Findings<'_>) -> Option<AgentConfig> {
@@ -31,6 +32,7 @@ pub(super) fn agent(written: &file::AgentFile, findings: &mut Findings<'_>) -> O
     let bus = bus::bus(written.bus.as_ref(), findings);
     let metrics = metrics(written.metrics.as_ref(), findings);
     let vips = vips(&written.vip, findings);
+    let token = minted(written, vips.as_deref(), findings);
     Some(AgentConfig {
         backend: backend?,
         interfaces: interfaces?,
@@ -42,6 +44,7 @@ pub(super) fn agent(written: &file::AgentFile, findings: &mut Findings<'_>) -> O
         event_buffer: event_buffer?,
         bus: bus?,
         metrics: metrics?,
+        token: token?,
         vips: vips?,
     })
 }
@@ -65,6 +68,55 @@ fn mss(written: &file::Agent, findings: &mut Findings<'_>) -> Option<Mss> {
         return None;
     }
     u16::try_from(number).ok().map(Mss::AtMost)
+}
+
+#[expect(clippy::option_option, reason = "absent and wrong are different")]
+fn minted(
+    written: &file::AgentFile,
+    vips: Option<&[AgentVip]>,
+    findings: &mut Findings<'_>,
+) -> Option<Option<AgentToken>> {
+    let Some(at) = &written.token else { return Some(None) };
+    let file::AgentToken { pool, secret, id, max_backends, connections, keys } = at.get_ref();
+    let bits = token::bits(max_backends.as_ref(), connections.as_ref(), at.span(), findings);
+    let id = token::in_range(id, max_backends.as_ref(), findings);
+    let keys = token::keys(keys.as_ref(), bits, findings);
+    let pool = minted_pool(pool.as_ref(), vips, at.span(), findings);
+    if let Err(error) = TokenSecret::load(secret.get_ref()) {
+        findings.problem(secret.span(), error.into());
+        return None;
+    }
+    Some(Some(AgentToken { pool: pool?, secret: secret.get_ref().clone(), id: id?, bits: bits?, keys: keys? }))
+}
+
+/// The pool whose VIPs are minted for. Where a VIP is wrong, which pools there are is not known.
+fn minted_pool(
+    written: Option<&Spanned<String>>,
+    vips: Option<&[AgentVip]>,
+    at: Range<usize>,
+    findings: &mut Findings<'_>,
+) -> Option<Name> {
+    let (pool, at) = match (written, vips) {
+        (Some(written), _) => (findings.parse(written, str::parse)?, written.span()),
+        (None, Some([first, others @ ..])) if others.iter().all(|vip| vip.pool == first.pool) => {
+            (first.pool.clone(), at)
+        }
+        (None, Some([_, ..])) => {
+            findings.problem(at, Problem::WhichPool);
+            return None;
+        }
+        (None, _) => return None,
+    };
+    let mut theirs = vips?.iter().filter(|vip| vip.pool == pool).peekable();
+    if theirs.peek().is_none() {
+        findings.problem(at, Problem::NoVipOfPool(pool));
+        return None;
+    }
+    if !theirs.any(|vip| vip.prefix.is_host()) {
+        findings.problem(at, Problem::NothingMinted(pool));
+        return None;
+    }
+    Some(pool)
 }
 
 fn vips(written: &[Spanned<file::AgentVip>], findings: &mut Findings<'_>) -> Option<Vec<AgentVip>> {

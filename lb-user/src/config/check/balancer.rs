@@ -10,7 +10,7 @@ use lb_common::{
     encap::GUE_PORT,
     limits::{
         DATAGRAM_FLOWS, EMBRYONIC_FLOWS, ENTRIES_PER_NETWORK, FRAGMENTED_DATAGRAMS, ICMP_ERRORS_PER_CPU, JOINED_FLOWS,
-        Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, PROBE_MARK, TOKENS, TRANSITION_S,
+        JOINS_PER_TOKEN, Limit, MOVED_FLOWS, PENDING_HANDSHAKES, PINNED_FLOWS, PROBE_MARK, TOKENS, TRANSITION_S,
     },
     probe,
 };
@@ -117,6 +117,7 @@ pub(super) fn limits(written: &file::Limits, findings: &mut Findings<'_>) -> Opt
     let datagram_flows = limit(&written.datagram_flows, DATAGRAM_FLOWS);
     let fragmented_datagrams = limit(&written.fragmented_datagrams, FRAGMENTED_DATAGRAMS);
     let entries_per_network = limit(&written.entries_per_network, ENTRIES_PER_NETWORK);
+    let joins_per_token = limit(&written.joins_per_token, JOINS_PER_TOKEN);
     let icmp_errors_per_cpu = limit(&written.icmp_errors_per_cpu, ICMP_ERRORS_PER_CPU);
     Some(Limits {
         tokens: tokens?,
@@ -128,6 +129,7 @@ pub(super) fn limits(written: &file::Limits, findings: &mut Findings<'_>) -> Opt
         datagram_flows: datagram_flows?,
         fragmented_datagrams: fragmented_datagrams?,
         entries_per_network: entries_per_network?,
+        joins_per_token: joins_per_token?,
         icmp_errors_per_cpu: icmp_errors_per_cpu?,
     })
 }

@@ -10,6 +10,7 @@ mod endpoint;
 mod health;
 mod pool;
 mod quic;
+mod token;
 mod vip;
 
 use super::file::{AgentFile, File};

@@ -10,7 +10,7 @@ use super::super::{
     file,
     file::File,
 };
-use super::{Findings, balancer::limit, endpoint, health, quic};
+use super::{Findings, balancer::limit, endpoint, health, quic, token};
 use lb_common::limits::{BACKENDS_MAX, DRAIN_TIMEOUT_S, POOLS_MAX, QUIC_SERVERS_MAX, SLOW_START_S, UDP_TRANSITION_S};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -71,6 +71,8 @@ fn pool(
         Some(written) => join(written, findings),
     };
     endpoint::fit_ways(&written.backend, join.as_ref(), findings);
+    token::fit_ways(written, join.as_ref(), findings);
+    let token = token::token(written, findings);
     let unknown_join = findings.parse_optional(written.unknown_join.as_ref(), UnknownJoin::parse);
     let forward = findings.parse_optional(written.forward.as_ref(), Forward::parse);
     let affinity = findings.parse_optional(written.affinity.as_ref(), Affinity::parse);
@@ -93,6 +95,7 @@ fn pool(
         slow_start: slow_start?,
         udp_transition: udp_transition?,
         quic_rotations: quic_rotations?,
+        token: token?,
         health: health?,
         backends: backends?,
     })
@@ -148,12 +151,12 @@ fn backends_of(
 
     let server_ids = quic::server_ids(written, findings);
     let endpoints = endpoint::endpoints(written, findings);
+    let token_ids = token::ids(pool.get_ref(), findings);
+    let own = server_ids.into_iter().zip(endpoints).zip(token_ids);
     let mut names = Names::new("backend of this pool");
     let mut addresses = HashMap::new();
     let mut backends = Vec::new();
-    for (backend, (server_id, endpoint)) in
-        written.iter().map(Spanned::get_ref).zip(server_ids.into_iter().zip(endpoints))
-    {
+    for (backend, ((server_id, endpoint), token_id)) in written.iter().map(Spanned::get_ref).zip(own) {
         let name = names.take(&backend.name, findings);
         let address = findings.parse(&backend.address, host_address);
         if let Some(address) = address {
@@ -169,14 +172,15 @@ fn backends_of(
         }
         let weight = weight(backend, findings);
         let state = findings.parse_optional(backend.state.as_ref(), BackendState::parse);
-        backends.push((name, address, weight, state.map(Option::unwrap_or_default), server_id, endpoint));
+        backends.push((name, address, weight, state.map(Option::unwrap_or_default), (server_id, endpoint, token_id)));
     }
     if backends.iter().all(|(_, _, weight, ..)| *weight == Some(0)) {
         findings.problem(pool.span(), Problem::NoWeight);
     } else if backends.iter().all(|(_, _, weight, state, ..)| *weight == Some(0) || *state != Some(BackendState::Up)) {
         findings.oddity(pool.span(), Oddity::NoneUp);
     }
-    let backend = |(name, address, weight, state, quic_server_id, endpoint): (_, _, _, Option<_>, Option<_>, _)| {
+    let backend = |(name, address, weight, state, own): (_, _, _, Option<_>, (Option<_>, Option<_>, Option<_>))| {
+        let (quic_server_id, endpoint, token_id) = own;
         let (join_port, join_address): (_, _) = endpoint?;
         Some(Backend {
             name: name?,
@@ -186,6 +190,7 @@ fn backends_of(
             quic_server_id: quic_server_id?,
             join_port,
             join_address,
+            token_id: token_id?,
         })
     };
     backends.into_iter().map(backend).collect()

@@ -8,5 +8,6 @@ mod join;
 mod layers;
 mod parser;
 mod state;
+mod stateless;
 mod sweep;
 mod teardown;

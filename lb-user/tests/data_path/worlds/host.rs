@@ -29,8 +29,11 @@ impl Host {
         tables.globals.prefixes = u32::try_from(prefixes.len()).expect("few prefixes");
         tables.prefixes = prefixes.into_iter().map(|(address, len, services)| ((len, address), services)).collect();
         tables.quic_servers = setup.quic_servers.iter().copied().collect();
+        tables.codecs = setup.codecs.iter().copied().collect();
+        tables.bearers = setup.bearers.iter().map(|&(pool, id, bearer)| ((pool, id), bearer)).collect();
         tables.globals.tells = 1;
         tables.globals.entries_per_network = setup.limits.entries_per_network;
+        tables.globals.joins_per_token = setup.limits.joins_per_token;
         tables.globals.errors_per_cpu = setup.limits.icmp_errors_per_cpu;
         tables.entries_max = setup.limits.entries as usize;
         tables.tokens_max = setup.limits.entries as usize;

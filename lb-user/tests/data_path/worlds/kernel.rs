@@ -14,7 +14,10 @@ use lb_common::{
     reason::Reason,
     recent::{Bucket, bucket_of},
     share::Event,
-    tables::{Backend, Counter, Exception, FlowEntry, Globals, RING_SLOTS, Slot, TokenEntry, TokenKey, counter_index},
+    stateless::{Bearer, Codec, TokenId},
+    tables::{
+        Backend, Budget, Counter, Exception, FlowEntry, Globals, RING_SLOTS, Slot, TokenEntry, TokenKey, counter_index,
+    },
     wire::ip::Family,
 };
 use lb_user::{
@@ -38,6 +41,8 @@ pub(crate) struct Kernel {
     closing_buckets: BTreeSet<u32>,
     /// The slots of all rings, as they were written.
     slots: Vec<Slot>,
+    /// The ids that a backend has had in stateless tokens.
+    bearers: Vec<(PoolId, TokenId)>,
     limits: Limits,
 }
 
@@ -93,6 +98,7 @@ impl Kernel {
             sent: vec![Counter::default(); BACKENDS as usize],
             closing_buckets: BTreeSet::new(),
             slots: vec![Slot::default(); setup.pools.len() * RING_SLOTS as usize],
+            bearers: Vec::new(),
             limits: setup.limits,
         }
     }
@@ -110,6 +116,13 @@ impl Kernel {
         balancer.write_addresses(&addresses, &prefixes).expect("room for the addresses");
         for &(key, backend) in &setup.quic_servers {
             balancer.quic_servers.write(key, backend).expect("room for a server's id");
+        }
+        for &(pool, codec) in &setup.codecs {
+            balancer.codecs.write(u32::from(pool.0), codec).expect("room for a pool");
+        }
+        for &(pool, id, bearer) in &setup.bearers {
+            balancer.bearers.write(pool, id, bearer).expect("room for an id");
+            self.bearers.push((pool, id));
         }
         for backend in &setup.backends {
             self.write_backend(backend.id, backend.entry());
@@ -133,12 +146,19 @@ impl Kernel {
         for (key, _) in servers {
             self.balancer.quic_servers.remove(key).expect("it is there");
         }
+        for pool in 0..self.balancer.codecs.len() {
+            self.balancer.codecs.write(pool, Codec::NONE).expect("within the table");
+        }
+        for (pool, id) in std::mem::take(&mut self.bearers) {
+            self.balancer.bearers.write(pool, id, Bearer::NOBODY).expect("within the table");
+        }
         for memory in [Memory::Pending, Memory::Embryonic, Memory::Datagrams, Memory::Fragments] {
             let buckets = self.buckets_mut(memory);
             for index in 0..buckets.len() {
                 buckets.write(index, Bucket::default()).expect("within the table");
             }
         }
+        self.balancer.errors.fill(0, Budget::default()).expect("one element");
         for index in std::mem::take(&mut self.closing_buckets) {
             self.balancer.closing.write(index, Bucket::default()).expect("within the table");
         }
@@ -262,6 +282,7 @@ fn sizes(setup: &Setup) -> Sizes {
         datagram_flows: limits::DATAGRAM_FLOWS.min,
         fragmented_datagrams: limits::FRAGMENTED_DATAGRAMS.min,
         entries_per_network: setup.limits.entries_per_network,
+        joins_per_token: setup.limits.joins_per_token,
         icmp_errors_per_cpu: setup.limits.icmp_errors_per_cpu,
     }
 }

@@ -6,6 +6,7 @@ use lb_common::{
     encap::{GUE_PORT, Link, Tag, Tunnel},
     ids::{BackendId, PoolId, VipId},
     limits,
+    stateless::{Bearer, Codec, TokenId},
     tables::{self, QuicKey, RING_SLOTS, Service, Services, Slot, Traits, UnknownJoin, Ways},
     wire::ip::{self, Address, Family},
 };
@@ -21,6 +22,8 @@ pub(crate) const LOOPBACK: u32 = 1;
 pub(crate) const ELSEWHERE: u32 = 7;
 
 pub(crate) const CLUSTER_KEY: [u8; 16] = *b"a cluster's key!";
+/// The key that takes its place, where it is changed.
+pub(crate) const SECOND_KEY: [u8; 16] = *b"the second key..";
 /// Below it every packet of the tests fits, the longest of several pages included.
 pub(crate) const MTU: u16 = 12_000;
 
@@ -103,6 +106,8 @@ pub(crate) struct Setup {
     pub(crate) pools: Vec<Pool>,
     pub(crate) vips: Vec<Vip>,
     pub(crate) quic_servers: Vec<(QuicKey, BackendId)>,
+    pub(crate) codecs: Vec<(PoolId, Codec)>,
+    pub(crate) bearers: Vec<(PoolId, TokenId, Bearer)>,
     pub(crate) limits: Limits,
 }
 
@@ -112,6 +117,8 @@ pub(crate) struct Limits {
     /// Entries of each kind that flows may have, and tokens.
     pub(crate) entries: u32,
     pub(crate) entries_per_network: u32,
+    /// Unbounded by default: tests of other things join one connection again and again.
+    pub(crate) joins_per_token: u32,
     pub(crate) icmp_errors_per_cpu: u32,
 }
 
@@ -119,6 +126,7 @@ impl Limits {
     pub(crate) const DEFAULT: Self = Self {
         entries: limits::JOINED_FLOWS.min,
         entries_per_network: limits::ENTRIES_PER_NETWORK.default,
+        joins_per_token: u32::MAX,
         icmp_errors_per_cpu: limits::ICMP_ERRORS_PER_CPU.default,
     };
 }
@@ -148,6 +156,8 @@ impl Setup {
             pools: vec![Pool::new(ways, unknown_join, ring_of(&[B1, B2, B3]))],
             vips: vec![vip(Family::V4), vip(Family::V6)],
             quic_servers: Vec::new(),
+            codecs: Vec::new(),
+            bearers: Vec::new(),
             limits: Limits::DEFAULT,
         }
     }

@@ -6,7 +6,9 @@ use super::{
     setup::{Backend, ELSEWHERE, LOOPBACK, Limits, Path, Pool, Setup, Vip, vip_address},
 };
 use lb_common::{
+    hash::SipKey,
     ids::{BackendId, FlowHash, PoolId},
+    stateless::{Bearer, Codec, Epoch, IdBits, TokenId},
     tables::{QuicKey, RING_SLOTS, Slot, Traits, UnknownJoin, Ways},
     wire::ip::{self, Family},
 };
@@ -99,7 +101,8 @@ impl Setup {
                 _ => Slot::settled(owner),
             })
         });
-        setup.limits = Limits { entries: 22, entries_per_network: 12, icmp_errors_per_cpu: 3 };
+        setup.name_by_tokens();
+        setup.limits = Limits { entries: 14, entries_per_network: 12, joins_per_token: 20, icmp_errors_per_cpu: 3 };
         setup
     }
 
@@ -130,7 +133,24 @@ impl Setup {
                     BACKENDS.map(move |id| (QuicKey::new(QUIC, rotation, &quic_id(id)), BackendId(id)))
                 })
                 .collect(),
+            codecs: Vec::new(),
+            bearers: Vec::new(),
             limits: Limits::DEFAULT,
+        }
+    }
+
+    /// Has the tokens of the pools that know joins name backends: in two of four epochs, and by ids of which some are
+    /// nobody's and some were a backend's that is gone.
+    fn name_by_tokens(&mut self) {
+        let bits = IdBits::for_backends(16).expect("four bits");
+        let epochs = [0, 2].map(|number| (Epoch::new(number).expect("below 4"), SipKey::from_bytes([number; 16])));
+        let codec = epochs.into_iter().fold(Codec::new(bits), |codec, (epoch, key)| codec.with(epoch, key));
+        for pool in [LEARNING, HASHING, RESETTING] {
+            let ways = &mut self.pools[usize::from(pool.0)].ways;
+            *ways = ways.and(Ways::TOKEN);
+            self.codecs.push((pool, codec));
+            self.bearers.extend(BACKENDS.map(|id| (pool, TokenId(id), Bearer::of(BackendId(id)))));
+            self.bearers.extend([10, 11].map(|id| (pool, TokenId(id), Bearer::GONE)));
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The configuration: good files become what they say, bad ones the exact message.
 //!
 //! Each `config/NAME.toml` is bad, and `config/NAME.expected` is what the operator reads. What is long or needs a key
-//! file is made here.
+//! file is made here, and what an agent mints for in `agent_token.rs`.
 
+mod agent_token;
+
+use lb_common::{ids::Token, stateless::TokenId};
 use lb_user::config::{
     Affinity, BackendState, Config, ConfigErrors, Forward, Join, Oddity, PoolIndex, Ports, Protocol, TcpFragments,
     UnknownJoin, Way, XdpMode,
@@ -45,6 +48,7 @@ embryonic_flows = 8192
 datagram_flows = 16384
 fragmented_datagrams = 1025
 entries_per_network = 1
+joins_per_token = 2
 icmp_errors_per_cpu = 0
 [[pool]]
 name = "web"
@@ -118,7 +122,7 @@ fn bad_files_are_refused_in_the_expected_words() {
         assert_eq!(refusal(&text), expected.trim_end(), "{}", path.display());
         cases += 1;
     }
-    assert_eq!(cases, 48, "a case was added or lost");
+    assert_eq!(cases, 50, "a case was added or lost");
 }
 
 #[test]
@@ -135,7 +139,8 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(config.limits.pending_handshakes, 262_144);
     assert_eq!(config.limits.embryonic_flows, 65_536);
     assert_eq!((config.limits.datagram_flows, config.limits.fragmented_datagrams), (262_144, 16_384));
-    assert_eq!((config.limits.entries_per_network, config.limits.icmp_errors_per_cpu), (4096, 1000));
+    let limits = &config.limits;
+    assert_eq!((limits.entries_per_network, limits.joins_per_token, limits.icmp_errors_per_cpu), (4096, 16, 1000));
     let [pool] = &config.pools[..] else {
         panic!("one pool");
     };
@@ -167,7 +172,8 @@ fn a_full_file_becomes_what_it_says() {
     assert_eq!(config.limits.pending_handshakes, 4096);
     assert_eq!(config.limits.embryonic_flows, 8192);
     assert_eq!((config.limits.datagram_flows, config.limits.fragmented_datagrams), (16_384, 1025));
-    assert_eq!((config.limits.entries_per_network, config.limits.icmp_errors_per_cpu), (1, 0));
+    let limits = &config.limits;
+    assert_eq!((limits.entries_per_network, limits.joins_per_token, limits.icmp_errors_per_cpu), (1, 2, 0));
     let web = config.pool_of(&config.vips[1]);
     assert_eq!(web.name.as_str(), "web");
     assert_eq!(web.join, Join::Off);
@@ -213,7 +219,7 @@ fn an_unused_pool_and_no_vip_are_warnings() {
         panic!("one warning: {:?}", config.warnings);
     };
     assert_eq!(warning.what, Oddity::UnusedPool);
-    assert_eq!(warning.to_string(), "weir.toml:42:1: pool \"spare\": no VIP uses this pool");
+    assert_eq!(warning.to_string(), "weir.toml:43:1: pool \"spare\": no VIP uses this pool");
 
     let without_vip = SMALL.split("[[vip]]").next().unwrap();
     let config = Config::parse(without_vip, "weir.toml").unwrap();
@@ -354,8 +360,9 @@ fn the_cluster_key_is_its_owners_alone_and_never_printed() {
         );
         assert_eq!(refused(KEY, mode), wrong);
     }
-    let malformed =
-        format!("{place}KEY does not hold exactly 32 hexadecimal digits; write them with `openssl rand -hex 16`");
+    let malformed = format!(
+        "{place}KEY does not hold exactly 32 hexadecimal digits (and in a second line those of the former key, while it is changed); write them with `openssl rand -hex 16`"
+    );
     for content in ["", &KEY[1..], &format!("{KEY}0"), &format!("+{}", &KEY[1..]), &format!("{KEY}\n{KEY}\n{KEY}")] {
         assert_eq!(refused(content, 0o600), malformed, "{content:?}");
     }
@@ -368,7 +375,47 @@ fn the_cluster_key_is_its_owners_alone_and_never_printed() {
         assert!(printed.contains("ClusterKey(secret)"), "{printed}");
         let key = config.balancer.cluster_key.unwrap();
         assert_eq!(u128::from_be_bytes(*key.bytes()), 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        assert_eq!(key.former(), None);
     }
+
+    let former = "ffeeddccbbaa99887766554433221100";
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    for (second, expected) in [(former, Some(0xffee_ddcc_bbaa_9988_7766_5544_3322_1100)), (KEY, None)] {
+        fs::write(&path, format!("{KEY}\n {second}\n")).unwrap();
+        let key = Config::parse(&text, "weir.toml").unwrap().balancer.cluster_key.unwrap();
+        assert_eq!(key.former().map(|former| u128::from_be_bytes(*former)), expected);
+    }
+}
+
+#[test]
+fn tokens_that_name_backends_have_a_secret_and_ids_of_their_own() {
+    const KEY: &str = "00112233445566778899aabbccddeeff";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token.secret");
+    fs::write(&path, format!("[[epoch]]\nnumber = 2\nminted_from = 2026-01-02T03:04:05Z\nkey = \"{KEY}\"\n")).unwrap();
+    let pool =
+        format!("name = \"web\"\njoin = [\"learn\", \"token\"]\n[pool.token]\nsecret = {path:?}\nmax_backends = 16\n");
+    let text = SMALL.replace("name = \"web\"\n", &pool);
+    let text = text.replace("\"10.0.1.1\"", "\"10.0.1.1\"\ntoken_id = 15");
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    assert!(refusal(&text).contains("token.secret: ") && refusal(&text).contains("has the rights 0644"));
+
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let config = Config::parse(&text, "weir.toml").unwrap();
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("00112233") && !printed.contains("ccddeeff"), "{printed}");
+    let [pool] = &config.pools[..] else { panic!("one pool") };
+    assert_eq!(pool.join, Join::By(vec![Way::Learn, Way::Token]));
+    assert_eq!(pool.backends[0].token_id, Some(TokenId(15)));
+    let token = pool.token.as_ref().unwrap();
+    assert_eq!((token.bits.count(), token.secret.epochs().len()), (4, 1));
+    // By hand: SipHash-1-3 of the token's bytes under the key of its epoch, of which four bits count.
+    let key = u128::from_str_radix(KEY, 16).unwrap().to_be_bytes();
+    for wire in [[0x80, 0, 0, 1], [0x9a, 0xbc, 0xde, 0xf0], [0xbf, 0xff, 0xff, 0xff]] {
+        let id = siphasher::sip::SipHasher13::new_with_key(&key).hash(&wire) % 16;
+        assert_eq!(token.codec().decode(Token::from_wire(wire)).map(|TokenId(id)| u64::from(id)), Some(id));
+    }
+    assert_eq!(token.codec().decode(Token::from_wire([0x40, 0, 0, 1])), None, "an epoch without a key");
 }
 
 const BUS: &str = "[bus]\nservers = [\"nats://10.0.0.9:4222\", \"tls://nats.example:4222\"]\ncluster = \"edge1\"\n";
