@@ -356,6 +356,8 @@ fn while_an_accept_queue_is_nearly_full_the_kernel_answers_and_nobody_is_refused
         assert_eq!(greeting, SlowService::GREETING);
     }
     wait_for(&agent, "it mints again", |value| value("weir_agent_services", "minting") == 2);
+    let log = agent.log();
+    assert_eq!(log.matches("is nearly full: until its program takes connections").count(), 2, "{log}");
     clients.push(connect().expect("it is answered"));
     assert_eq!((count(&agent, "minted"), fallbacks()), (u64::from(FIRST) + 1, MORE.into()));
     assert_eq!(tokens(&lab).len(), FIRST as usize + 1);

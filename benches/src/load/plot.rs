@@ -3,7 +3,8 @@
 use std::io;
 
 use plotters::{
-    coord::{Shift, types::RangedCoordf64},
+    chart::MeshStyle,
+    coord::{Shift, ranged1d::ValueFormatter, types::RangedCoordf64},
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
@@ -55,13 +56,7 @@ pub(super) fn latencies(run: &Run) -> Result<String, LabError> {
             .x_label_area_size(40)
             .y_label_area_size(62)
             .build_cartesian_2d(0.0..NINES_MAX, (least / 1.5..most * 1.5).log_scale())?;
-        chart
-            .configure_mesh()
-            .bold_line_style(FAINT)
-            .light_line_style(WHITE)
-            .axis_style(INK)
-            .label_style((FONT, 12, &INK))
-            .axis_desc_style((FONT, 13, &INK))
+        plain(&mut chart)
             .x_labels(6)
             .x_label_formatter(&|nines| percent_of(*nines))
             .y_label_formatter(&|ms| format!("{ms}"))
@@ -184,13 +179,7 @@ fn time_plot(run: &Run, title: &str, unit: &str, lines: &[Line]) -> Result<Strin
             .x_label_area_size(40)
             .y_label_area_size(62)
             .build_cartesian_2d(0.0..end, 0.0..most)?;
-        chart
-            .configure_mesh()
-            .bold_line_style(FAINT)
-            .light_line_style(WHITE)
-            .axis_style(INK)
-            .label_style((FONT, 12, &INK))
-            .axis_desc_style((FONT, 13, &INK))
+        plain(&mut chart)
             .x_label_formatter(&|at| format!("{at:.0}"))
             .y_label_formatter(&|value| whole(*value))
             .x_desc(if run.changes.is_empty() { "seconds" } else { "seconds; grey lines: the pool changes" })
@@ -224,13 +213,7 @@ pub(crate) fn over_scale(title: &str, size: &str, unit: &str, lines: &[Line]) ->
             .x_label_area_size(40)
             .y_label_area_size(62)
             .build_cartesian_2d(begin - 0.1..most + 0.1, 0.0..highest)?;
-        chart
-            .configure_mesh()
-            .bold_line_style(FAINT)
-            .light_line_style(WHITE)
-            .axis_style(INK)
-            .label_style((FONT, 12, &INK))
-            .axis_desc_style((FONT, 13, &INK))
+        plain(&mut chart)
             .x_labels(9)
             .x_label_formatter(&|log| if has_zero && *log < zero + 0.01 { "0".to_owned() } else { power_of_ten(*log) })
             .y_label_formatter(&|value| whole(*value))
@@ -258,6 +241,21 @@ where
     Ok(())
 }
 
+/// Axes and grid as all charts have them.
+fn plain<'a, 'b, 'm, X, Y>(chart: &'m mut Chart<'a, 'b, X, Y>) -> MeshStyle<'a, 'm, X, Y, SVGBackend<'b>>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let mut mesh = chart.configure_mesh();
+    mesh.bold_line_style(FAINT)
+        .light_line_style(WHITE)
+        .axis_style(INK)
+        .label_style((FONT, 12, &INK))
+        .axis_desc_style((FONT, 13, &INK));
+    mesh
+}
+
 /// The colours of lines.
 fn legend(lines: &[Line]) -> Vec<(&'static str, RGBColor)> {
     let keys = lines.iter().zip(COLOURS).filter(|(line, _)| !line.points.is_empty());
@@ -280,18 +278,7 @@ fn bar_chart<'a, 'b>(
         .x_label_area_size(40)
         .y_label_area_size(62)
         .build_cartesian_2d(0.0..width, 0.0..most)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(FAINT)
-        .light_line_style(WHITE)
-        .axis_style(INK)
-        .label_style((FONT, 12, &INK))
-        .axis_desc_style((FONT, 13, &INK))
-        .disable_x_axis()
-        .y_label_formatter(label)
-        .y_desc(unit)
-        .draw()?;
+    plain(&mut chart).disable_x_mesh().disable_x_axis().y_label_formatter(label).y_desc(unit).draw()?;
     let style = (FONT, 13, &INK).into_text_style(area).pos(Pos::new(HPos::Center, VPos::Top));
     let every = bars.div_ceil(16);
     for at in (0..bars).step_by(every) {

@@ -15,6 +15,7 @@ mod rounds;
 mod screen;
 mod stage;
 mod stub;
+mod tables;
 
 use std::{fmt, path::PathBuf};
 

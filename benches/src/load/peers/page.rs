@@ -2,15 +2,11 @@
 
 use std::path::Path;
 
-use super::{
-    Report, Standing,
-    report::OF_STUB_MIN,
-    screen::{ratio, times},
-};
+use super::{Report, Standing, report::OF_STUB_MIN, screen::times, tables::Table};
 use crate::{
     LabError,
     load::{
-        html::{card, escaped, machine_line, page, row, table, write},
+        html::{card, escaped, machine_line, page, write},
         plot,
     },
     screen::thousands,
@@ -44,7 +40,7 @@ impl Report {
             bars("Short connections", "a second", &|standing| standing.figures.connections_per_s)?,
             bars("A small request, median", "ms", &|standing| standing.figures.request_ms_p50)?,
         ];
-        let tables = [self.transfer_table(), self.request_table(), self.join_table()];
+        let tables = Table::all(self).map(|table| table.on_page());
         let content = format!(
             "{}<section><h2>Medians</h2><div class=\"plots\">{}</div>{}{}</section>\n",
             self.cards(),
@@ -87,55 +83,6 @@ impl Report {
         let corrupted = card(&thousands(corrupted), "transfers corrupted", corrupted == 0);
         let cards = [stub.unwrap_or_default(), joins.unwrap_or_default(), corrupted];
         format!("<div class=\"cards\">{}</div>\n", cards.concat())
-    }
-
-    fn transfer_table(&self) -> String {
-        let header =
-            ["long transfers", "MB/s", "of Weir's", "CPU s/GB", "softirq", "middle", "client", "servers", "of Weir's"];
-        let rows = self.standings.iter().map(|Standing { name, figures, of_weir, .. }| {
-            let cpu = figures.cpu_s_per_gb;
-            let seconds = [cpu.machine, cpu.softirq, cpu.middle, cpu.client, cpu.servers].map(|s| format!("{s:.2}"));
-            let [first, last] = [of_weir.map(|of| of.mb_per_s), of_weir.map(|of| of.cpu_s_per_gb)].map(ratio);
-            row(name, [format!("{:.0}", figures.mb_per_s), first].iter().chain(&seconds).chain([&last]))
-        });
-        table("Long transfers", &header, &rows.collect::<String>())
-    }
-
-    fn request_table(&self) -> String {
-        let header = [
-            "short connections",
-            "a second",
-            "of Weir's",
-            "CPU s/1000",
-            "softirq",
-            "middle",
-            "p50 ms",
-            "p99 ms",
-            "added p50",
-            "added p99",
-        ];
-        let rows = self.standings.iter().map(|standing| {
-            let Standing { name, figures, of_weir, added, .. } = standing;
-            let cpu = figures.cpu_s_per_1000;
-            let added = [added.map(|added| added.ms_p50), added.map(|added| added.ms_p99)]
-                .map(|ms| ms.map_or_else(String::new, |ms| format!("{ms:+.3}")));
-            let seconds = [cpu.machine, cpu.softirq, cpu.middle].map(|seconds| format!("{seconds:.2}"));
-            let times = [figures.request_ms_p50, figures.request_ms_p99].map(|ms| format!("{ms:.3}"));
-            let rate = [format!("{:.0}", figures.connections_per_s), ratio(of_weir.map(|of| of.connections_per_s))];
-            row(name, rate.iter().chain(&seconds).chain(&times).chain(&added))
-        });
-        table("Short connections, and requests one after the other", &header, &rows.collect::<String>())
-    }
-
-    fn join_table(&self) -> String {
-        let header = ["joins", "attempted", "at backends", "in the middle", "misrouted", "refused", "lost"];
-        let rows = self.standings.iter().filter_map(|Standing { name, joins, .. }| {
-            let joins = (*joins)?;
-            let counts =
-                [joins.attempted, joins.at_backends, joins.at_middle, joins.misrouted, joins.refused, joins.lost];
-            Some(row(name, counts.map(thousands).iter()))
-        });
-        table("Joins, by the kernels' counters", &header, &rows.collect::<String>())
     }
 
     /// Who was left out, and what failed.

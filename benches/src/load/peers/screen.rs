@@ -6,8 +6,7 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Figures, LeftOut, Options, Peer, Report, Standing, report::OF_STUB_MIN};
-use crate::screen::{table, thousands};
+use super::{Figures, LeftOut, Options, Peer, Report, report::OF_STUB_MIN, tables::Table};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -57,10 +56,11 @@ impl Screen {
         }
         println!(
             "Medians. CPU is all that the machine did, whoever asked for it; of that the softirqs, in which packets are forwarded, and\n\
-             the processes in the middle.\n"
+             the processes in the middle. Joins are as the kernels of client, middle and backends have counted them.\n"
         );
-        println!("{}\n\n{}\n", transfers(report), requests(report));
-        println!("Joins, as the kernels of client, middle and backends have counted\n{}\n", joins(report));
+        for table in Table::all(report) {
+            println!("{}\n", table.on_screen());
+        }
         if let Some(part) = report.throughput_of_stub {
             let style = if part >= OF_STUB_MIN { GOOD } else { BAD };
             println!(
@@ -77,68 +77,6 @@ impl Screen {
 /// Says at once who is not measured, and why.
 pub(super) fn leave_out(LeftOut { peer, why }: &LeftOut) {
     eprintln!("load: {peer} is left out: {why}");
-}
-
-fn transfers(report: &Report) -> comfy_table::Table {
-    let header = ["long transfers", "MB/s", "of Weir's", "CPU s/GB", "softirq", "middle", "of Weir's"];
-    let mut table = table(&header);
-    for Standing { name, figures, of_weir, .. } in &report.standings {
-        let cpu = figures.cpu_s_per_gb;
-        table.add_row([
-            (*name).to_owned(),
-            format!("{:.0}", figures.mb_per_s),
-            ratio(of_weir.map(|ratios| ratios.mb_per_s)),
-            format!("{:.2}", cpu.machine),
-            format!("{:.2}", cpu.softirq),
-            format!("{:.2}", cpu.middle),
-            ratio(of_weir.map(|ratios| ratios.cpu_s_per_gb)),
-        ]);
-    }
-    table
-}
-
-fn requests(report: &Report) -> comfy_table::Table {
-    let header = [
-        "short connections",
-        "a second",
-        "of Weir's",
-        "CPU s/1000",
-        "softirq",
-        "middle",
-        "p50 ms",
-        "p99 ms",
-        "added p50",
-        "added p99",
-    ];
-    let mut table = table(&header);
-    for standing in &report.standings {
-        let Standing { name, figures, of_weir, added: of_stub, .. } = standing;
-        let cpu = figures.cpu_s_per_1000;
-        let added = |of: Option<f64>| of.map_or_else(String::new, |ms| format!("{ms:+.3}"));
-        table.add_row([
-            (*name).to_owned(),
-            format!("{:.0}", figures.connections_per_s),
-            ratio(of_weir.map(|ratios| ratios.connections_per_s)),
-            format!("{:.2}", cpu.machine),
-            format!("{:.2}", cpu.softirq),
-            format!("{:.2}", cpu.middle),
-            format!("{:.3}", figures.request_ms_p50),
-            format!("{:.3}", figures.request_ms_p99),
-            added(of_stub.map(|added| added.ms_p50)),
-            added(of_stub.map(|added| added.ms_p99)),
-        ]);
-    }
-    table
-}
-
-fn joins(report: &Report) -> comfy_table::Table {
-    let mut table = table(&["", "attempted", "at backends", "in the middle", "misrouted", "refused", "lost"]);
-    for Standing { name, joins, .. } in &report.standings {
-        let Some(joins) = joins else { continue };
-        let counts = [joins.attempted, joins.at_backends, joins.at_middle, joins.misrouted, joins.refused, joins.lost];
-        table.add_row([(*name).to_owned()].into_iter().chain(counts.map(thousands)));
-    }
-    table
 }
 
 /// How often.

@@ -1,21 +1,12 @@
 //! Bare XDP programs in the middle: a tunnel is put on at the balancer's place and taken off at the backend, and nothing is
 //! decided. The yardstick: no balancer that tunnels can be faster on these hops. One backend has all connections.
 
-use aya::{Ebpf, maps::Array};
 use lb_common::bench::Hop;
-use lb_user::bpf::Pod;
 
 use super::{Middle, Peer, place::Place};
 use crate::{
-    Backend, Lab, LabError,
-    addresses::VIP,
-    bench::OBJECT,
-    churn::script::Member,
-    topology::INTERFACE,
-    xdp::{Attached, chain},
+    Backend, Lab, LabError, addresses::VIP, bench::OBJECT, churn::script::Member, topology::INTERFACE, xdp::Attached,
 };
-
-const HOP: &str = "weir_hop";
 
 /// The programs.
 #[derive(Debug)]
@@ -27,21 +18,14 @@ impl Stub {
     /// Puts them on the way to a backend.
     pub(super) fn start(lab: &Lab, place: &Place, backend: &Backend) -> Result<Self, LabError> {
         let hop = Hop::new(VIP.v4, VIP.v6, place.address.v4, backend.address.v4);
-        let fill = |object: &mut Ebpf| fill(object, hop);
         Ok(Self {
             _programs: [
                 Attached::passing(&lab.router.namespace, Peer::Stub.name())?,
                 Attached::attach(&backend.namespace, INTERFACE, OBJECT, "weir_stub_unwrap")?,
-                Attached::attach_prepared(&place.namespace, INTERFACE, OBJECT, "weir_stub_wrap", fill)?,
+                Attached::wrapping(&place.namespace, INTERFACE, hop)?,
             ],
         })
     }
-}
-
-fn fill(object: &mut Ebpf, hop: Hop) -> Result<(), String> {
-    let map = object.map_mut(HOP).ok_or("the eBPF object has no hop")?;
-    let mut hops: Array<_, Pod<Hop>> = Array::try_from(map).map_err(|error| chain(&error))?;
-    hops.set(0, Pod(hop), 0).map_err(|error| chain(&error))
 }
 
 impl Middle for Stub {

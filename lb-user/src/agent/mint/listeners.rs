@@ -32,6 +32,8 @@ const HOLDS: Duration = Duration::from_mins(1);
 const AGAIN: Duration = Duration::from_secs(20);
 /// How soon it is asked again that did not answer.
 const RETRY: Duration = Duration::from_secs(5);
+/// A full accept queue comes and goes: how soon the operator hears of it again.
+const FULL_AGAIN: Duration = Duration::from_mins(1);
 /// How often settings are looked at.
 const SETTINGS: Duration = Duration::from_secs(1);
 
@@ -82,6 +84,8 @@ struct Known {
     state: State,
     /// Whether the operator has heard that it is minted for.
     is_told: bool,
+    /// When the operator last heard that its accept queue is full.
+    told_full: Option<Instant>,
     /// What the kernel's table has.
     written: Option<Listener>,
 }
@@ -128,16 +132,16 @@ impl Listeners {
             let known = self.known.entry(service).or_insert_with(Known::new);
             if known.inodes != inodes {
                 // Another socket has given out no cookie yet.
-                *known = Known { inodes, written: known.written, ..Known::new() };
+                *known = Known { inodes, written: known.written, told_full: known.told_full, ..Known::new() };
             }
             // Above a half nothing is minted: what is on its way comes on top.
             known.is_full = sockets.iter().any(|socket| socket.waiting > socket.waiting_max / 2);
             known.judge(self.flags);
         }
         // First nothing is minted where nothing may be, then cookies are asked for.
-        self.write(tables)?;
+        self.write(tables, now)?;
         self.ask_for_cookies(now).await;
-        self.write(tables)
+        self.write(tables, now)
     }
 
     fn look_at_settings(&mut self, now: Instant) {
@@ -209,7 +213,7 @@ impl Listeners {
         }
     }
 
-    fn write(&mut self, tables: &mut MintTables) -> Result<(), MintError> {
+    fn write(&mut self, tables: &mut MintTables, now: Instant) -> Result<(), MintError> {
         let flags = self.flags.unwrap_or_default();
         for (&service, known) in &mut self.known {
             let entry = known.entry(self.config.mss(service.ip(), self.mtu), self.mtu, service.ip(), flags);
@@ -217,10 +221,7 @@ impl Listeners {
                 tables.listeners.write(key(service), entry)?;
                 known.written = Some(entry);
             }
-            if known.state == State::Minting && !known.is_told {
-                info!("minting for {service}");
-                known.is_told = true;
-            }
+            known.tell(service, now);
         }
         Ok(())
     }
@@ -237,7 +238,26 @@ impl Known {
             is_full: false,
             state,
             is_told: false,
+            told_full: None,
             written: None,
+        }
+    }
+
+    /// Tells the operator what is new of it.
+    fn tell(&mut self, service: SocketAddr, now: Instant) {
+        match self.state {
+            State::Minting if !self.is_told => {
+                info!("minting for {service}");
+                self.is_told = true;
+            }
+            State::QueueFull if self.told_full.is_none_or(|last| now >= last + FULL_AGAIN) => {
+                warn!(
+                    "the accept queue of {service} is nearly full: until its program takes connections, new ones are plain \
+                     TCP; if that comes often, have it listen with a longer backlog (and raise `net.core.somaxconn`)"
+                );
+                self.told_full = Some(now);
+            }
+            _ => {}
         }
     }
 
