@@ -3,14 +3,18 @@
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
+    maps::Array,
     programs::{Xdp, xdp::XdpMode},
 };
-use lb_user::object::OBJECT;
+use lb_common::bench::Hop;
+use lb_user::{bpf::Pod, object::OBJECT};
 
-use crate::{LabError, namespace::Namespace, verifier::VerifierError};
+use crate::{LabError, bench, namespace::Namespace, verifier::VerifierError};
 
 /// A ring buffer: its size is in bytes, and whole pages.
 const LOG_RING: &str = "AYA_LOGS";
+/// Where the program that only tunnels finds its tunnel.
+const HOP: &str = "weir_hop";
 
 /// An attached program.
 #[derive(Debug)]
@@ -23,6 +27,15 @@ impl Attached {
     /// The one that does nothing.
     pub(crate) fn passing(namespace: &Namespace, interface: &str) -> Result<Self, LabError> {
         Self::attach(namespace, interface, OBJECT, "weir_pass")
+    }
+
+    /// The one that puts a tunnel on, sends the packet back and decides nothing.
+    pub(crate) fn wrapping(namespace: &Namespace, interface: &str, hop: Hop) -> Result<Self, LabError> {
+        Self::attach_prepared(namespace, interface, bench::OBJECT, "weir_stub_wrap", |object| {
+            let map = object.map_mut(HOP).ok_or("the eBPF object has no hop")?;
+            let mut hops: Array<_, Pod<Hop>> = Array::try_from(map).map_err(|error| chain(&error))?;
+            hops.set(0, Pod(hop), 0).map_err(|error| chain(&error))
+        })
     }
 
     /// Attaches a program of an object, in native mode, to `interface` inside `namespace`.

@@ -50,7 +50,7 @@ fn beside(
     rate: u64,
 ) -> Result<Flood, LabError> {
     let [_, balancer] = &stage.weirs;
-    let mut generator = stage.generator_before_weir(packets)?;
+    let mut generator = Stage::generator(&stage.weirs, packets)?;
     let (ended, before, begun) = (AtomicBool::new(false), balancer.counted()?, Instant::now());
     let (sent, quality) = thread::scope(|scope| {
         let sending = scope.spawn(|| generator.send(Some(rate), &ended));

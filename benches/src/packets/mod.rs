@@ -1,8 +1,10 @@
-//! Packets of a generator through Weir: how many a second one CPU steers, beside the plainest balancer on a link of the same
-//! kind; and what floods at half of that rate do to real MPTCP connections.
+//! Packets of a generator through Weir: how many a second one CPU steers, beside a program that sends each packet back and
+//! one that also puts a tunnel on, on links of the same kind; and what floods at half of that rate do to real MPTCP
+//! connections.
 //!
-//! Rates are those of the balancer's interface, counted by the kernel, and the two take turns in one run: the quotient is
-//! what counts.
+//! Rates are those of the balancer's interface, counted by the kernel, and the three take turns in one run: the quotients are
+//! what counts. The time of a packet, one by its rate, tells where it goes: what the reflector needs is the link's, what a
+//! tunnel needs is every balancer's, and the rest is Weir's decision.
 
 mod flood;
 mod generator;
@@ -11,10 +13,11 @@ mod rate;
 mod report;
 
 use clap::Args;
+use lb_common::bench::Hop;
 
 use crate::{
     BackendCount, Lab, LabError,
-    addresses::VIP,
+    addresses::{BALANCER, VIP},
     bench::OBJECT,
     topology::{INTERFACE, links::BALANCER_SIDE},
     weir::{Join, Weir, WeirConfig},
@@ -25,8 +28,9 @@ use link::{BALANCER_CPU, End};
 
 pub use report::{Flood, Quality, Rate, Report};
 
-/// The link of the plainest balancer, by its names at the router and at the balancer.
+/// The links of the programs that Weir is measured beside, by their names at the router and at the balancer.
 const REFLECTOR: [&str; 2] = ["reflect0", "reflect1"];
+const TUNNEL: [&str; 2] = ["tunnel0", "tunnel1"];
 /// Interfaces of the router by which nothing comes.
 const IDLE: [&str; 2] = ["idle0", "idle1"];
 
@@ -58,9 +62,10 @@ struct Stage {
     _weir: Weir,
     /// The router's and the balancer's end of the link that Weir serves.
     weirs: [End; 2],
-    /// The same of the reflector's.
+    /// The same of the reflector's, and of the one that tunnels.
     reflectors: [End; 2],
-    _reflector: [Attached; 2],
+    tunnels: [End; 2],
+    _programs: [Attached; 4],
     /// Last, so that all else is gone before its namespaces.
     lab: Lab,
 }
@@ -84,18 +89,20 @@ impl Stage {
     fn set_up(options: Options) -> Result<Self, LabError> {
         let mut lab = Lab::builder().backends(options.backends).build()?;
         let (router, balancer) = (lab.router.namespace.clone(), lab.balancer.namespace.clone());
-        let [at_router, at_balancer] = REFLECTOR;
-        router.ip_batch(&format!(
-            "link add {at_router} type veth peer name {at_balancer} netns {}\nlink set {at_router} up\n\
-             link add {} type veth peer name {}\n",
-            balancer.name(),
-            IDLE[0],
-            IDLE[1],
-        ))?;
-        balancer.ip_batch(&format!("link set {at_balancer} up\n"))?;
-        let reflector = [
-            Attached::attach(&router, at_router, OBJECT, "weir_sink")?,
-            Attached::attach(&balancer, at_balancer, OBJECT, "weir_reflect")?,
+        router.ip_batch(&format!("link add {} type veth peer name {}\n", IDLE[0], IDLE[1]))?;
+        for [at_router, at_balancer] in [REFLECTOR, TUNNEL] {
+            let peer = balancer.name();
+            router.ip_batch(&format!(
+                "link add {at_router} type veth peer name {at_balancer} netns {peer}\nlink set {at_router} up\n"
+            ))?;
+            balancer.ip_batch(&format!("link set {at_balancer} up\n"))?;
+        }
+        let hop = Hop::new(VIP.v4, VIP.v6, BALANCER.v4, lab.backends[0].address.v4);
+        let programs = [
+            Attached::attach(&router, REFLECTOR[0], OBJECT, "weir_sink")?,
+            Attached::attach(&balancer, REFLECTOR[1], OBJECT, "weir_reflect")?,
+            Attached::attach(&router, TUNNEL[0], OBJECT, "weir_sink")?,
+            Attached::wrapping(&balancer, TUNNEL[1], hop)?,
         ];
         lab.router.replace_program(OBJECT, "weir_sink")?;
         let weir = Weir::start(&lab, &WeirConfig::for_lab(&lab, Join::Learn))?;
@@ -105,21 +112,16 @@ impl Stage {
                 End { namespace: balancer.clone(), interface: balancer_side },
             ]
         };
-        let (weirs, reflectors) = (ends([BALANCER_SIDE, INTERFACE]), ends(REFLECTOR));
-        for [_, balancer_side] in [&weirs, &reflectors] {
+        let (weirs, reflectors, tunnels) = (ends([BALANCER_SIDE, INTERFACE]), ends(REFLECTOR), ends(TUNNEL));
+        for [_, balancer_side] in [&weirs, &reflectors, &tunnels] {
             balancer_side.poll_on(BALANCER_CPU)?;
         }
-        Ok(Self { _weir: weir, weirs, reflectors, _reflector: reflector, lab })
+        Ok(Self { _weir: weir, weirs, reflectors, tunnels, _programs: programs, lab })
     }
 
-    fn generator_before_weir(&self, packets: &Packets) -> Result<Generator, LabError> {
-        let [from, to] = &self.weirs;
+    /// One whose packets come to the balancer by this link.
+    fn generator([from, to]: &[End; 2], packets: &Packets) -> Result<Generator, LabError> {
         Generator::open(from, IDLE[0], to.ethernet()?, packets)
-    }
-
-    fn generator_before_reflector(&self, packets: &Packets) -> Result<Generator, LabError> {
-        let [from, to] = &self.reflectors;
-        Generator::open(from, IDLE[1], to.ethernet()?, packets)
     }
 }
 

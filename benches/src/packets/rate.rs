@@ -40,7 +40,7 @@ pub(super) fn kinds(flows: u32) -> [(&'static str, Packets); 4] {
     ]
 }
 
-/// Measures each kind, Weir and the reflector in turn.
+/// Measures each kind, Weir and the others in turn.
 pub(super) fn measure(stage: &Stage, options: Options, step: &dyn Fn(&str)) -> Result<Vec<Rate>, LabError> {
     let mut rates = Vec::new();
     for (name, packets) in kinds(options.flows) {
@@ -57,21 +57,21 @@ pub(super) fn of<'r>(rates: &'r [Rate], name: &str) -> &'r Rate {
 }
 
 fn measure_kind(stage: &Stage, options: Options, name: &'static str, packets: &Packets) -> Result<Rate, LabError> {
-    let mut sides = [
-        (&stage.weirs, stage.generator_before_weir(packets)?),
-        (&stage.reflectors, stage.generator_before_reflector(packets)?),
-    ];
-    let mut seen: [Vec<Seen>; 2] = Default::default();
+    let sides = [&stage.weirs, &stage.tunnels, &stage.reflectors];
+    // Two at one interface that comes to nothing would be in each other's way, so each is opened when it is needed.
+    let mut seen: [Vec<Seen>; 3] = Default::default();
     for round in 0..options.rounds {
-        // Weir first, then the reflector first: what drifts is the same for both.
-        for side in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-            let (ends, generator) = &mut sides[side];
-            seen[side].push(Seen::while_sent(ends, generator, Duration::from_millis(options.span))?);
+        // One way, then the other: what drifts is the same for all.
+        for side in if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
+            let mut generator = Stage::generator(sides[side], packets)?;
+            seen[side].push(Seen::while_sent(sides[side], &mut generator, Duration::from_millis(options.span))?);
         }
     }
-    let ratios = seen[0].iter().zip(&seen[1]).map(|(weir, reflector)| weir.rate / reflector.rate).collect();
-    let [weir, reflector] = seen.map(|seen| Seen::median(&seen));
-    Ok(Rate::of(name, weir, reflector, median(ratios)))
+    let [weir, tunnel, reflector] = seen.each_ref().map(|seen| Seen::median(seen));
+    let beside =
+        |other: &[Seen]| median(seen[0].iter().zip(other).map(|(weir, other)| weir.rate / other.rate).collect());
+    let (of_tunnel, of_reflector) = (beside(&seen[1]), beside(&seen[2]));
+    Ok(Rate::of(name, [reflector, tunnel, weir], of_reflector, of_tunnel))
 }
 
 /// Packets a second.

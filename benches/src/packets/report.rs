@@ -42,39 +42,52 @@ pub struct Rate {
     pub packets: &'static str,
     /// That the reflector sends back.
     pub reflector_pps: u64,
+    /// That come back in a tunnel, from a program that decides nothing.
+    pub tunnel_pps: u64,
     /// That Weir steers.
     pub weir_pps: u64,
-    /// The median of each round's quotient.
-    pub ratio: f64,
-    /// That the generator made for the reflector and for Weir: no rate can be higher.
-    pub offered_pps: [u64; 2],
+    /// Weir's by the reflector's: the median of each round's quotient.
+    pub of_reflector: f64,
+    /// Weir's by the tunnel's, likewise.
+    pub of_tunnel: f64,
+    /// Nanoseconds a packet: the reflector's, what the tunnel adds, what Weir adds to that.
+    pub ns: [f64; 3],
+    /// That the generator made for each, in this order: no rate can be higher.
+    pub offered_pps: [u64; 3],
     /// That came back to where packets end.
-    pub returned_pps: [u64; 2],
+    pub returned_pps: [u64; 3],
 }
 
 impl Rate {
-    pub(super) fn of(packets: &'static str, weir: Seen, reflector: Seen, ratio: f64) -> Self {
+    /// Of the reflector, the tunnel and Weir.
+    pub(super) fn of(packets: &'static str, seen: [Seen; 3], of_reflector: f64, of_tunnel: f64) -> Self {
+        let [reflector_pps, tunnel_pps, weir_pps] = seen.map(|seen| whole(seen.rate));
+        let [reflector, tunnel, weir] = seen.map(|seen| 1e9 / seen.rate);
+        let rounded = |ratio: f64| (ratio * 1000.0).round() / 1000.0;
         Self {
             packets,
-            reflector_pps: whole(reflector.rate),
-            weir_pps: whole(weir.rate),
-            ratio: (ratio * 1000.0).round() / 1000.0,
-            offered_pps: [reflector, weir].map(|seen| whole(seen.offered)),
-            returned_pps: [reflector, weir].map(|seen| whole(seen.returned)),
+            reflector_pps,
+            tunnel_pps,
+            weir_pps,
+            of_reflector: rounded(of_reflector),
+            of_tunnel: rounded(of_tunnel),
+            ns: [reflector, tunnel - reflector, weir - tunnel].map(f64::round),
+            offered_pps: seen.map(|seen| whole(seen.offered)),
+            returned_pps: seen.map(|seen| whole(seen.returned)),
         }
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { packets, reflector_pps, weir_pps, ratio, offered_pps, .. } = self;
+        let Self { packets, of_reflector, of_tunnel, ns: [link, tunnel, decision], offered_pps, .. } = self;
+        let [reflector, tunnels, weir] = [self.reflector_pps, self.tunnel_pps, self.weir_pps].map(thousands);
+        let offered = offered_pps.map(thousands).join(", ");
         write!(
             f,
-            "{packets:<10} reflector {:>10}, Weir {:>10} packets a second: {ratio:.3} (offered {} and {})",
-            thousands(*reflector_pps),
-            thousands(*weir_pps),
-            thousands(offered_pps[0]),
-            thousands(offered_pps[1]),
+            "{packets:<10} reflector {reflector:>10}, tunnel alone {tunnels:>10}, Weir {weir:>10} packets a second: \
+             {of_reflector:.3} of the reflector, {of_tunnel:.3} of the tunnel alone; {link:.0} ns the link, {tunnel:+.0} the \
+             tunnel, {decision:+.0} the decision (offered {offered})"
         )
     }
 }
