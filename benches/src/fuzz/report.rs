@@ -89,7 +89,7 @@ impl fmt::Display for Report {
 
 impl Difference {
     /// Where fixtures lie, seen from the workspace.
-    pub const FIXTURES: &str = "benches/tests/fuzz";
+    pub const FIXTURES: &str = "benches/tests/lab/fuzz";
 
     /// Writes the sequence down as a fixture, which a test plays from then on; the file's path.
     ///

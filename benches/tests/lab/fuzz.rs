@@ -33,7 +33,7 @@ fn host_and_kernel_agree_over_random_sequences() {
 
 #[test]
 fn what_once_differed_agrees() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/fuzz");
     for fixture in fs::read_dir(folder).expect("the fixtures") {
         let path = fixture.expect("a fixture").path();
         let text = fs::read_to_string(&path).expect("a text");

@@ -1,6 +1,6 @@
 //! The `weir-lab` command as a person uses it, and as a signal or `kill -9` ends it. Needs root.
 
-#[path = "../../xtask/src/documents.rs"]
+#[path = "../../../xtask/src/documents.rs"]
 mod documents;
 
 use std::{

@@ -2,8 +2,6 @@
 //! body that is not what was meant; and its peers, what becomes of joins through each. Needs root, nginx, what
 //! `cargo xtask setup` installs beside it, and the `weir` command (`cargo test --workspace` builds it).
 
-mod page;
-
 use std::{
     env,
     fs::{self, OpenOptions, Permissions},
@@ -101,7 +99,7 @@ fn figures_add_up_and_the_page_needs_nothing_else() {
 
 /// By a parser that is not ours: well-formed, with its plots in it, and nothing that a browser would fetch or run.
 fn is_self_contained(page: &Path, plots: usize) {
-    let elements = page::elements_of_self_contained(&fs::read_to_string(page).expect("the page is written"));
+    let elements = crate::page::elements_of_self_contained(&fs::read_to_string(page).expect("the page is written"));
     let count = |name: &str| elements.iter().filter(|element| *element == name).count();
     assert_eq!(count("svg"), plots);
     assert!(count("polyline") > 10 && count("rect") > plots);

@@ -3,8 +3,6 @@
 //! that they are measured for, and that a reload is in force when it is answered: the sweeps themselves check both. Needs
 //! root and the `weir` command.
 
-mod page;
-
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
@@ -49,7 +47,7 @@ fn a_quick_run_has_every_axis_and_a_page_that_needs_nothing_else() {
     let growing = |figure: &Value| figure["growing"].as_object().expect("maps").keys().cloned().collect::<Vec<_>>();
     assert_eq!([growing(few), growing(many)], [["weir_tokens"], ["weir_tokens"]]);
 
-    let elements = page::elements_of_self_contained(&fs::read_to_string(page).expect("the page is written"));
+    let elements = crate::page::elements_of_self_contained(&fs::read_to_string(page).expect("the page is written"));
     let count = |name: &str| elements.iter().filter(|element| *element == name).count();
     assert_eq!(count("svg"), 12, "three plots for each axis");
     // At each of five points, and what grows along flows.
