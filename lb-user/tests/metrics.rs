@@ -221,6 +221,8 @@ async fn health_follows_readiness() {
     let answer = ask(&served, "GET /healthz").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert_eq!(body(&answer), "no backend serves\n");
+    // To start it anew would not help.
+    assert!(ask(&served, "GET /livez").await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
@@ -228,8 +230,8 @@ async fn wrong_requests_are_told_what_is_right() {
     let served = serve(Counting::default()).await;
     let answer = ask(&served, "GET /").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    assert_eq!(body(&answer), "no such page; there are /metrics and /healthz\n");
-    for page in ["/metrics", "/healthz"] {
+    assert_eq!(body(&answer), "no such page; there are /metrics, /healthz and /livez\n");
+    for page in ["/metrics", "/healthz", "/livez"] {
         let answer = ask(&served, &format!("POST {page}")).await;
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
         assert!(answer.contains("\r\nallow: GET, HEAD\r\n"), "{answer}");

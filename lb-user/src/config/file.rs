@@ -65,7 +65,7 @@ pub(super) struct AgentToken {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Agent {
-    pub(super) backend: Spanned<String>,
+    pub(super) backend: Option<Spanned<String>>,
     pub(super) interface: Spanned<Words<Interfaces>>,
     pub(super) xdp_mode: Option<Spanned<String>>,
     pub(super) balancers: Spanned<Vec<Spanned<String>>>,

@@ -1,4 +1,5 @@
-//! The HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever asks whether Weir serves.
+//! The HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever asks whether Weir serves, `/livez` for whoever would
+//! start it anew if it hung.
 //!
 //! It reads requests of strangers, so what one connection may cost is bounded: one request, a short time, and a small
 //! number of connections at once. It changes nothing.
@@ -140,8 +141,8 @@ struct Pages {
 impl Pages {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let page = request.uri().path();
-        if !matches!(page, "/metrics" | "/healthz") {
-            let text = "no such page; there are /metrics and /healthz\n";
+        if !matches!(page, "/metrics" | "/healthz" | "/livez") {
+            let text = "no such page; there are /metrics, /healthz and /livez\n";
             return text_answer(StatusCode::NOT_FOUND, text);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -153,6 +154,7 @@ impl Pages {
         }
         match page {
             "/metrics" => self.metrics().await,
+            "/livez" => self.life(),
             _ => self.health(),
         }
     }
@@ -170,18 +172,36 @@ impl Pages {
         answer
     }
 
+    /// Whether it would help to start it anew: not where nothing can be steered, or is to be.
+    fn life(&self) -> Answer {
+        let is_up = *self.readiness.borrow() != Readiness::Starting;
+        self.silence().filter(|_| is_up).map_or_else(|| text_answer(StatusCode::OK, "ok\n"), hung)
+    }
+
+    /// How long the loop has been silent, if that is too long.
+    fn silence(&self) -> Option<Duration> {
+        self.pulse.as_ref().and_then(Pulse::stopped)
+    }
+
     fn health(&self) -> Answer {
-        let unwell = |why: &str| text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
         let readiness = self.readiness.borrow();
         // What a loop has said that no longer turns, may be so no longer.
-        match (&*readiness, self.pulse.as_ref().and_then(Pulse::stopped)) {
+        match (&*readiness, self.silence()) {
             (Readiness::Starting, _) => unwell("starting"),
-            (_, Some(silence)) => unwell(&format!("weir has hung for {} s; restart it", silence.as_secs())),
+            (_, Some(silence)) => hung(silence),
             (Readiness::Unfit(why), None) => unwell(why),
             (Readiness::Withdrawn, None) => unwell("withdrawn, until `weir drain-self --undo`"),
             (Readiness::Ready, None) => text_answer(StatusCode::OK, "ok\n"),
         }
     }
+}
+
+fn unwell(why: &str) -> Answer {
+    text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+fn hung(silence: Duration) -> Answer {
+    unwell(&format!("weir has hung for {} s; restart it", silence.as_secs()))
 }
 
 fn unreadable(error: &dyn Error) -> Answer {

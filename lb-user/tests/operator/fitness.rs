@@ -7,7 +7,7 @@ use crate::{
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     process::Command,
 };
 
@@ -17,14 +17,19 @@ pub(crate) fn health() -> (String, String) {
 }
 
 pub(crate) fn get(page: &str) -> (String, String) {
-    let mut stream = TcpStream::connect("127.0.0.1:9107").expect("it listens");
+    get_from(9107, page).expect("it listens")
+}
+
+/// The status and the text of a page at a local port, if somebody listens there.
+pub(crate) fn get_from(port: u16, page: &str) -> Option<(String, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     let request = format!("GET {page} HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it is sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let status = answer.split_whitespace().nth(1).unwrap_or_default().to_owned();
     let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-    (status, body.to_owned())
+    Some((status, body.to_owned()))
 }
 
 pub(crate) fn becomes(status: &str, words: &str) {
@@ -115,6 +120,7 @@ fn a_loop_that_hangs_is_not_well() {
     let hanging = Hanging::of(&weir);
     until("it is missed", || health().1.starts_with("weir has hung for "));
     assert_eq!(health().0, "503");
+    assert_eq!(get("/livez").0, "503");
     drop(hanging);
     becomes("200", "ok\n");
     assert_eq!(weir.end().0, Some(0));

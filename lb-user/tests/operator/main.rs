@@ -5,6 +5,7 @@ mod cluster;
 mod detach;
 mod doctor;
 mod fitness;
+mod kubernetes;
 mod log;
 mod scrape;
 mod stage;

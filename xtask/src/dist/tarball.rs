@@ -11,12 +11,19 @@ use super::{
 use crate::child;
 
 /// Files of the repository that go along by their own paths.
-const FILES: [&str; 12] = [
+const FILES: [&str; 19] = [
     "README.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "deploy/README.md",
     "deploy/agent.toml",
+    "deploy/container/Dockerfile",
+    "deploy/kubernetes/agent.toml",
+    "deploy/kubernetes/agent.yaml",
+    "deploy/kubernetes/balancer.yaml",
+    "deploy/kubernetes/kustomization.yaml",
+    "deploy/kubernetes/namespace.yaml",
+    "deploy/kubernetes/weir.toml",
     "deploy/weir-agent.service",
     "deploy/weir.service",
     "deploy/weir.sysusers",

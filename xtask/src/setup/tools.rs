@@ -72,7 +72,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 24] = [
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
     Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
@@ -117,6 +117,14 @@ const TOOLS: [Tool; 21] = [
     Tool::packaged("dpkg-shlibdeps", "dpkg-dev", Scope::Tests, "what the Debian package depends on"),
     Tool::packaged("strip", "binutils", Scope::Tests, "packing the program"),
     Tool::packaged("systemd-analyze", "systemd", Scope::Tests, "judging the units"),
+    Tool::packaged("buildah", "buildah", Scope::Tests, "building the container image"),
+    Tool::packaged("crun", "crun", Scope::Tests, "running containers as the manifests say"),
+    Tool {
+        command: "kubectl",
+        source: Source::FileOf { package: "kubernetes-client", file: "usr/bin/kubectl", libraries: &[] },
+        scope: Scope::Tests,
+        needed_for: "rendering the manifests",
+    },
     Tool {
         command: "promtool",
         source: Source::FileOf { package: "prometheus", file: "usr/bin/promtool", libraries: &[] },

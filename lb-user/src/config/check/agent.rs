@@ -18,7 +18,7 @@ use toml::Spanned;
 
 pub(super) fn agent(written: &file::AgentFile, findings: &mut Findings<'_>) -> Option<AgentConfig> {
     let file::Agent { backend, interface, .. } = &written.agent;
-    let backend = findings.parse(backend, str::parse);
+    let backend = bus::own_name(backend.as_ref(), interface.span(), findings);
     let interfaces = interfaces(interface, findings);
     let xdp_mode = findings.parse_optional(written.agent.xdp_mode.as_ref(), XdpMode::parse);
     let balancers = balancers(&written.agent.balancers, findings);

@@ -2,7 +2,8 @@
 
 use super::super::{Bus, Name, Problem, Trust, bus::Credentials, file};
 use super::Findings;
-use std::fs;
+use std::{fs, ops::Range};
+use toml::Spanned;
 
 #[expect(clippy::option_option, reason = "absent and wrong are different")]
 pub(super) fn bus(written: Option<&file::Bus>, findings: &mut Findings<'_>) -> Option<Option<Bus>> {
@@ -13,10 +14,7 @@ pub(super) fn bus(written: Option<&file::Bus>, findings: &mut Findings<'_>) -> O
     }
     let servers: Vec<_> = servers.iter().map(|url| findings.parse(url, server)).collect();
     let cluster = findings.parse(&written.cluster, cluster);
-    let name = match &written.name {
-        Some(name) => findings.parse(name, str::parse),
-        None => findings.parse_at(&host_name(), written.cluster.span(), str::parse),
-    };
+    let name = own_name(written.name.as_ref(), written.cluster.span(), findings);
     let credentials = match &written.credentials {
         None => Some(None),
         Some(path) => Credentials::load(path.get_ref())
@@ -53,6 +51,15 @@ fn cluster(text: &str) -> Result<Name, Problem> {
     if text.contains('.') { Err(Problem::BusCluster(text.to_owned())) } else { text.parse() }
 }
 
-fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+/// The name of this machine: as written, or else the host's, about which there is something to say at `place`.
+pub(super) fn own_name(
+    written: Option<&Spanned<String>>,
+    place: Range<usize>,
+    findings: &mut Findings<'_>,
+) -> Option<Name> {
+    if let Some(name) = written {
+        return findings.parse(name, str::parse);
+    }
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    findings.parse_at(host.trim(), place, str::parse)
 }
