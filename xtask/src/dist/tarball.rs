@@ -11,7 +11,7 @@ use super::{
 use crate::child;
 
 /// Files of the repository that go along by their own paths.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "README.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
@@ -23,6 +23,7 @@ const FILES: [&str; 12] = [
     "deploy/weir.tmpfiles",
     "deploy/weir.toml",
     "docs/reference/metrics.md",
+    "docs/reference/reasons.md",
     "docs/ways.md",
 ];
 
