@@ -18,6 +18,7 @@ pub mod numbering;
 pub mod object;
 pub mod privilege;
 pub mod pulse;
+pub mod reference;
 pub mod refilter;
 pub mod resolve;
 pub mod service;

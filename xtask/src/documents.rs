@@ -5,8 +5,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Those that name commands.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/README.md"];
+/// Where they are: single ones, and a folder with all that is in it.
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/README.md"];
+const FOLDER: &str = "docs";
+
+/// The paths of all documents, as they are in the repository.
+pub(crate) fn pages() -> Vec<String> {
+    let mut pages = DOCUMENTS.map(str::to_owned).to_vec();
+    let mut folders = vec![FOLDER.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(root().join(&folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        for entry in entries.flatten() {
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
 
 /// A document of the repository, by its path there.
 ///
@@ -19,11 +39,11 @@ pub(crate) fn document(path: &str) -> String {
 
 /// The arguments of every command of a program that the documents show, in code blocks and between backticks.
 pub(crate) fn arguments_of(program: &str) -> Vec<Vec<String>> {
-    let documents = DOCUMENTS.map(document);
+    let documents: Vec<String> = pages().iter().map(|path| document(path)).collect();
     documents.iter().flat_map(|text| code(text)).filter_map(|line| arguments(line, program)).collect()
 }
 
-/// Lines of code blocks, and what stands between backticks elsewhere.
+/// Lines of code blocks, and what stands between backticks elsewhere. What a `text` block shows was printed, not typed.
 pub(crate) fn code(text: &str) -> Vec<&str> {
     let blocks = text.split("\n```");
     blocks
@@ -33,6 +53,9 @@ pub(crate) fn code(text: &str) -> Vec<&str> {
 }
 
 fn block_lines(block: &str) -> Vec<&str> {
+    if block.starts_with("text\n") {
+        return Vec::new();
+    }
     block.lines().skip(1).flat_map(|line| line.split(" && ")).collect()
 }
 

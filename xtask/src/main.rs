@@ -16,6 +16,8 @@ mod deny;
 mod dist;
 #[cfg(test)]
 mod documents;
+#[cfg(test)]
+mod links;
 mod progress;
 mod setup;
 mod test;
@@ -135,7 +137,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
 fn write_docs() -> Result<()> {
     setup::set_up(Scope::Build)?;
     workspace::build(Profile::Dev)?;
-    let places = [("metrics", workspace::root().join("docs/reference")), ("man", workspace::target().join("man"))];
+    let places = [("reference", workspace::root().join("docs/reference")), ("man", workspace::target().join("man"))];
     for (what, place) in places {
         let mut weir = workspace::binary(Profile::Dev, "weir");
         child::run(weir.arg("generate").arg(what).arg(&place))?;
@@ -184,9 +186,9 @@ mod tests {
 
     #[test]
     fn every_file_that_the_documents_name_exists() {
-        const TOP: [&str; 6] = ["benches/", "deploy/", "lb-common/", "lb-ebpf/", "lb-user/", "xtask/"];
-        for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
-            let text = documents::document(document);
+        const TOP: [&str; 7] = ["benches/", "deploy/", "docs/", "lb-common/", "lb-ebpf/", "lb-user/", "xtask/"];
+        for document in documents::pages() {
+            let text = documents::document(&document);
             let paths = documents::code(&text).into_iter().filter(|code| TOP.iter().any(|top| code.starts_with(top)));
             let missing: Vec<_> = paths.filter(|path| !documents::root().join(path).exists()).collect();
             assert_eq!(missing, Vec::<&str>::new(), "{document}");

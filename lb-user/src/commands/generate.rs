@@ -1,7 +1,7 @@
 //! `weir generate`, which no help shows: writes the documents that the code knows best, for packages and the repository.
 
 use super::finish;
-use crate::metrics::reference;
+use crate::reference;
 use anyhow::{Context as _, Result};
 use clap::{Command, Subcommand};
 use std::{
@@ -24,8 +24,8 @@ enum What {
         /// Where to.
         directory: PathBuf,
     },
-    /// The reference of the metrics and reasons.
-    Metrics {
+    /// The pages of the reference.
+    Reference {
         /// Where to.
         directory: PathBuf,
     },
@@ -43,10 +43,13 @@ fn write(args: &Args, weir: Command) -> Result<()> {
             clap_mangen::generate_to(weir, directory)
                 .with_context(|| format!("no man pages in {}", directory.display()))
         }
-        What::Metrics { directory } => {
+        What::Reference { directory } => {
             make(directory)?;
-            let page = directory.join("metrics.md");
-            fs::write(&page, reference::page()).with_context(|| format!("{} could not be written", page.display()))
+            for (name, page) in reference::pages(weir) {
+                let path = directory.join(name);
+                fs::write(&path, page).with_context(|| format!("{} could not be written", path.display()))?;
+            }
+            Ok(())
         }
     }
 }

@@ -15,11 +15,12 @@ const UNITS: [&str; 2] = ["weir.service", "weir-agent.service"];
 const CONFIGURATIONS: [&str; 2] = ["weir.toml", "agent.toml"];
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 /// Documents that an operator reads, and what the package calls them.
-const DOCUMENTS: [(&str, &str); 4] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("README.md", "README.md"),
     ("deploy/README.md", "running.md"),
     ("docs/ways.md", "ways.md"),
     ("docs/reference/metrics.md", "metrics.md"),
+    ("docs/reference/reasons.md", "reasons.md"),
 ];
 
 /// Builds the package, and returns the name of its file.

@@ -11,7 +11,7 @@ use super::{
 use crate::child;
 
 /// Files of the repository that go along by their own paths.
-const FILES: [&str; 19] = [
+const FILES: &[&str] = &[
     "README.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
@@ -30,6 +30,7 @@ const FILES: [&str; 19] = [
     "deploy/weir.tmpfiles",
     "deploy/weir.toml",
     "docs/reference/metrics.md",
+    "docs/reference/reasons.md",
     "docs/ways.md",
 ];
 

@@ -72,7 +72,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 24] = [
+const TOOLS: &[Tool] = &[
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
     Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
@@ -112,6 +112,9 @@ const TOOLS: [Tool; 24] = [
     Tool::packaged("tshark", "tshark", Scope::Tests, "judging the packet parser"),
     Tool::packaged("bpftool", "bpftool", Scope::Tests, "judging the loaded maps"),
     Tool::packaged("strace", "strace", Scope::Tests, "counting what a scrape asks of the kernel"),
+    Tool::packaged("curl", "curl", Scope::Tests, "typing what the documents say"),
+    Tool::packaged("openssl", "openssl", Scope::Tests, "typing what the documents say"),
+    Tool::packaged("socat", "socat", Scope::Tests, "typing what the documents say"),
     Tool::packaged("tmux", "tmux", Scope::Tests, "looking at `weir top`"),
     Tool::packaged("lintian", "lintian", Scope::Tests, "judging the Debian package"),
     Tool::packaged("dpkg-shlibdeps", "dpkg-dev", Scope::Tests, "what the Debian package depends on"),
