@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Those that name commands.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/README.md"];
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/README.md", "docs/bgp.md"];
 
 /// A document of the repository, by its path there.
 ///

@@ -11,17 +11,22 @@ use super::{
 use crate::child;
 
 /// Files of the repository that go along by their own paths.
-const FILES: [&str; 12] = [
+const FILES: [&str; 17] = [
     "README.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "deploy/README.md",
     "deploy/agent.toml",
+    "deploy/bgp/bird.conf",
+    "deploy/bgp/exabgp.conf",
+    "deploy/bgp/router.conf",
     "deploy/weir-agent.service",
+    "deploy/weir-announce.service",
     "deploy/weir.service",
     "deploy/weir.sysusers",
     "deploy/weir.tmpfiles",
     "deploy/weir.toml",
+    "docs/bgp.md",
     "docs/reference/metrics.md",
     "docs/ways.md",
 ];

@@ -17,6 +17,8 @@ const LOCAL_BIN: &str = "/usr/local/bin";
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 const LOCAL_NGINX_MODULES: &str = "/usr/local/lib/nginx/modules";
 
+const BIRD_LIBRARIES: &[&str] = &["libreadline8", "libssh-gcrypt-4", "libtinfo6"];
+
 struct Tool {
     command: &'static str,
     source: Source,
@@ -72,7 +74,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 24] = [
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
     Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
@@ -113,6 +115,19 @@ const TOOLS: [Tool; 21] = [
     Tool::packaged("bpftool", "bpftool", Scope::Tests, "judging the loaded maps"),
     Tool::packaged("strace", "strace", Scope::Tests, "counting what a scrape asks of the kernel"),
     Tool::packaged("tmux", "tmux", Scope::Tests, "looking at `weir top`"),
+    Tool {
+        command: "bird",
+        source: Source::FileOf { package: "bird2", file: "usr/sbin/bird", libraries: BIRD_LIBRARIES },
+        scope: Scope::Tests,
+        needed_for: "announcing VIPs by BGP, and taking them as a router",
+    },
+    Tool {
+        command: "birdc",
+        source: Source::FileOf { package: "bird2", file: "usr/sbin/birdc", libraries: BIRD_LIBRARIES },
+        scope: Scope::Tests,
+        needed_for: "looking at BIRD's routes",
+    },
+    Tool::packaged("python3-exabgp", "python3-exabgp", Scope::Tests, "announcing VIPs by BGP"),
     Tool::packaged("lintian", "lintian", Scope::Tests, "judging the Debian package"),
     Tool::packaged("dpkg-shlibdeps", "dpkg-dev", Scope::Tests, "what the Debian package depends on"),
     Tool::packaged("strip", "binutils", Scope::Tests, "packing the program"),
