@@ -2,8 +2,8 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::commands::{
-    agent, backend, check, completions, decap, detach, doctor, drain_self, explain, flows, generate, reload, run,
-    secret, status, tokens, top, trace,
+    agent, announce, backend, check, completions, decap, detach, doctor, drain_self, explain, flows, generate, reload,
+    run, secret, status, tokens, top, trace,
 };
 use std::process::ExitCode;
 
@@ -29,6 +29,8 @@ enum Command {
     Backend(backend::Args),
     /// Hand over to the other balancers and withdraw this one, or announce it again.
     DrainSelf(drain_self::Args),
+    /// Have a BGP daemon on this machine announce the VIPs, for as long as the running balancer is well.
+    Announce(announce::Args),
     /// Have the running balancer read its configuration again, or say what that would change.
     Reload(reload::Args),
     /// Take the data path down: off the interfaces, and out of the kernel.
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Top(args) => top::top(&args),
         Command::Backend(args) => backend::backend(&args),
         Command::DrainSelf(args) => drain_self::drain_self(&args),
+        Command::Announce(args) => announce::announce(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Detach(args) => detach::detach(&args),
         Command::Doctor(args) => doctor::doctor(&args),

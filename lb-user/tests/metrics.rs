@@ -1,11 +1,13 @@
 //! The metrics as a stranger sees them: by plain TCP, judged by promtool.
 
 use lb_user::bus::{BusCounts, Refusal};
+use lb_user::config::Prefix;
 use lb_user::metrics::{
     Attachment, BackendCount, BusCount, FAMILIES, HealthCount, Listener, MintCount, PacketCount, PoolGauges, Readiness,
     ReloadOutcome, Snapshot, Source, TableFill,
 };
 use lb_user::pulse::Heart;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -74,6 +76,10 @@ impl Source for Counting {
             bus: Some(BusCount { member: on_bus().numbers(), events_lost: 14 }),
         }
     }
+
+    fn destinations(&self) -> BTreeSet<Prefix> {
+        ["192.0.2.1", "198.51.100.0/24", "2001:db8::10"].map(|prefix| prefix.parse().unwrap()).into()
+    }
 }
 
 fn on_bus() -> BusCounts {
@@ -96,6 +102,10 @@ struct Broken;
 
 impl Source for Broken {
     fn snapshot(&self) -> Snapshot {
+        panic!("on purpose")
+    }
+
+    fn destinations(&self) -> BTreeSet<Prefix> {
         panic!("on purpose")
     }
 }
@@ -225,12 +235,28 @@ async fn health_follows_readiness() {
     assert!(ask(&served, "GET /livez").await.starts_with("HTTP/1.1 200 "));
 }
 
+/// The same, but that it names what to announce; and a start is no clear "no".
+#[tokio::test]
+async fn what_to_announce_follows_readiness() {
+    let served = serve(Counting::default()).await;
+    let answer = ask(&served, "GET /announce").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    served.readiness.send_replace(Readiness::Ready);
+    let answer = ask(&served, "GET /announce").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(body(&answer), "192.0.2.1\n198.51.100.0/24\n2001:db8::10\n");
+    served.readiness.send_replace(Readiness::Withdrawn);
+    let answer = ask(&served, "GET /announce").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && !answer.contains("retry-after"), "{answer}");
+    assert_eq!(body(&answer), "withdrawn, until `weir drain-self --undo`\n");
+}
+
 #[tokio::test]
 async fn wrong_requests_are_told_what_is_right() {
     let served = serve(Counting::default()).await;
     let answer = ask(&served, "GET /").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    assert_eq!(body(&answer), "no such page; there are /metrics, /healthz and /livez\n");
+    assert_eq!(body(&answer), "no such page; there are /metrics, /healthz, /livez, /announce\n");
     for page in ["/metrics", "/healthz", "/livez"] {
         let answer = ask(&served, &format!("POST {page}")).await;
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");

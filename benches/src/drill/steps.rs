@@ -62,7 +62,7 @@ impl Drill<'_> {
         };
         self.weir.end_by(signal)?;
         self.open_some()?;
-        self.weir.start_again(self.lab)?;
+        self.weir.start_again()?;
         self.open_some()?;
         self.controller_is_another(signal)
     }
@@ -72,7 +72,7 @@ impl Drill<'_> {
         let signal = end_of(time);
         self.weir.replace_binary(&format!("weir-{time}"))?;
         self.weir.end_by(signal)?;
-        self.weir.start_again(self.lab)?;
+        self.weir.start_again()?;
         self.open_some()?;
         self.controller_is_another(signal)
     }
@@ -157,7 +157,7 @@ impl Drill<'_> {
         if time.is_multiple_of(2) {
             self.weir.end_by(Signal::SIGKILL)?;
             self.open_some()?;
-            self.weir.start_again(self.lab)?;
+            self.weir.start_again()?;
             self.controller_is_another(Signal::SIGKILL)?;
         }
         let weir = &self.weir;

@@ -263,6 +263,11 @@ impl Fleet {
         self.members.iter().find(|member| member.name == name).map(|member| &member.weir)
     }
 
+    /// The same, to do something to it.
+    pub fn weir_mut(&mut self, name: &str) -> Option<&mut Weir> {
+        self.members.iter_mut().find(|member| member.name == name).map(|member| &mut member.weir)
+    }
+
     /// The Weir of every balancer, dead ones included.
     pub fn weirs(&self) -> impl Iterator<Item = &Weir> {
         self.members.iter().map(|member| &member.weir)

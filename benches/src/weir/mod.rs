@@ -70,7 +70,7 @@ impl Weir {
         let program = command()?;
         write_config(&balancer.directory, config)?;
         Ok(Self {
-            balancer: balancer.run_weir(&program)?,
+            balancer: run(&balancer.namespace, &program, &balancer.directory)?,
             program,
             namespace: balancer.namespace.clone(),
             directory: balancer.directory.clone(),
@@ -81,6 +81,25 @@ impl Weir {
     /// The controller's process.
     pub fn process_id(&self) -> u32 {
         self.balancer.id()
+    }
+
+    /// The machine that it runs on.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The `weir` command that runs.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Sends the controller a signal.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended before.
+    pub fn signal(&mut self, signal: Signal) -> Result<(), LabError> {
+        self.balancer.signal(signal)
     }
 
     /// Its configuration file.
@@ -214,8 +233,8 @@ impl Weir {
     /// # Errors
     ///
     /// As [`Self::start`].
-    pub fn start_again(&mut self, lab: &Lab) -> Result<(), LabError> {
-        self.balancer = lab.balancer.run_weir(&self.program)?;
+    pub fn start_again(&mut self) -> Result<(), LabError> {
+        self.balancer = run(&self.namespace, &self.program, &self.directory)?;
         Ok(())
     }
 
@@ -330,17 +349,13 @@ impl Weir {
     }
 }
 
-impl Balancer {
-    /// Starts `weir run`; returns when it says that it is ready.
-    fn run_weir(&self, program: &Path) -> Result<Process, LabError> {
-        let (file, socket) = (self.directory.join(CONFIG), self.directory.join(SOCKET));
-        let file = file.to_string_lossy();
-        let log = self.directory.join("weir.log");
-        let args = ["run", "--config", &file, "--socket", &socket.to_string_lossy()];
-        let mut process = Process::start(&self.namespace, program, &args, log)?;
-        process.wait_for_word("ready", START_LIMIT)?;
-        Ok(process)
-    }
+/// Starts `weir run`; returns when it says that it is ready.
+fn run(namespace: &Namespace, program: &Path, directory: &Path) -> Result<Process, LabError> {
+    let (file, socket) = (directory.join(CONFIG), directory.join(SOCKET));
+    let args = ["run", "--config", &file.to_string_lossy(), "--socket", &socket.to_string_lossy()];
+    let mut process = Process::start(namespace, program, &args, directory.join("weir.log"))?;
+    process.wait_for_word("ready", START_LIMIT)?;
+    Ok(process)
 }
 
 impl Backend {

@@ -86,13 +86,13 @@ fn a_controller_takes_the_interfaces_as_they_are_now() {
     run(&lab.router.namespace, "ip link delete weir2");
     add_link(&lab);
     assert_eq!(steered(&lab), [true, false], "another interface has the name");
-    weir.start_again(&lab).expect("another runs");
+    weir.start_again().expect("another runs");
     assert_eq!(steered(&lab), [true, true]);
     Connection::open(&lab.client, Mix::V4).expect("a connection by the new interface");
 
     weir.end_by(Signal::SIGKILL).expect("it ends");
     weir.configure(&WeirConfig::for_lab(&lab, Join::Learn)).expect("another file");
-    weir.start_again(&lab).expect("another runs");
+    weir.start_again().expect("another runs");
     wait::until("the program leaves the other interface", LIMIT, || Ok((steered(&lab) == [true, false]).then_some(())))
         .expect("it is configured no more");
 }

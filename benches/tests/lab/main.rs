@@ -4,6 +4,7 @@
 mod agent;
 mod bare_lab;
 mod bench;
+mod bgp;
 mod churn;
 mod commands;
 mod datagrams;

@@ -192,7 +192,7 @@ fn an_id_of_a_backend_is_not_given_to_another_while_its_epoch_lives() {
     // Who comes after this controller knows it too.
     weir.end_by(Signal::SIGKILL).expect("it ends");
     weir.configure(&config(&lab)).expect("the first file");
-    weir.start_again(&lab).expect("another controller");
+    weir.start_again().expect("another controller");
     let said = refused(&weir, &config(&lab).with_token_id(0, 2).with_token_id(1, 1));
     assert!(said.contains("means another backend in epoch 0 of the secret"), "{said}");
     weir.reload(&config(&lab)).expect("each has its own");

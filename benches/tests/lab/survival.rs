@@ -90,7 +90,7 @@ fn case_82_tokens_entries_and_deadlines_outlive_the_controller() {
         for vip in VIP.both() {
             ping(&lab.client, vip).expect("the programs that others go on to are still there");
         }
-        weir.start_again(&lab).expect("another runs");
+        weir.start_again().expect("another runs");
         assert_ne!(program(&lab), Some(steering), "the new controller's own program");
         assert!(table(&lab, "weir_tokens") == tokens, "a token is lost, or is elsewhere");
         let after = weir.status().expect("a status");
@@ -115,7 +115,7 @@ fn a_drain_that_is_over_while_nobody_runs_ends_with_the_next_controller() {
     weir.reload(&config(&lab, "drain").with_drain_timeout(3600)).expect("a reload");
     weir.end_by(Signal::SIGKILL).expect("it ends");
     weir.configure(&config(&lab, "drain").with_drain_timeout(1)).expect("another file");
-    weir.start_again(&lab).expect("another runs");
+    weir.start_again().expect("another runs");
     wait::until("the drain ends", LIMIT, || {
         let status = weir.status()?;
         let b1 = status.backend("b1").filter(|b1| b1.drain_ends_in_s == Some(0) && b1.slots_previous == 0);
@@ -160,19 +160,19 @@ fn tables_that_are_not_the_configurations_are_refused_with_a_way_out() {
     let steering = program(&lab);
 
     weir.configure(&config(&lab, "up").with_tokens(4096)).expect("another file");
-    let said = end_of(&weir.start_again(&lab).expect_err("other sizes"));
+    let said = end_of(&weir.start_again().expect_err("other sizes"));
     assert!(said.contains("weir_tokens has 1048576 entries at most, and 4096 are asked for"), "{said}");
     assert!(said.contains("`weir detach`"), "{said}");
 
     weir.configure(&config(&lab, "up")).expect("the former file");
     let strange = lab.pins().join("v1");
     fs::create_dir(&strange).expect("a directory");
-    let said = end_of(&weir.start_again(&lab).expect_err("another version"));
+    let said = end_of(&weir.start_again().expect_err("another version"));
     assert!(said.contains("layout 1, this one has") && said.contains("`weir detach`"), "{said}");
     fs::remove_dir(&strange).expect("it is still there");
 
     assert_eq!(program(&lab), steering, "what steers is untouched");
-    weir.start_again(&lab).expect("the tables are good");
+    weir.start_again().expect("the tables are good");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn another_program_on_the_interface_is_named() {
 
     let decap = weir.occupy(&lab).expect("a program of another process");
     let other = program(&lab).expect("a program");
-    let said = end_of(&weir.start_again(&lab).expect_err("the interface is taken"));
+    let said = end_of(&weir.start_again().expect_err("the interface is taken"));
     let expected =
         format!("eth0 already has an XDP program, program {other} `weir_decap`, open in process {decap} (weir)");
     assert!(said.contains(&expected), "{said}");

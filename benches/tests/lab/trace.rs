@@ -188,12 +188,12 @@ fn the_plain_program_is_back_whoever_goes() {
     assert_eq!(tag(&lab), plain, "it does not leave the other there");
     exchange(&mut held);
 
-    weir.start_again(&lab).expect("another runs");
+    weir.start_again().expect("another runs");
     let _trace = begin(&weir, &["--seconds", "600"], "killed.log");
     weir.end_by(Signal::SIGKILL).expect("it ends");
     assert_ne!(tag(&lab), plain, "nobody has put it back");
     exchange(&mut held);
-    weir.start_again(&lab).expect("another runs");
+    weir.start_again().expect("another runs");
     assert_eq!(tag(&lab), plain, "a start always brings the plain one");
     exchange(&mut held);
 

@@ -1,6 +1,7 @@
 //! The commands of `weir`, one file each: what a command is told, and what it does.
 
 pub mod agent;
+pub mod announce;
 pub mod backend;
 pub mod check;
 pub mod completions;

@@ -34,6 +34,11 @@ impl Prefix {
         self.host_bits() == 0
     }
 
+    /// The bits that its addresses have in common.
+    pub const fn bits(&self) -> u8 {
+        self.len
+    }
+
     /// The bits in which its addresses differ.
     pub const fn host_bits(&self) -> u8 {
         match self.address {

@@ -1,5 +1,5 @@
 //! The HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever asks whether Weir serves, `/livez` for whoever would
-//! start it anew if it hung.
+//! start it anew if it hung, `/announce` for whoever announces its VIPs.
 //!
 //! It reads requests of strangers, so what one connection may cost is bounded: one request, a short time, and a small
 //! number of connections at once. It changes nothing.
@@ -10,7 +10,7 @@ use super::connections::{Asked, Connections};
 use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -39,7 +39,7 @@ type Answer = Response<Full<Bytes>>;
 /// Whether packets are being served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
-    /// Not yet: `/healthz` answers 503.
+    /// Not yet, or by what an earlier controller has left: `/healthz` answers 503.
     Starting,
     /// They are: `/healthz` answers 200.
     Ready,
@@ -92,13 +92,14 @@ impl Listener {
         readiness: watch::Receiver<Readiness>,
         pulse: Pulse,
     ) -> Result<Infallible, ListenError> {
-        let exposition = Exposition::new(source).map_err(ListenError::Metrics)?;
-        Ok(self.serve_all(Pages { page: Arc::new(exposition), readiness, pulse: Some(pulse) }).await)
+        let exposition = Exposition::new(Arc::clone(&source)).map_err(ListenError::Metrics)?;
+        let balancer = Some(Balancer { pulse, source });
+        Ok(self.serve_all(Pages { page: Arc::new(exposition), readiness, balancer }).await)
     }
 
     /// Serves another page of metrics until it is dropped.
     pub async fn serve_page(self, page: Arc<dyn Page>, readiness: watch::Receiver<Readiness>) -> Infallible {
-        self.serve_all(Pages { page, readiness, pulse: None }).await
+        self.serve_all(Pages { page, readiness, balancer: None }).await
     }
 
     async fn serve_all(self, pages: Pages) -> Infallible {
@@ -134,16 +135,28 @@ async fn serve_one(stream: TcpStream, pages: Pages, asked: Asked) {
 struct Pages {
     page: Arc<dyn Page>,
     readiness: watch::Receiver<Readiness>,
-    /// Of the loop that says so.
-    pulse: Option<Pulse>,
+    /// None on a backend.
+    balancer: Option<Balancer>,
+}
+
+/// What a balancer is asked beside its metrics.
+#[derive(Clone)]
+struct Balancer {
+    /// Of the loop that says how it is.
+    pulse: Pulse,
+    source: Arc<dyn Source>,
 }
 
 impl Pages {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let page = request.uri().path();
-        if !matches!(page, "/metrics" | "/healthz" | "/livez") {
-            let text = "no such page; there are /metrics, /healthz and /livez\n";
-            return text_answer(StatusCode::NOT_FOUND, text);
+        let pages: &[&str] = if self.balancer.is_some() {
+            &["/metrics", "/healthz", "/livez", "/announce"]
+        } else {
+            &["/metrics", "/healthz", "/livez"]
+        };
+        if !pages.contains(&page) {
+            return text_answer(StatusCode::NOT_FOUND, format!("no such page; there are {}\n", pages.join(", ")));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let text = "this page can only be read; use GET\n";
@@ -152,10 +165,11 @@ impl Pages {
             answer.headers_mut().insert(ALLOW, allowed);
             return answer;
         }
-        match page {
-            "/metrics" => self.metrics().await,
-            "/livez" => self.life(),
-            _ => self.health(),
+        match (page, &self.balancer) {
+            ("/metrics", _) => self.metrics().await,
+            ("/livez", _) => self.life(),
+            ("/announce", Some(balancer)) => self.announcement(Arc::clone(&balancer.source)).await,
+            _ => self.fit("ok\n".to_owned()),
         }
     }
 
@@ -180,18 +194,34 @@ impl Pages {
 
     /// How long the loop has been silent, if that is too long.
     fn silence(&self) -> Option<Duration> {
-        self.pulse.as_ref().and_then(Pulse::stopped)
+        self.balancer.as_ref().and_then(|balancer| balancer.pulse.stopped())
     }
 
-    fn health(&self) -> Answer {
+    /// A line for each prefix that is to be routed here. While a reload has the tables this waits, so not on the thread that
+    /// answers others.
+    async fn announcement(&self, source: Arc<dyn Source>) -> Answer {
+        match spawn_blocking(move || source.destinations()).await {
+            Ok(prefixes) => {
+                self.fit(prefixes.iter().flat_map(|prefix| [prefix.to_string(), "\n".to_owned()]).collect())
+            }
+            Err(panicked) => unreadable(&panicked),
+        }
+    }
+
+    /// This text if packets are steered and the VIPs to be announced, else why not.
+    fn fit(&self, text: String) -> Answer {
         let readiness = self.readiness.borrow();
         // What a loop has said that no longer turns, may be so no longer.
         match (&*readiness, self.silence()) {
-            (Readiness::Starting, _) => unwell("starting"),
+            (Readiness::Starting, _) => {
+                let mut answer = unwell("starting");
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                answer
+            }
             (_, Some(silence)) => hung(silence),
             (Readiness::Unfit(why), None) => unwell(why),
             (Readiness::Withdrawn, None) => unwell("withdrawn, until `weir drain-self --undo`"),
-            (Readiness::Ready, None) => text_answer(StatusCode::OK, "ok\n"),
+            (Readiness::Ready, None) => text_answer(StatusCode::OK, text),
         }
     }
 }

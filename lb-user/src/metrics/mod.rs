@@ -1,4 +1,5 @@
-//! Weir's counters for Prometheus: what they are called, and the HTTP listener that serves them.
+//! Weir's counters for Prometheus: what they are called, and the HTTP listener that serves them. It also tells who announces
+//! the VIPs whether to, and which.
 //!
 //! The numbers live in the kernel's tables. A [`Source`] reads them when Prometheus asks and never in between, and
 //! nothing here counts by itself. No label ever holds an address, port or token of a client.
@@ -14,12 +15,16 @@ pub mod reference;
 pub use families::{FAMILIES, Family, Kind};
 pub use listener::{ListenError, Listener, Page, Readiness};
 
-use crate::bus::BusNumbers;
+use crate::{bus::BusNumbers, config::Prefix};
+use std::collections::BTreeSet;
 
 /// Where the numbers come from.
 pub trait Source: Send + Sync + 'static {
     /// The numbers as they are now. May block for the time of some system calls.
     fn snapshot(&self) -> Snapshot;
+
+    /// What is to be routed to this balancer: its VIPs, and the addresses at which clients join backends.
+    fn destinations(&self) -> BTreeSet<Prefix>;
 }
 
 /// All numbers at one time. Each row of a list has its own labels.

@@ -23,8 +23,7 @@ const MISSING: &str = "missing field `";
 pub(super) fn required(checker: Checker, around: &Around, table: &Table) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     loop {
-        let fields = table.fields.iter().filter(|field| names.contains(&field.name));
-        let written: String = fields.map(|field| format!("{} = {}\n", field.name, field.value)).collect();
+        let written = lines(table.fields.iter().filter(|field| names.contains(&field.name)));
         let said =
             (checker.check)(&format!("{}{}\n{written}", around.before, around.heading)).err().unwrap_or_default();
         let missing = said.split_once(MISSING).and_then(|(_, rest)| rest.split_once('`'));
@@ -39,12 +38,17 @@ pub(super) fn required(checker: Checker, around: &Around, table: &Table) -> Vec<
 pub(super) fn allowed(checker: Checker, around: &Around, required: &[String], table: &Table, field: &Field) -> String {
     let Some(wrong) = wrong_value(&field.value) else { return String::new() };
     let others = table.fields.iter().filter(|other| required.contains(&other.name) && other.name != field.name);
-    let written: String = others.map(|other| format!("{} = {}\n", other.name, other.value)).collect();
+    let written = lines(others);
     let text = format!("{}{}\n{} = {wrong}\n{written}", around.before, around.heading, field.name);
     let said = (checker.check)(&text).err().unwrap_or_default();
     let line = around.before.lines().count() + 2;
     let about = said.lines().find(|message| message.starts_with(&format!(":{line}:")));
     about.and_then(|message| message.split_once("; choose ")).map(|(_, choice)| choice.to_owned()).unwrap_or_default()
+}
+
+/// Fields as they are written.
+fn lines<'f>(fields: impl Iterator<Item = &'f Field>) -> String {
+    fields.fold(String::new(), |written, field| written + &field.name + " = " + &field.value + "\n")
 }
 
 /// A value of the same type that cannot be right.

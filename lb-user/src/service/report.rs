@@ -3,7 +3,8 @@
 use super::{Known, Service, State, rekey, rings::SlotCount};
 use crate::{
     admin::status::{BackendStatus, BusStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
-    clock, config,
+    clock,
+    config::{self, Prefix},
     health::Minting,
     metrics::{
         Attachment, BackendCount, BusCount, HealthCount, MintCount, PacketCount, PoolGauges, ReloadOutcome, Snapshot,
@@ -186,6 +187,13 @@ impl Source for Service {
                 bus: None,
             }
         })
+    }
+
+    fn destinations(&self) -> BTreeSet<Prefix> {
+        let state = self.state();
+        let vips = state.config.vips.iter().map(|vip| vip.address.prefix);
+        let backends = state.config.pools.iter().flat_map(|pool| &pool.backends);
+        vips.chain(backends.filter_map(|backend| backend.join_address).map(Prefix::from)).collect()
     }
 }
 

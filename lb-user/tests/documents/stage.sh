@@ -71,7 +71,7 @@ start() {
 }
 stop() {
   kill "$(cat /run/weir.pid)"
-  while answers; do sleep 0.05; done
+  while test -e "/proc/$(cat /run/weir.pid)/exe"; do sleep 0.05; done
 }
 case "$*" in
   "start weir") start ;;

@@ -28,6 +28,9 @@ embryonic_flows = 4096
 datagram_flows = 4096
 fragmented_datagrams = 4096
 
+[metrics]
+listen = "127.0.0.1:9107"
+
 [[pool]]
 name = "web"
 
@@ -101,7 +104,7 @@ fn the_same_is_packed_the_same() {
 fn the_units_are_closed() {
     let folder = tempfile::tempdir().expect("a folder");
     judged_by("dpkg-deb", &["--extract", path(&FIRST.1), path(folder.path())]);
-    for unit in ["weir.service", "weir-agent.service"] {
+    for unit in ["weir.service", "weir-agent.service", "weir-announce.service"] {
         let unit = folder.path().join("lib/systemd/system").join(unit);
         let arguments = ["security", "--offline=yes", &format!("--threshold={EXPOSURE}"), path(&unit)];
         let (said, is_good) = judged_by("systemd-analyze", &arguments);
@@ -120,6 +123,7 @@ fn a_machine_has_it_from_installation_to_purge() {
     reloaded(&machine);
     detached(&machine);
     served(&machine);
+    announced(&machine);
     upgraded(&machine);
     removed(&machine);
     purged(&machine);
@@ -129,9 +133,12 @@ fn a_machine_has_it_from_installation_to_purge() {
 fn installed(machine: &Machine) {
     machine.run("dpkg --force-unsafe-io --install /srv/first.deb");
     assert_eq!(machine.run("dpkg --verify weir"), "");
-    assert_eq!(machine.run("systemd-analyze verify --man=no weir.service weir-agent.service"), "");
+    assert_eq!(
+        machine.run("systemd-analyze verify --man=no weir.service weir-agent.service weir-announce.service"),
+        ""
+    );
     assert_eq!(machine.run("stat --format '%U %G %a' /run/weir"), "weir weir 755");
-    for unit in ["weir", "weir-agent"] {
+    for unit in ["weir", "weir-agent", "weir-announce"] {
         assert_eq!(machine.ask(&format!("systemctl is-active {unit}")).0, "inactive");
         assert_eq!(machine.ask(&format!("systemctl is-enabled {unit}")).0, "disabled");
     }
@@ -159,7 +166,11 @@ fn started(machine: &Machine) {
 }
 
 fn main_pid(machine: &Machine) -> String {
-    machine.run("systemctl show --property MainPID --value weir")
+    property(machine, "weir", "MainPID")
+}
+
+fn property(machine: &Machine, unit: &str, name: &str) -> String {
+    machine.run(&format!("systemctl show --property {name} --value {unit}"))
 }
 
 /// A reload has happened when `systemctl` returns, and one that is refused fails there.
@@ -196,9 +207,32 @@ fn served(machine: &Machine) {
     assert!(!machine.run("ip -json link show dev far0").contains("\"xdp\""));
 }
 
+/// The VIP is in the table that BGP daemons read while somebody is there who looks whether the balancer is well: one that is
+/// killed or hangs leaves it to systemd to withdraw it.
+fn announced(machine: &Machine) {
+    machine.run("systemctl enable weir-announce && systemctl start weir-announce");
+    becomes(machine, "blackhole 192.0.2.1 proto 87");
+    for signal in ["KILL", "STOP"] {
+        machine.run(&format!("systemctl kill --signal {signal} weir-announce"));
+        becomes(machine, "");
+        becomes(machine, "blackhole 192.0.2.1 proto 87");
+    }
+    machine.run("weir drain-self --force");
+    becomes(machine, "");
+    machine.run("weir drain-self --undo");
+    becomes(machine, "blackhole 192.0.2.1 proto 87");
+}
+
+/// Waits until this is all that the table holds.
+fn becomes(machine: &Machine, routes: &str) {
+    machine.run(&format!(
+        "timeout 120 sh -c 'until [ \"$(echo $(ip route show table 87 2>/dev/null))\" = \"{routes}\" ]; do sleep 0.05; done'"
+    ));
+}
+
 /// The new version runs with the operator's file, and what was not running still is not.
 fn upgraded(machine: &Machine) {
-    let pid = main_pid(machine);
+    let (pid, announcing) = (main_pid(machine), property(machine, "weir-announce", "MainPID"));
     machine.run("dpkg --force-unsafe-io --install /srv/second.deb");
     assert!(machine.run("dpkg-query --show weir").ends_with("-2"));
     assert_eq!(machine.run("cat /etc/weir/weir.toml"), CONFIG.trim());
@@ -207,6 +241,7 @@ fn upgraded(machine: &Machine) {
     assert!(has_xdp(machine));
     assert_eq!(machine.ask("systemctl is-active weir-agent").0, "inactive");
     assert_eq!(machine.run("systemctl is-enabled weir"), "enabled");
+    assert_eq!(property(machine, "weir-announce", "MainPID"), announcing, "its restart would withdraw the VIP");
 }
 
 /// The service has stopped; what steers goes on, and ends as the package has said.
@@ -214,7 +249,8 @@ fn removed(machine: &Machine) {
     let said = machine.run("dpkg --remove weir");
     assert!(said.contains("pinned under /sys/fs/bpf/weir ") && said.contains("weir detach"), "{said}");
     assert!(!said.contains("weir-agent"), "no agent has run: {said}");
-    assert!(!machine.ask("systemctl is-active weir").1);
+    assert!(!machine.ask("systemctl is-active weir").1 && !machine.ask("systemctl is-active weir-announce").1);
+    becomes(machine, "");
     assert!(!machine.ask("command -v weir").1);
     assert_eq!(machine.run("cat /etc/weir/weir.toml"), CONFIG.trim());
     assert!(has_xdp(machine));

@@ -11,17 +11,21 @@ use super::{
 use crate::child;
 
 const CONTROL: &str = "deploy/debian";
-const UNITS: [&str; 2] = ["weir.service", "weir-agent.service"];
+const UNITS: [&str; 3] = ["weir.service", "weir-agent.service", "weir-announce.service"];
 const CONFIGURATIONS: [&str; 2] = ["weir.toml", "agent.toml"];
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 /// Documents that an operator reads, and what the package calls them.
-const DOCUMENTS: [(&str, &str); 5] = [
+const DOCUMENTS: &[(&str, &str)] = &[
     ("README.md", "README.md"),
     ("deploy/README.md", "running.md"),
+    ("docs/bgp.md", "bgp.md"),
     ("docs/ways.md", "ways.md"),
     ("docs/reference/metrics.md", "metrics.md"),
     ("docs/reference/reasons.md", "reasons.md"),
 ];
+
+/// Configurations of other programs, to be copied from.
+const EXAMPLES: [&str; 3] = ["bgp/bird.conf", "bgp/exabgp.conf", "bgp/router.conf"];
 
 /// Builds the package, and returns the name of its file.
 pub(super) fn build(weir: &Path, revision: Option<u32>, pack: &Pack) -> Result<String> {
@@ -54,6 +58,10 @@ fn put_files(tree: &Tree, changelog: &str) -> Result<()> {
     tree.put("usr/share/lintian/overrides/weir", &overrides, Kind::Data)?;
     for (from, to) in DOCUMENTS {
         tree.put(&format!("usr/share/doc/weir/{to}"), &payload::source(from)?, Kind::Compressed)?;
+    }
+    for file in EXAMPLES {
+        let example = payload::packaged(&format!("deploy/{file}"))?;
+        tree.put(&format!("usr/share/doc/weir/examples/{file}"), example.as_bytes(), Kind::Data)?;
     }
     tree.put("usr/share/doc/weir/changelog.Debian", changelog.as_bytes(), Kind::Compressed)?;
     let bill = materials::bill()?;

@@ -64,5 +64,10 @@ pub(super) fn pages(weir: &Path, tree: &Tree, prefix: &str) -> Result<()> {
 pub(super) fn unit(name: &str) -> Result<String> {
     let unit = text(&format!("deploy/{name}"))?;
     ensure!(unit.contains(BY_HAND), "deploy/{name} does not start {BY_HAND}");
-    Ok(unit.replace(BY_HAND, PACKAGED))
+    packaged(&format!("deploy/{name}"))
+}
+
+/// A text of this repository that may name the program, with the packaged one.
+pub(super) fn packaged(path: &str) -> Result<String> {
+    Ok(text(path)?.replace(BY_HAND, PACKAGED))
 }

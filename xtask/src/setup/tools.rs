@@ -17,6 +17,8 @@ const LOCAL_BIN: &str = "/usr/local/bin";
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 const LOCAL_NGINX_MODULES: &str = "/usr/local/lib/nginx/modules";
 
+const BIRD_LIBRARIES: &[&str] = &["libreadline8", "libssh-gcrypt-4", "libtinfo6"];
+
 struct Tool {
     command: &'static str,
     source: Source,
@@ -116,6 +118,19 @@ const TOOLS: &[Tool] = &[
     Tool::packaged("openssl", "openssl", Scope::Tests, "typing what the documents say"),
     Tool::packaged("socat", "socat", Scope::Tests, "typing what the documents say"),
     Tool::packaged("tmux", "tmux", Scope::Tests, "looking at `weir top`"),
+    Tool {
+        command: "bird",
+        source: Source::FileOf { package: "bird2", file: "usr/sbin/bird", libraries: BIRD_LIBRARIES },
+        scope: Scope::Tests,
+        needed_for: "announcing VIPs by BGP, and taking them as a router",
+    },
+    Tool {
+        command: "birdc",
+        source: Source::FileOf { package: "bird2", file: "usr/sbin/birdc", libraries: BIRD_LIBRARIES },
+        scope: Scope::Tests,
+        needed_for: "looking at BIRD's routes",
+    },
+    Tool::packaged("python3-exabgp", "python3-exabgp", Scope::Tests, "announcing VIPs by BGP"),
     Tool::packaged("lintian", "lintian", Scope::Tests, "judging the Debian package"),
     Tool::packaged("dpkg-shlibdeps", "dpkg-dev", Scope::Tests, "what the Debian package depends on"),
     Tool::packaged("strip", "binutils", Scope::Tests, "packing the program"),
