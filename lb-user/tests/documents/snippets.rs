@@ -24,23 +24,23 @@ const AGENT_VIP: &str = "[[vip]]\naddress = \"192.0.2.1\"\nport = 443\npool = \"
 fn completed(snippet: &str) -> String {
     let of_a_pool = ["[pool.", "[[pool."].iter().any(|begin| snippet.starts_with(begin));
     let is_bare = !snippet.lines().any(|line| line.starts_with('['));
-    let mut text = if of_a_pool || is_bare { format!("{POOL}{snippet}") } else { snippet.to_owned() };
-    let written: Table = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let begun = if of_a_pool || is_bare { format!("{POOL}{snippet}") } else { snippet.to_owned() };
+    let written: Table = begun.parse().unwrap_or_else(|error| panic!("{error}\n{begun}"));
     let pools = written.get("pool").and_then(|pools| pools.as_array()).cloned().unwrap_or_default();
+    let mut parts = vec![begun];
     if pools.is_empty() {
-        text += &format!("\n{POOL}{BACKEND}");
+        parts.extend([POOL, BACKEND].map(str::to_owned));
     } else if pools.iter().all(|pool| pool.get("backend").is_none()) {
-        text += &format!("\n{BACKEND}");
+        parts.push(BACKEND.to_owned());
     }
     if !written.contains_key("balancer") {
-        text += &format!("\n{BALANCER}");
+        parts.push(BALANCER.to_owned());
     }
     if !written.contains_key("vip") {
         let name = pools.first().and_then(|pool| pool.get("name")?.as_str().map(str::to_owned));
-        text += &format!("\n{}", AGENT_VIP.replace("web", name.as_deref().unwrap_or("web")));
-        text += "protocol = \"tcp\"\n";
+        parts.push(AGENT_VIP.replace("web", name.as_deref().unwrap_or("web")) + "protocol = \"tcp\"\n");
     }
-    text
+    parts.join("\n")
 }
 
 /// A whole configuration of an agent.
