@@ -147,6 +147,11 @@ fn has_xdp(machine: &Machine) -> bool {
     machine.run("ip -json link show dev eth0").contains("\"xdp\"")
 }
 
+/// The kernel ends a link some time after its last pin and process have gone.
+fn loses_xdp(machine: &Machine, interface: &str) {
+    machine.wait_for(&format!("! ip -json link show dev {interface} | grep '\"xdp\"'"));
+}
+
 fn started(machine: &Machine) {
     write_config(machine, CONFIG);
     machine.run("echo 000102030405060708090a0b0c0d0e0f > /etc/weir/cluster.key");
@@ -182,7 +187,7 @@ fn detached(machine: &Machine) {
     write_config(machine, &CONFIG.replace("[limits]", "on_stop = \"detach\"\n[limits]"));
     machine.run("systemctl restart weir && systemctl stop weir");
     assert_eq!(machine.run("systemctl show --property Result --value weir"), "success");
-    assert!(!has_xdp(machine));
+    loses_xdp(machine, "eth0");
     write_config(machine, CONFIG);
     machine.run("systemctl start weir");
 }
@@ -193,7 +198,7 @@ fn served(machine: &Machine) {
     machine.run("systemctl start weir-agent && systemctl reload weir-agent");
     assert!(machine.run("ip -json link show dev far0").contains("\"xdp\""));
     machine.run("systemctl stop weir-agent && weir agent --detach");
-    assert!(!machine.run("ip -json link show dev far0").contains("\"xdp\""));
+    loses_xdp(machine, "far0");
 }
 
 /// The new version runs with the operator's file, and what was not running still is not.
@@ -219,7 +224,7 @@ fn removed(machine: &Machine) {
     assert_eq!(machine.run("cat /etc/weir/weir.toml"), CONFIG.trim());
     assert!(has_xdp(machine));
     machine.run("rm -r /sys/fs/bpf/weir");
-    assert!(!has_xdp(machine));
+    loses_xdp(machine, "eth0");
 }
 
 /// What the package has brought is gone; the operator's own files and the user who has them are not.
