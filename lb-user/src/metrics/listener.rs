@@ -6,6 +6,7 @@
 use super::Source;
 use super::collector::Exposition;
 use super::connections::{Asked, Connections};
+use super::vital::{Readiness, Vital};
 use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -34,19 +35,6 @@ const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=ut
 const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
 
 type Answer = Response<Full<Bytes>>;
-
-/// Whether packets are being served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// Not yet: `/healthz` answers 503.
-    Starting,
-    /// They are: `/healthz` answers 200.
-    Ready,
-    /// They are not, and this is why: `/healthz` answers 503 with it.
-    Unfit(String),
-    /// They are, but the operator has others take over: `/healthz` answers 503.
-    Withdrawn,
-}
 
 /// A page of metrics.
 pub trait Page: Send + Sync + 'static {
@@ -91,13 +79,14 @@ impl Listener {
         readiness: watch::Receiver<Readiness>,
         pulse: Pulse,
     ) -> Result<Infallible, ListenError> {
-        let exposition = Exposition::new(source).map_err(ListenError::Metrics)?;
-        Ok(self.serve_all(Pages { page: Arc::new(exposition), readiness, pulse: Some(pulse) }).await)
+        let vital = Vital { readiness, pulse: Some(pulse) };
+        let exposition = Exposition::new(source, vital.clone()).map_err(ListenError::Metrics)?;
+        Ok(self.serve_all(Pages { page: Arc::new(exposition), vital }).await)
     }
 
     /// Serves another page of metrics until it is dropped.
     pub async fn serve_page(self, page: Arc<dyn Page>, readiness: watch::Receiver<Readiness>) -> Infallible {
-        self.serve_all(Pages { page, readiness, pulse: None }).await
+        self.serve_all(Pages { page, vital: Vital { readiness, pulse: None } }).await
     }
 
     async fn serve_all(self, pages: Pages) -> Infallible {
@@ -132,9 +121,7 @@ async fn serve_one(stream: TcpStream, pages: Pages, asked: Asked) {
 #[derive(Clone)]
 struct Pages {
     page: Arc<dyn Page>,
-    readiness: watch::Receiver<Readiness>,
-    /// Of the loop that says so.
-    pulse: Option<Pulse>,
+    vital: Vital,
 }
 
 impl Pages {
@@ -171,15 +158,9 @@ impl Pages {
     }
 
     fn health(&self) -> Answer {
-        let unwell = |why: &str| text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
-        let readiness = self.readiness.borrow();
-        // What a loop has said that no longer turns, may be so no longer.
-        match (&*readiness, self.pulse.as_ref().and_then(Pulse::stopped)) {
-            (Readiness::Starting, _) => unwell("starting"),
-            (_, Some(silence)) => unwell(&format!("weir has hung for {} s; restart it", silence.as_secs())),
-            (Readiness::Unfit(why), None) => unwell(why),
-            (Readiness::Withdrawn, None) => unwell("withdrawn, until `weir drain-self --undo`"),
-            (Readiness::Ready, None) => text_answer(StatusCode::OK, "ok\n"),
+        match self.vital.trouble() {
+            Some(why) => text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            None => text_answer(StatusCode::OK, "ok\n"),
         }
     }
 }
