@@ -6,7 +6,8 @@ use std::{
 };
 
 /// Those that name commands.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/README.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/README.md", "docs/monitoring.md"];
 
 /// A document of the repository, by its path there.
 ///

@@ -72,7 +72,7 @@ impl Tool {
     }
 }
 
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 22] = [
     Tool::packaged("ip", "iproute2", Scope::Lab, "the lab's links and routes"),
     Tool::packaged("tc", "iproute2", Scope::Lab, "the lab's queues and filters"),
     Tool::packaged("ss", "iproute2", Scope::Lab, "the backends' own sockets"),
@@ -121,7 +121,13 @@ const TOOLS: [Tool; 21] = [
         command: "promtool",
         source: Source::FileOf { package: "prometheus", file: "usr/bin/promtool", libraries: &[] },
         scope: Scope::Tests,
-        needed_for: "judging the metrics page",
+        needed_for: "judging the metrics page and the alerts",
+    },
+    Tool {
+        command: "prometheus",
+        source: Source::FileOf { package: "prometheus", file: "usr/bin/prometheus", libraries: &[] },
+        scope: Scope::Tests,
+        needed_for: "running the dashboard's queries",
     },
 ];
 
