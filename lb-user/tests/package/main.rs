@@ -137,6 +137,8 @@ fn installed(machine: &Machine) {
     }
     assert_eq!(machine.run("id --user --name weir"), "weir");
     machine.run("weir check");
+    let examples = machine.run("ls /usr/share/doc/weir/examples");
+    assert_eq!(examples, "weir-dashboard.json\nweir.rules.test.yml\nweir.rules.yml");
 }
 
 fn write_config(machine: &Machine, text: &str) {

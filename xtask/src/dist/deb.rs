@@ -15,12 +15,15 @@ const UNITS: [&str; 2] = ["weir.service", "weir-agent.service"];
 const CONFIGURATIONS: [&str; 2] = ["weir.toml", "agent.toml"];
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 /// Documents that an operator reads, and what the package calls them.
-const DOCUMENTS: [(&str, &str); 4] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("README.md", "README.md"),
     ("deploy/README.md", "running.md"),
     ("docs/ways.md", "ways.md"),
+    ("docs/monitoring.md", "monitoring.md"),
     ("docs/reference/metrics.md", "metrics.md"),
 ];
+/// What an operator copies from the package's examples, of `deploy/monitoring`.
+const EXAMPLES: [&str; 3] = ["weir.rules.yml", "weir.rules.test.yml", "weir-dashboard.json"];
 
 /// Builds the package, and returns the name of its file.
 pub(super) fn build(weir: &Path, revision: Option<u32>, pack: &Pack) -> Result<String> {
@@ -53,6 +56,10 @@ fn put_files(tree: &Tree, changelog: &str) -> Result<()> {
     tree.put("usr/share/lintian/overrides/weir", &overrides, Kind::Data)?;
     for (from, to) in DOCUMENTS {
         tree.put(&format!("usr/share/doc/weir/{to}"), &payload::source(from)?, Kind::Compressed)?;
+    }
+    for file in EXAMPLES {
+        let content = payload::source(&format!("deploy/monitoring/{file}"))?;
+        tree.put(&format!("usr/share/doc/weir/examples/{file}"), &content, Kind::Data)?;
     }
     tree.put("usr/share/doc/weir/changelog.Debian", changelog.as_bytes(), Kind::Compressed)?;
     let bill = materials::bill()?;

@@ -11,17 +11,21 @@ use super::{
 use crate::child;
 
 /// Files of the repository that go along by their own paths.
-const FILES: [&str; 12] = [
+const FILES: [&str; 16] = [
     "README.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "deploy/README.md",
     "deploy/agent.toml",
+    "deploy/monitoring/weir-dashboard.json",
+    "deploy/monitoring/weir.rules.test.yml",
+    "deploy/monitoring/weir.rules.yml",
     "deploy/weir-agent.service",
     "deploy/weir.service",
     "deploy/weir.sysusers",
     "deploy/weir.tmpfiles",
     "deploy/weir.toml",
+    "docs/monitoring.md",
     "docs/reference/metrics.md",
     "docs/ways.md",
 ];
