@@ -40,8 +40,13 @@ impl Default for Heart {
 }
 
 impl Pulse {
-    /// How long the loop has been silent, if that is too long.
+    /// How long ago the loop has come round.
+    pub fn silence(&self) -> Duration {
+        self.0.borrow().elapsed()
+    }
+
+    /// The same, if that is too long.
     pub fn stopped(&self) -> Option<Duration> {
-        Some(self.0.borrow().elapsed()).filter(|&silence| silence > SILENCE_MAX)
+        Some(self.silence()).filter(|&silence| silence > SILENCE_MAX)
     }
 }

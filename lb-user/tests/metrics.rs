@@ -45,6 +45,8 @@ impl Source for Counting {
                 weight: 100,
                 slots_owned: 7,
                 slots_previous: 9,
+                held: [21, 22, 23, 24],
+                is_reachable: true,
                 health: Some(HealthCount {
                     is_up: false,
                     passed: 8,
@@ -73,6 +75,7 @@ impl Source for Counting {
             is_withdrawn: true,
             former_key_ends_in_s: 4321,
             interfaces: vec![attached("eth0", "native"), attached("eth1", "none")],
+            xdp_mode_configured: "native",
             bus: Some(BusCount { member: on_bus().numbers(), events_lost: 14 }),
         }
     }
@@ -184,6 +187,11 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             "weir_table_evicted_total{table=\"tokens\"} 6".to_owned(),
             "weir_xdp_mode{interface=\"eth0\",mode=\"native\"} 1".to_owned(),
             "weir_xdp_mode{interface=\"eth1\",mode=\"none\"} 1".to_owned(),
+            "weir_xdp_mode_configured{mode=\"native\"} 1".to_owned(),
+            "weir_backend_reachable{pool=\"web\",backend=\"b1\"} 1".to_owned(),
+            "weir_backend_entries{pool=\"web\",backend=\"b1\",table=\"tokens\"} 21".to_owned(),
+            "weir_backend_entries{pool=\"web\",backend=\"b1\",table=\"pinned_flows\"} 24".to_owned(),
+            "weir_ready 0".to_owned(),
             "weir_bus_connected 1".to_owned(),
             "weir_bus_caught_up 0".to_owned(),
             "weir_bus_entries_sent_total 11".to_owned(),
@@ -227,6 +235,8 @@ async fn health_follows_readiness() {
     let answer = ask(&served, "GET /healthz").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert_eq!(body(&answer), "ok\n");
+    let metrics = ask(&served, "GET /metrics").await;
+    assert!(metrics.contains("\nweir_ready 1\n") && metrics.contains("\nweir_loop_silence_seconds "), "{metrics}");
     served.readiness.send_replace(Readiness::Unfit("no backend serves".to_owned()));
     let answer = ask(&served, "GET /healthz").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");

@@ -17,6 +17,7 @@ mod health;
 mod interfaces;
 mod load;
 mod mint;
+mod monitoring;
 mod packets;
 mod page;
 mod path_mtu;

@@ -3,7 +3,7 @@
 //! The registry asks the collector, the collector the source: a metric has no state between two scrapes.
 
 use super::families::{FAMILIES, Family, Kind, Row, rows};
-use super::{Source, listener::Page};
+use super::{Source, listener::Page, vital::Vital};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
@@ -16,9 +16,9 @@ pub(super) struct Exposition {
 }
 
 impl Exposition {
-    pub(super) fn new(source: Arc<dyn Source>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(source: Arc<dyn Source>, vital: Vital) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        registry.register(Box::new(SourceCollector::new(source)?))?;
+        registry.register(Box::new(SourceCollector::new(source, vital)?))?;
         Ok(Self { registry })
     }
 }
@@ -31,13 +31,14 @@ impl Page for Exposition {
 
 struct SourceCollector {
     source: Arc<dyn Source>,
+    vital: Vital,
     descriptions: Vec<Desc>,
 }
 
 impl SourceCollector {
-    fn new(source: Arc<dyn Source>) -> Result<Self, prometheus::Error> {
+    fn new(source: Arc<dyn Source>, vital: Vital) -> Result<Self, prometheus::Error> {
         let descriptions = FAMILIES.iter().map(describe).collect::<Result<_, _>>()?;
-        Ok(Self { source, descriptions })
+        Ok(Self { source, vital, descriptions })
     }
 }
 
@@ -48,7 +49,8 @@ impl Collector for SourceCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.source.snapshot();
-        let families = rows(&snapshot);
+        let families = rows(&snapshot).into_iter().chain(self.vital.rows());
+        let families: Vec<_> = families.collect();
         families.iter().map(|(family, rows)| metric_family(family, rows)).collect()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The names are an interface: dashboards and alerts are written against them.
 
-use super::{BackendCount, HealthCount, MintCount, PacketCount, Snapshot, bus};
+use super::{BackendCount, HealthCount, MintCount, PacketCount, Snapshot, bus, vital};
 use crate::joins::{self, Join};
 use lb_common::reason::Reason;
 use std::collections::BTreeMap;
@@ -47,6 +47,8 @@ pub const FAMILIES: &[Family] = &[
     BACKEND_STATE,
     BACKEND_WEIGHT,
     BACKEND_SLOTS,
+    BACKEND_ENTRIES,
+    BACKEND_REACHABLE,
     BACKEND_HEALTH,
     HEALTH_CHECKS,
     HEALTH_CHECK_TIME,
@@ -67,6 +69,9 @@ pub const FAMILIES: &[Family] = &[
     RELOAD_TRIED,
     BUILD_INFO,
     XDP_MODE,
+    XDP_MODE_CONFIGURED,
+    vital::READY,
+    vital::LOOP_SILENCE,
     bus::CONNECTED,
     bus::CAUGHT_UP,
     bus::SENT,
@@ -124,6 +129,18 @@ const BACKEND_SLOTS: Family = Family {
     help: "Slots of the ring whose new connections (owner) or older ones (previous) go to a backend.",
     kind: Kind::Gauge,
     labels: &["pool", "backend", "role"],
+};
+const BACKEND_ENTRIES: Family = Family {
+    name: "weir_backend_entries",
+    help: "Entries of a table that name a backend, as of the last sweep; connections that the ring answers need none.",
+    kind: Kind::Gauge,
+    labels: &["pool", "backend", "table"],
+};
+const BACKEND_REACHABLE: Family = Family {
+    name: "weir_backend_reachable",
+    help: "Whether this machine has a route to a configured backend and a neighbour that answers there.",
+    kind: Kind::Gauge,
+    labels: &["pool", "backend"],
 };
 const BACKEND_HEALTH: Family = Family {
     name: "weir_backend_health",
@@ -241,8 +258,14 @@ const XDP_MODE: Family = Family {
     kind: Kind::Gauge,
     labels: &["interface", "mode"],
 };
+const XDP_MODE_CONFIGURED: Family = Family {
+    name: "weir_xdp_mode_configured",
+    help: "How the configuration has the XDP program attached: native or generic; always 1.",
+    kind: Kind::Gauge,
+    labels: &["mode"],
+};
 
-/// The rows of every family.
+/// The rows of every family but those that tell how the process itself is.
 pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
     let packets = |value: fn(&PacketCount) -> u64| {
         rows_of(&snapshot.packets, move |count| Row {
@@ -270,6 +293,8 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (BACKEND_STATE, state_rows(&snapshot.backends)),
         (BACKEND_WEIGHT, backends(|count| count.weight)),
         (BACKEND_SLOTS, slot_rows(&snapshot.backends)),
+        (BACKEND_ENTRIES, entry_rows(&snapshot.backends)),
+        (BACKEND_REACHABLE, reach_rows(&snapshot.backends)),
         (BACKEND_HEALTH, health_rows(&snapshot.backends, |health| vec![("", u64::from(health.is_up))])),
         (
             HEALTH_CHECKS,
@@ -293,6 +318,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (RELOAD_TRIED, alone(snapshot.reload.last_tried_s)),
         (BUILD_INFO, constant(env!("CARGO_PKG_VERSION"))),
         (XDP_MODE, interface_rows(snapshot)),
+        (XDP_MODE_CONFIGURED, constant(snapshot.xdp_mode_configured)),
     ];
     let on_bus = snapshot.bus.as_ref();
     rows.extend(bus::rows(on_bus.map(|bus| &bus.member)));
@@ -322,6 +348,18 @@ fn state_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {
     backends
         .iter()
         .flat_map(|count| BackendCount::STATES.map(|state| backend_row(count, state, u64::from(count.state == state))))
+        .collect()
+}
+
+fn entry_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {
+    let tables = |count: &BackendCount| BackendCount::TABLES.into_iter().zip(count.held);
+    backends.iter().flat_map(|count| tables(count).map(|(table, entries)| backend_row(count, table, entries))).collect()
+}
+
+fn reach_rows(backends: &[BackendCount]) -> Vec<Row<'_>> {
+    let configured = backends.iter().filter(|count| count.state != BackendCount::LEAVING);
+    configured
+        .map(|count| Row { labels: vec![&count.pool, &count.backend], value: count.is_reachable.into() })
         .collect()
 }
 

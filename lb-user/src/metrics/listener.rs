@@ -7,6 +7,7 @@
 use super::Source;
 use super::collector::Exposition;
 use super::connections::{Asked, Connections};
+use super::vital::{Readiness, Vital};
 use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -35,19 +36,6 @@ const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=ut
 const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
 
 type Answer = Response<Full<Bytes>>;
-
-/// Whether packets are being served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// Not yet, or by what an earlier controller has left: `/healthz` answers 503.
-    Starting,
-    /// They are: `/healthz` answers 200.
-    Ready,
-    /// They are not, and this is why: `/healthz` answers 503 with it.
-    Unfit(String),
-    /// They are, but the operator has others take over: `/healthz` answers 503.
-    Withdrawn,
-}
 
 /// A page of metrics.
 pub trait Page: Send + Sync + 'static {
@@ -92,14 +80,14 @@ impl Listener {
         readiness: watch::Receiver<Readiness>,
         pulse: Pulse,
     ) -> Result<Infallible, ListenError> {
-        let exposition = Exposition::new(Arc::clone(&source)).map_err(ListenError::Metrics)?;
-        let balancer = Some(Balancer { pulse, source });
-        Ok(self.serve_all(Pages { page: Arc::new(exposition), readiness, balancer }).await)
+        let vital = Vital { readiness, pulse: Some(pulse) };
+        let exposition = Exposition::new(Arc::clone(&source), vital.clone()).map_err(ListenError::Metrics)?;
+        Ok(self.serve_all(Pages { page: Arc::new(exposition), vital, announced: Some(source) }).await)
     }
 
     /// Serves another page of metrics until it is dropped.
     pub async fn serve_page(self, page: Arc<dyn Page>, readiness: watch::Receiver<Readiness>) -> Infallible {
-        self.serve_all(Pages { page, readiness, balancer: None }).await
+        self.serve_all(Pages { page, vital: Vital { readiness, pulse: None }, announced: None }).await
     }
 
     async fn serve_all(self, pages: Pages) -> Infallible {
@@ -134,23 +122,15 @@ async fn serve_one(stream: TcpStream, pages: Pages, asked: Asked) {
 #[derive(Clone)]
 struct Pages {
     page: Arc<dyn Page>,
-    readiness: watch::Receiver<Readiness>,
-    /// None on a backend.
-    balancer: Option<Balancer>,
-}
-
-/// What a balancer is asked beside its metrics.
-#[derive(Clone)]
-struct Balancer {
-    /// Of the loop that says how it is.
-    pulse: Pulse,
-    source: Arc<dyn Source>,
+    vital: Vital,
+    /// Whose destinations are announced, where there are any.
+    announced: Option<Arc<dyn Source>>,
 }
 
 impl Pages {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let page = request.uri().path();
-        let pages: &[&str] = if self.balancer.is_some() {
+        let pages: &[&str] = if self.announced.is_some() {
             &["/metrics", "/healthz", "/livez", "/announce"]
         } else {
             &["/metrics", "/healthz", "/livez"]
@@ -165,10 +145,10 @@ impl Pages {
             answer.headers_mut().insert(ALLOW, allowed);
             return answer;
         }
-        match (page, &self.balancer) {
+        match (page, &self.announced) {
             ("/metrics", _) => self.metrics().await,
             ("/livez", _) => self.life(),
-            ("/announce", Some(balancer)) => self.announcement(Arc::clone(&balancer.source)).await,
+            ("/announce", Some(source)) => self.announcement(Arc::clone(source)).await,
             _ => self.fit("ok\n".to_owned()),
         }
     }
@@ -188,13 +168,7 @@ impl Pages {
 
     /// Whether it would help to start it anew: not where nothing can be steered, or is to be.
     fn life(&self) -> Answer {
-        let is_up = *self.readiness.borrow() != Readiness::Starting;
-        self.silence().filter(|_| is_up).map_or_else(|| text_answer(StatusCode::OK, "ok\n"), hung)
-    }
-
-    /// How long the loop has been silent, if that is too long.
-    fn silence(&self) -> Option<Duration> {
-        self.balancer.as_ref().and_then(|balancer| balancer.pulse.stopped())
+        self.vital.hang().map_or_else(|| text_answer(StatusCode::OK, "ok\n"), |why| unwell(&why))
     }
 
     /// A line for each prefix that is to be routed here. While a reload has the tables this waits, so not on the thread that
@@ -210,28 +184,17 @@ impl Pages {
 
     /// This text if packets are steered and the VIPs to be announced, else why not.
     fn fit(&self, text: String) -> Answer {
-        let readiness = self.readiness.borrow();
-        // What a loop has said that no longer turns, may be so no longer.
-        match (&*readiness, self.silence()) {
-            (Readiness::Starting, _) => {
-                let mut answer = unwell("starting");
-                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                answer
-            }
-            (_, Some(silence)) => hung(silence),
-            (Readiness::Unfit(why), None) => unwell(why),
-            (Readiness::Withdrawn, None) => unwell("withdrawn, until `weir drain-self --undo`"),
-            (Readiness::Ready, None) => text_answer(StatusCode::OK, text),
+        let Some(why) = self.vital.trouble() else { return text_answer(StatusCode::OK, text) };
+        let mut answer = unwell(&why);
+        if self.vital.is_starting() {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        answer
     }
 }
 
 fn unwell(why: &str) -> Answer {
     text_answer(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
-}
-
-fn hung(silence: Duration) -> Answer {
-    unwell(&format!("weir has hung for {} s; restart it", silence.as_secs()))
 }
 
 fn unreadable(error: &dyn Error) -> Answer {

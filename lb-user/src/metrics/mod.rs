@@ -11,9 +11,11 @@ mod connections;
 mod families;
 mod listener;
 pub mod reference;
+mod vital;
 
 pub use families::{FAMILIES, Family, Kind};
-pub use listener::{ListenError, Listener, Page, Readiness};
+pub use listener::{ListenError, Listener, Page};
+pub use vital::Readiness;
 
 use crate::{bus::BusNumbers, config::Prefix};
 use std::collections::BTreeSet;
@@ -50,6 +52,8 @@ pub struct Snapshot {
     pub former_key_ends_in_s: u64,
     /// The interfaces, and how the XDP program is attached to each.
     pub interfaces: Vec<Attachment>,
+    /// How it is to be attached: `native` or `generic`.
+    pub xdp_mode_configured: &'static str,
     /// The bus, where there is one.
     pub bus: Option<BusCount>,
 }
@@ -103,6 +107,10 @@ pub struct BackendCount {
     pub slots_owned: u64,
     /// Slots in transition whose older connections are its.
     pub slots_previous: u64,
+    /// Entries that name it, of each of [`BackendCount::TABLES`].
+    pub held: [u64; 4],
+    /// Whether there is a way to it, and a neighbour that answers.
+    pub is_reachable: bool,
     /// Its health checks, where it is checked.
     pub health: Option<HealthCount>,
     /// Since it is known.
@@ -114,6 +122,8 @@ pub struct BackendCount {
 impl BackendCount {
     /// No longer in the configuration.
     pub const LEAVING: &str = "leaving";
+    /// The tables whose entries name backends.
+    pub const TABLES: [&str; 4] = ["tokens", "joined_flows", "moved_flows", "pinned_flows"];
     /// The states that a backend can have.
     pub const STATES: [&str; 4] = ["up", "drain", "down", Self::LEAVING];
 
@@ -126,6 +136,8 @@ impl BackendCount {
             weight: 0,
             slots_owned: 0,
             slots_previous: 0,
+            held: [0; 4],
+            is_reachable: false,
             health: None,
             packets: 0,
             bytes: 0,

@@ -164,6 +164,7 @@ impl Service {
             is_withdrawn: state.is_withdrawn,
             former_key_ends_in_s: rekey::ends_in(state.rekeying.as_ref(), clock::now()).unwrap_or(0),
             interfaces: state.attachments.clone(),
+            xdp_mode_configured: state.mode_word(),
             bus: state.bus_count()?,
         })
     }
@@ -184,6 +185,7 @@ impl Source for Service {
                 is_withdrawn: self.is_withdrawn(),
                 former_key_ends_in_s: 0,
                 interfaces: self.state().attachments.clone(),
+                xdp_mode_configured: self.state().mode_word(),
                 bus: None,
             }
         })
@@ -312,9 +314,13 @@ impl State {
             count.bytes += numbers.sent.bytes;
             count.slots_owned += numbers.slots.owned;
             count.slots_previous += numbers.slots.previous;
+            let held = self.swept.backends.get(&numbers.known.row.id).copied().unwrap_or_default();
+            let held = [held.tokens, held.joined_flows, held.moved_flows, held.pinned_flows];
+            count.held.iter_mut().zip(held).for_each(|(sum, of_table)| *sum += of_table);
             if !numbers.is_leaving {
                 count.state = row.state.as_str();
                 count.weight = u64::from(row.weight);
+                count.is_reachable = numbers.known.hop.is_some();
                 count.health = numbers.known.health.as_ref().map(|health| HealthCount {
                     is_up: health.verdict.is_up(),
                     passed: health.passed,

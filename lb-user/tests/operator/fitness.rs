@@ -121,6 +121,10 @@ fn a_loop_that_hangs_is_not_well() {
     until("it is missed", || health().1.starts_with("weir has hung for "));
     assert_eq!(health().0, "503");
     assert_eq!(get("/livez").0, "503");
+    let (_, metrics) = get("/metrics");
+    let silence = metrics.lines().find_map(|line| line.strip_prefix("weir_loop_silence_seconds "));
+    assert!(silence.is_some_and(|seconds| seconds.parse::<u64>().is_ok_and(|seconds| seconds >= 20)), "{silence:?}");
+    assert!(metrics.contains("\nweir_ready 0\n"));
     drop(hanging);
     becomes("200", "ok\n");
     assert_eq!(weir.end().0, Some(0));

@@ -70,6 +70,15 @@ impl Machine {
         (String::from_utf8_lossy(&output.stdout).trim().to_owned(), output.status.success())
     }
 
+    /// Repeats a line of shell until it succeeds.
+    pub(crate) fn wait_for(&self, line: &str) {
+        let begun = Instant::now();
+        while !self.ask(line).1 {
+            assert!(begun.elapsed() < DEADLINE, "it never succeeds: `{line}`");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// What a line of shell prints that has to succeed.
     pub(crate) fn run(&self, line: &str) -> String {
         let (said, is_good) = self.ask(line);

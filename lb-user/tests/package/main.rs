@@ -144,6 +144,8 @@ fn installed(machine: &Machine) {
     }
     assert_eq!(machine.run("id --user --name weir"), "weir");
     machine.run("weir check");
+    let examples = machine.run("ls /usr/share/doc/weir/examples/monitoring");
+    assert_eq!(examples, "weir-dashboard.json\nweir.rules.test.yml\nweir.rules.yml");
 }
 
 fn write_config(machine: &Machine, text: &str) {
@@ -152,6 +154,11 @@ fn write_config(machine: &Machine, text: &str) {
 
 fn has_xdp(machine: &Machine) -> bool {
     machine.run("ip -json link show dev eth0").contains("\"xdp\"")
+}
+
+/// The kernel ends a link some time after its last pin and process have gone.
+fn loses_xdp(machine: &Machine, interface: &str) {
+    machine.wait_for(&format!("! ip -json link show dev {interface} | grep '\"xdp\"'"));
 }
 
 fn started(machine: &Machine) {
@@ -193,7 +200,7 @@ fn detached(machine: &Machine) {
     write_config(machine, &CONFIG.replace("[limits]", "on_stop = \"detach\"\n[limits]"));
     machine.run("systemctl restart weir && systemctl stop weir");
     assert_eq!(machine.run("systemctl show --property Result --value weir"), "success");
-    assert!(!has_xdp(machine));
+    loses_xdp(machine, "eth0");
     write_config(machine, CONFIG);
     machine.run("systemctl start weir");
 }
@@ -204,7 +211,7 @@ fn served(machine: &Machine) {
     machine.run("systemctl start weir-agent && systemctl reload weir-agent");
     assert!(machine.run("ip -json link show dev far0").contains("\"xdp\""));
     machine.run("systemctl stop weir-agent && weir agent --detach");
-    assert!(!machine.run("ip -json link show dev far0").contains("\"xdp\""));
+    loses_xdp(machine, "far0");
 }
 
 /// The VIP is in the table that BGP daemons read while somebody is there who looks whether the balancer is well: one that is
@@ -255,7 +262,7 @@ fn removed(machine: &Machine) {
     assert_eq!(machine.run("cat /etc/weir/weir.toml"), CONFIG.trim());
     assert!(has_xdp(machine));
     machine.run("rm -r /sys/fs/bpf/weir");
-    assert!(!has_xdp(machine));
+    loses_xdp(machine, "eth0");
 }
 
 /// What the package has brought is gone; the operator's own files and the user who has them are not.

@@ -20,12 +20,20 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("deploy/README.md", "running.md"),
     ("docs/bgp.md", "bgp.md"),
     ("docs/ways.md", "ways.md"),
+    ("docs/monitoring.md", "monitoring.md"),
     ("docs/reference/metrics.md", "metrics.md"),
     ("docs/reference/reasons.md", "reasons.md"),
 ];
 
-/// Configurations of other programs, to be copied from.
-const EXAMPLES: [&str; 3] = ["bgp/bird.conf", "bgp/exabgp.conf", "bgp/router.conf"];
+/// For other programs, to be copied from.
+const EXAMPLES: &[&str] = &[
+    "bgp/bird.conf",
+    "bgp/exabgp.conf",
+    "bgp/router.conf",
+    "monitoring/weir-dashboard.json",
+    "monitoring/weir.rules.test.yml",
+    "monitoring/weir.rules.yml",
+];
 
 /// Builds the package, and returns the name of its file.
 pub(super) fn build(weir: &Path, revision: Option<u32>, pack: &Pack) -> Result<String> {

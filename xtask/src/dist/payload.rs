@@ -26,6 +26,14 @@ pub(super) fn source(path: &str) -> Result<Vec<u8>> {
     fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// The paths of all files of this repository in some of its folders; not what only lies there.
+pub(super) fn files_in(folders: &[&str]) -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    let listed = child::output(git.args(["ls-files", "--"]).args(folders).current_dir(workspace::root()))
+        .context("only in a clone is it known which files are the repository's")?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
 /// A text of this repository.
 pub(super) fn text(path: &str) -> Result<String> {
     String::from_utf8(source(path)?).with_context(|| format!("{path} is not UTF-8"))

@@ -10,34 +10,9 @@ use super::{
 };
 use crate::child;
 
-/// Files of the repository that go along by their own paths.
-const FILES: &[&str] = &[
-    "README.md",
-    "LICENSE-APACHE",
-    "LICENSE-MIT",
-    "deploy/README.md",
-    "deploy/agent.toml",
-    "deploy/container/Dockerfile",
-    "deploy/kubernetes/agent.toml",
-    "deploy/kubernetes/agent.yaml",
-    "deploy/kubernetes/balancer.yaml",
-    "deploy/kubernetes/kustomization.yaml",
-    "deploy/kubernetes/namespace.yaml",
-    "deploy/kubernetes/weir.toml",
-    "deploy/bgp/bird.conf",
-    "deploy/bgp/exabgp.conf",
-    "deploy/bgp/router.conf",
-    "deploy/weir-agent.service",
-    "deploy/weir-announce.service",
-    "deploy/weir.service",
-    "deploy/weir.sysusers",
-    "deploy/weir.tmpfiles",
-    "deploy/weir.toml",
-    "docs/bgp.md",
-    "docs/reference/metrics.md",
-    "docs/reference/reasons.md",
-    "docs/ways.md",
-];
+/// What of the repository goes along by its own paths: files, and folders with all that is in them.
+const FILES: &[&str] = &["README.md", "LICENSE-APACHE", "LICENSE-MIT", "SECURITY.md"];
+const FOLDERS: &[&str] = &["deploy", "docs"];
 
 /// Builds it, and returns the name of its file.
 pub(super) fn build(weir: &Path, pack: &Pack) -> Result<String> {
@@ -46,8 +21,8 @@ pub(super) fn build(weir: &Path, pack: &Pack) -> Result<String> {
     let tree = Tree::new(pack.out.join(&name))?;
     payload::program(weir, &tree, "bin/weir")?;
     payload::pages(weir, &tree, "")?;
-    for file in FILES {
-        tree.put(file, &payload::source(file)?, Kind::Data)?;
+    for file in FILES.iter().map(|&file| file.to_owned()).chain(payload::files_in(FOLDERS)?) {
+        tree.put(&file, &payload::source(&file)?, Kind::Data)?;
     }
     tree.put("licences.txt", materials::licences()?.as_bytes(), Kind::Data)?;
     let file = format!("{name}.tar.gz");

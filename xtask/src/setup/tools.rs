@@ -147,7 +147,13 @@ const TOOLS: &[Tool] = &[
         command: "promtool",
         source: Source::FileOf { package: "prometheus", file: "usr/bin/promtool", libraries: &[] },
         scope: Scope::Tests,
-        needed_for: "judging the metrics page",
+        needed_for: "judging the metrics page and the alerts",
+    },
+    Tool {
+        command: "prometheus",
+        source: Source::FileOf { package: "prometheus", file: "usr/bin/prometheus", libraries: &[] },
+        scope: Scope::Tests,
+        needed_for: "running the dashboard's queries",
     },
 ];
 
