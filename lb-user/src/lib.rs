@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod explain;
+pub mod fitness;
 pub mod health;
 pub mod joins;
 pub mod layout;

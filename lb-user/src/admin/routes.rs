@@ -10,7 +10,7 @@ use super::{
     status::Status,
     trace, withdraw,
 };
-use crate::service::Service;
+use crate::{fitness::Fitness, service::Service};
 use hyper::{Method, body::Bytes};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -24,6 +24,8 @@ pub struct Context {
     pub service: Arc<Service>,
     /// The way to whoever reloads its configuration.
     pub reloads: reload::Requests,
+    /// What `/healthz` says of it.
+    pub fitness: Fitness,
 }
 
 /// A request that a route was found for.

@@ -49,10 +49,18 @@ pub(super) const ENABLE: Route = Route {
     body: None,
     answer: type_of::<Withdrawal>,
     handler: |context, _| {
-        context.service.withdraw(false);
+        context.withdraw(false);
         Box::pin(async { reply(&Withdrawal::default()) })
     },
 };
+
+impl Context {
+    /// Withdraws, or no longer; when the answer comes, `/healthz` says so.
+    fn withdraw(&self, is_withdrawn: bool) {
+        self.service.withdraw(is_withdrawn);
+        self.fitness.note(&self.service);
+    }
+}
 
 fn drain(context: Context, call: Call) -> Answer {
     Box::pin(async move {
@@ -73,7 +81,7 @@ fn drain(context: Context, call: Call) -> Answer {
                 )));
             }
         };
-        context.service.withdraw(true);
+        context.withdraw(true);
         reply(&withdrawal)
     })
 }

@@ -10,10 +10,11 @@ use crate::{
     bpf::{Holder, LoadError},
     bus::Bus,
     config::{Config, ConfigErrors, Forward},
+    fitness::Fitness,
     health::Checker,
     layout::BackendRow,
     logging::{self, LogArgs},
-    metrics::{Attachment, Listener, Readiness},
+    metrics::{Attachment, Listener},
     pulse::Heart,
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
     service::{Ending, News, Service, ServiceError},
@@ -32,7 +33,7 @@ use std::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{JoinSet, spawn_blocking},
     time::{Interval, MissedTickBehavior, interval, sleep},
 };
@@ -108,7 +109,7 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         }
     };
 
-    let (ready, readiness) = watch::channel(Readiness::Starting);
+    let (fitness, readiness) = Fitness::starting();
     let heart = Heart::new();
     if let Some(listener) = listener {
         let (source, pulse) = (Arc::clone(&service), heart.pulse());
@@ -118,7 +119,8 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         });
     }
     let (reloads, mut requests) = Requests::channel();
-    tasks.spawn(admin.serve(routes::Context { service: Arc::clone(&service), reloads }));
+    let context = routes::Context { service: Arc::clone(&service), reloads, fitness: fitness.clone() };
+    tasks.spawn(admin.serve(context));
     let follower = Arc::clone(&service);
     tasks.spawn(async move {
         if let Err(error) = follow_health(follower).await {
@@ -129,7 +131,7 @@ async fn balance(config: Config, config_path: &Path, socket: &Path) -> Result<()
         bus.catch_up().await;
     }
     let mut supervisor = Supervisor::find();
-    let signs = Signs { supervisor: &mut supervisor, ready, heart };
+    let signs = Signs { supervisor: &mut supervisor, fitness, heart };
     let steered = steer(&service, &resolver, config_path, &mut requests, signs).await;
     supervisor.stopping();
     if let Some(bus) = bus {
@@ -208,7 +210,7 @@ async fn attach(service: &Arc<Service>, resolver: &Resolver) -> Result<()> {
 /// What the loop gives to whoever wants to know how it is.
 struct Signs<'s> {
     supervisor: &'s mut Supervisor,
-    ready: watch::Sender<Readiness>,
+    fitness: Fitness,
     heart: Heart,
 }
 
@@ -220,7 +222,7 @@ async fn steer(
     requests: &mut mpsc::Receiver<Request>,
     signs: Signs<'_>,
 ) -> Result<()> {
-    let Signs { supervisor, ready, heart } = signs;
+    let Signs { supervisor, fitness, heart } = signs;
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("no handler for SIGHUP")?;
@@ -232,7 +234,7 @@ async fn steer(
     sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
     supervisor.ready();
-    note_fitness(service, &ready);
+    fitness.begin(service);
     info!("ready");
     loop {
         tokio::select! {
@@ -268,35 +270,12 @@ async fn steer(
                 service.advance()?;
                 look_at_data_path(service, resolver).await;
                 supervisor.status(service.headline());
-                note_fitness(service, &ready);
+                fitness.note(service);
                 heart.beat();
             }
             Some(ended) = sweeps.join_next() => ended??,
         }
     }
-}
-
-/// Has `/healthz` say whether packets are steered, and the log when that changes.
-fn note_fitness(service: &Service, ready: &watch::Sender<Readiness>) {
-    let now = match service.unfitness() {
-        Some(why) => Readiness::Unfit(why),
-        None if service.is_withdrawn() => Readiness::Withdrawn,
-        None => Readiness::Ready,
-    };
-    ready.send_if_modified(|readiness| {
-        if *readiness == now {
-            return false;
-        }
-        match (&*readiness, &now) {
-            (_, Readiness::Unfit(why)) => error!("no packet is steered: {why}; /healthz answers 503 until one is"),
-            (_, Readiness::Withdrawn) => warn!("withdrawn: /healthz answers 503 until `weir drain-self --undo`"),
-            (Readiness::Unfit(_), _) => info!("packets are steered again"),
-            (Readiness::Withdrawn, _) => info!("no longer withdrawn"),
-            _ => {}
-        }
-        *readiness = now;
-        true
-    });
 }
 
 /// Sweeps again and again, while whoever keeps the tables true goes on; ends only where it cannot.

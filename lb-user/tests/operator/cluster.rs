@@ -84,11 +84,11 @@ fn who_withdraws_says_so_wherever_one_looks() {
     assert!(!command(&["drain-self"]).0, "nobody has what it knows");
     becomes("200", "ok\n");
     assert!(command(&["drain-self", "--force"]).0);
-    becomes("503", "withdrawn, until `weir drain-self --undo`\n");
+    assert_eq!(health(), ("503".to_owned(), "withdrawn, until `weir drain-self --undo`\n".to_owned()));
     assert!(has("weir_withdrawn 1"));
     assert!(command(&["status"]).1.contains("withdrawn: /healthz answers 503 until `weir drain-self --undo`\n"));
     weir.wait_for("withdrawn: /healthz answers 503");
     assert!(command(&["drain-self", "--undo"]).0);
-    becomes("200", "ok\n");
+    assert_eq!(health(), ("200".to_owned(), "ok\n".to_owned()));
     assert!(has("weir_withdrawn 0"));
 }
