@@ -24,7 +24,9 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
     let slot = slot_of(tables, arrival);
     let options = handshake_options(packet, arrival);
     let joins = options.join.is_some_and(Join::confirms);
-    let confirmed = if joins || slot.is_in_transition() { confirm(packet, tables, arrival, slot) } else { None };
+    // A slot that has gone back to its former owner is in no transition, and a handshake may have begun at the other.
+    let may_be_elsewhere = joins || options.capable.is_some() || slot.is_in_transition();
+    let confirmed = if may_be_elsewhere { confirm(packet, tables, arrival, slot) } else { None };
     let (backend, reason) = match confirmed {
         Some(choice) => choice?,
         None => choose_by_slot(tables, arrival, slot)?,

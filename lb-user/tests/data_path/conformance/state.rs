@@ -119,6 +119,19 @@ fn case_86_what_lives_stays_while_a_backend_leaves_and_comes_back() {
 }
 
 #[test]
+fn case_86_a_handshake_ends_where_it_began_though_its_slot_has_gone_back() {
+    in_both_worlds(|worlds, flow| {
+        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner(), B1)).collect();
+        change(worlds, &moving);
+        worlds.sends(&flow.capable_syn(ISN), Reason::RingNew, B2);
+        change(worlds, &ring_of(&[B1]));
+        worlds.sends(&flow.third_ack(ISN, SERVER_KEY), Reason::Learned, B2);
+        worlds.sends(&flow.data(ISN), Reason::Flow, B2);
+        assert_eq!(worlds.state().holders(TOKEN), [B2]);
+    });
+}
+
+#[test]
 fn case_86_survivors_of_a_transition_are_pinned_before_it_ends() {
     in_both_worlds(|worlds, flow| {
         let flow = flow.owned_by(B1);
