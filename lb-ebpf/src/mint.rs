@@ -27,6 +27,7 @@ use lb_common::{
 };
 
 mod route;
+mod socket;
 mod version;
 
 use version::Version;
@@ -131,6 +132,9 @@ fn answer<V: Version>(frame: &mut SkbFrame, asked: &Asked<'_>) -> Result<i32, (M
     let tcp_at = ethernet::HEADER_LEN + V::LEN;
     let syn_len = tcp::HEADER_LEN + asked.options_len;
     let (cookie, syn) = prepare::<V>(frame, asked, scratch, syn_len).ok_or(left(Mint::Refused))?;
+    if V::has_socket(&scratch.ip, &asked.header, frame) {
+        return Err(left(Mint::HasSocket));
+    }
     let route = V::route(&scratch.ip, &asked.header, frame).ok_or(left(Mint::NoRoute))?;
     let key = give_out(now).map_err(left)?;
     scratch.answer = syn.answer(asked.listener, cookie, now, key);

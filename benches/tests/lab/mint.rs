@@ -13,12 +13,13 @@ use std::{
 
 use nix::sys::signal::Signal;
 use siphasher::sip::SipHasher13;
+use socket2::SockRef;
 use weir_lab::{
     Backend, Lab, LabError,
     addresses::{Family, SERVICE_PORT, VIP},
     namespace::Namespace,
     oracle::{Counters, JoinTally, Subflow},
-    sockets,
+    sockets::{self, Transport},
     traffic::{Connection, Mix},
     wait,
     weir::{Agent, Join, Weir, WeirConfig, agent::text},
@@ -305,6 +306,33 @@ impl SlowService {
         Self { listener, taken: Vec::new() }
     }
 
+    /// Takes a client, and whoever waits before it: the agent's own connections.
+    fn take(&self, client: &TcpStream) -> TcpStream {
+        let port = client.local_addr().expect("an address").port();
+        let is_this = |taken: &TcpStream| taken.peer_addr().is_ok_and(|peer| peer.port() == port);
+        let taken = wait::until("the client waits", LIMIT, || {
+            Ok(self.listener.accept().ok().map(|(taken, _)| taken).filter(is_this))
+        });
+        taken.expect("the client")
+    }
+
+    /// Takes a client and greets it.
+    fn greet(&mut self, client: &TcpStream) {
+        let mut taken = self.take(client);
+        taken.write_all(&Self::GREETING).expect("it listens");
+        self.taken.push(taken);
+    }
+
+    /// Takes a client, and closes in order before it does.
+    fn let_go_first(&self, mut client: TcpStream) {
+        let taken = self.take(&client);
+        for stream in [&taken, &client] {
+            SockRef::from(stream).set_linger(None).expect("a setting");
+        }
+        drop(taken);
+        client.read_to_end(&mut Vec::new()).expect("it closes in order");
+    }
+
     /// Takes who waits.
     fn take_all(&mut self) {
         while let Ok((mut client, _)) = self.listener.accept() {
@@ -312,6 +340,44 @@ impl SlowService {
             let _ = client.write_all(&Self::GREETING);
             self.taken.push(client);
         }
+    }
+}
+
+/// A client may use its port again before its former connection is forgotten where it was closed first (TIME-WAIT).
+#[test]
+fn a_connection_between_the_ports_of_a_former_one_is_the_kernels_and_works() {
+    const PORT: u16 = 40_000;
+    let mut lab = lab();
+    let mut service = SlowService::start(&mut lab, 64);
+    let backend = &lab.backends[0];
+    let agent = minting(&lab, 64);
+    let client = &lab.client.namespace;
+    client
+        .output("sysctl", &["-q", "-w", &format!("net.ipv4.ip_local_port_range={PORT} {PORT}")])
+        .expect("one port for all");
+    for (index, family) in (1..).zip([Family::V4, Family::V6]) {
+        let connect = |transport| {
+            let connected = client.run(|| sockets::connect_by(transport, VIP.service(family), LIMIT));
+            connected.expect("a namespace").expect("it is answered")
+        };
+        let former = connect(Transport::Tcp);
+        assert_eq!(former.local_addr().expect("an address").port(), PORT);
+        service.let_go_first(former);
+        let rests = || {
+            Ok(backend
+                .namespace
+                .output("ss", &["-ntH", "state", "time-wait"])?
+                .contains(&PORT.to_string())
+                .then_some(()))
+        };
+        wait::until("the former connection is in TIME-WAIT", LIMIT, rests).expect("closed in order");
+
+        let mut second = connect(Transport::Mptcp);
+        assert_eq!(second.local_addr().expect("an address").port(), PORT);
+        service.greet(&second);
+        let mut greeting = [0; SlowService::GREETING.len()];
+        second.read_exact(&mut greeting).expect("it is served");
+        assert_eq!((count(&agent, "minted"), count(&agent, "has_socket"), count(&agent, "plain")), (0, index, index));
     }
 }
 

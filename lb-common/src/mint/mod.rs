@@ -82,6 +82,8 @@ pub enum Mint {
     Paused,
     /// Its SYN has something that a cookie cannot carry.
     NotCarried,
+    /// The kernel has a connection between the same addresses and ports, or the rest of one.
+    HasSocket,
     /// There is no route to its client, or none by a device of Ethernet's.
     NoRoute,
     /// No key was left.
@@ -96,12 +98,13 @@ pub enum Mint {
 
 impl Mint {
     /// How many outcomes there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
     /// All of them, in the order of their indices.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Minted,
         Self::Paused,
         Self::NotCarried,
+        Self::HasSocket,
         Self::NoRoute,
         Self::NoKey,
         Self::Refused,
@@ -115,6 +118,7 @@ impl Mint {
             Self::Minted => "minted",
             Self::Paused => "paused",
             Self::NotCarried => "not_carried",
+            Self::HasSocket => "has_socket",
             Self::NoRoute => "no_route",
             Self::NoKey => "no_key",
             Self::Refused => "refused",

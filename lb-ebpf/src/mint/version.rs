@@ -1,6 +1,6 @@
 //! What differs between the IP versions in an answer.
 
-use super::{Scratch, route::Route};
+use super::{Scratch, route::Route, socket};
 use crate::skb::SkbFrame;
 use aya_ebpf::helpers::generated::{bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6};
 use lb_common::{
@@ -28,6 +28,9 @@ pub(super) trait Version: Header {
     /// The kernel's cookie for the SYN of so many bytes; negative for none.
     fn cookie(scratch: &mut Scratch, syn_len: usize) -> i64;
 
+    /// Whether the kernel has a socket for the SYN that is no listener.
+    fn has_socket(header: &IpHeader, tcp: &[u8; tcp::HEADER_LEN], frame: &SkbFrame) -> bool;
+
     /// The way to the sender of a SYN.
     fn route(header: &IpHeader, tcp: &[u8; tcp::HEADER_LEN], frame: &SkbFrame) -> Option<Route>;
 
@@ -49,6 +52,11 @@ impl Version for Ipv4 {
         let (ip, syn) = (scratch.ip.as_mut_ptr(), scratch.syn.as_mut_ptr());
         // SAFETY: both lie in `scratch` as a whole, the latter with room for 63 bytes.
         unsafe { bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), syn.cast(), syn_len as u32) }
+    }
+
+    #[inline(always)]
+    fn has_socket(header: &IpHeader, tcp: &[u8; tcp::HEADER_LEN], frame: &SkbFrame) -> bool {
+        socket::is_kept_v4(word(header, 12), word(header, 16), tcp, frame)
     }
 
     #[inline(always)]
@@ -79,6 +87,11 @@ impl Version for Ipv6 {
     }
 
     #[inline(always)]
+    fn has_socket(header: &IpHeader, tcp: &[u8; tcp::HEADER_LEN], frame: &SkbFrame) -> bool {
+        socket::is_kept_v6(words(header, 8), words(header, 24), tcp, frame)
+    }
+
+    #[inline(always)]
     fn route(header: &IpHeader, tcp: &[u8; tcp::HEADER_LEN], frame: &SkbFrame) -> Option<Route> {
         Route::to_v6(words(header, 8), words(header, 24), tcp, frame)
     }
@@ -92,7 +105,11 @@ impl Version for Ipv6 {
 
 /// An address as the kernel's structures hold it.
 #[inline(always)]
-fn words(h: &IpHeader, at: usize) -> [u32; 4] {
-    let word = |i: usize| u32::from_ne_bytes([h[at + i], h[at + i + 1], h[at + i + 2], h[at + i + 3]]);
-    [word(0), word(4), word(8), word(12)]
+fn words(header: &IpHeader, at: usize) -> [u32; 4] {
+    [word(header, at), word(header, at + 4), word(header, at + 8), word(header, at + 12)]
+}
+
+#[inline(always)]
+fn word(h: &IpHeader, at: usize) -> u32 {
+    u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]])
 }

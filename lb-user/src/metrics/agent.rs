@@ -96,8 +96,8 @@ const KEYS_RECYCLED: Family = Family {
 const MINTS: Family = Family {
     name: "weir_agent_mints_total",
     help: "Handshakes of VIPs that are minted for, by what became of them: minted; or left to the kernel, for the listener may \
-           have no cookies now (paused), a cookie cannot carry what the SYN asks for (not_carried), there was no_route or \
-           no_key, or a step was refused. And SYN/ACKs of the kernel's that became plain TCP, or were dropped where that \
+           have no cookies now (paused), a cookie cannot carry what the SYN asks for (not_carried), the kernel \
+           has_socket between the same addresses and ports (of a connection that has just ended, mostly), there was no_route or no_key, or a step was refused. And SYN/ACKs of the kernel's that became plain TCP, or were dropped where that \
            could not be.",
     kind: Kind::Counter,
     labels: &["outcome"],

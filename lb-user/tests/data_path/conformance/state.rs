@@ -132,6 +132,23 @@ fn case_86_a_handshake_ends_where_it_began_though_its_slot_has_gone_back() {
 }
 
 #[test]
+fn case_86_a_plain_handshake_ends_where_it_began_though_its_backend_has_left_and_come_back() {
+    const WINDOW: Duration = Duration::from_secs(100);
+    in_both_worlds(|worlds, flow| {
+        let owners = |backends| ring_of(backends).iter().map(|slot| slot.owner().0).collect::<Vec<_>>();
+        let flow = flow.owned_by(B3);
+        let mut ring = Transitions::settled(&owners(&[B1, B2, B3]));
+        ring.change(&owners(&[B1, B2]), Duration::ZERO, WINDOW, |_| true);
+        change(worlds, ring.slots());
+        let backend = worlds.send(&flow.plain_syn(ISN).frame()).backend.expect("two backends are left");
+        ring.change(&owners(&[B1, B2, B3]), WINDOW / 2, WINDOW, |_| true);
+        change(worlds, ring.slots());
+        worlds.sends(&flow.ack(ISN + 1), Reason::Moved, backend);
+        worlds.sends(&flow.data(ISN), Reason::Flow, backend);
+    });
+}
+
+#[test]
 fn case_86_survivors_of_a_transition_are_pinned_before_it_ends() {
     in_both_worlds(|worlds, flow| {
         let flow = flow.owned_by(B1);
