@@ -1,9 +1,9 @@
 //! Every packet that does not open a connection: by its entry, if the flow is an exception, else by the ring.
 
-use super::{Choice, arrival::Arrival, by_ring, learn, may_make_entry, slot_of};
+use super::{Choice, arrival::Arrival, by_ring, learn, may_make_entry, serves, slot_of};
 use crate::{
     ids::{BackendId, FlowHash},
-    mptcp::{Join, Options, options::BOTH_KEYS_LEN},
+    mptcp::{Capable, Join, Options, options::BOTH_KEYS_LEN},
     packet::Packet,
     reason::Reason,
     recent::Recent,
@@ -26,7 +26,7 @@ pub(super) fn choose<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: 
     let joins = options.join.is_some_and(Join::confirms);
     // A slot that has gone back to its former owner is in no transition, and a handshake may have begun at the other.
     let may_be_elsewhere = joins || options.capable.is_some() || slot.is_in_transition();
-    let confirmed = if may_be_elsewhere { confirm(packet, tables, arrival, slot) } else { None };
+    let confirmed = if may_be_elsewhere { confirm(packet, tables, arrival, slot, options.capable) } else { None };
     let (backend, reason) = match confirmed {
         Some(choice) => choice?,
         None => choose_by_slot(tables, arrival, slot)?,
@@ -88,23 +88,50 @@ fn choose_by_slot<T: Tables>(tables: &mut T, arrival: &Arrival, slot: Slot) -> C
 /// Makes the entry that a SYN asked for, where the ring does not answer: for a joined subflow (RFC 8684, 3.2: its ACK
 /// carries `MP_JOIN` until the server has acknowledged it) or a connection that began in a slot in transition.
 #[inline(always)]
-fn confirm<P: Packet, T: Tables>(packet: &P, tables: &mut T, arrival: &Arrival, slot: Slot) -> Option<Choice> {
+fn confirm<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &mut T,
+    arrival: &Arrival,
+    slot: Slot,
+    capable: Option<Capable>,
+) -> Option<Choice> {
     let embryo = *confirmed_embryo(tables, arrival)?;
     let joins = embryo.kind() == state::JOINING;
-    if !slot.answers_for(embryo.backend) {
+    let answerer = if joins { None } else { answerer(packet, tables, arrival, capable) };
+    let backend = answerer.unwrap_or(embryo.backend);
+    if !slot.answers_for(backend) {
         if !joins && !may_make_entry(packet, tables, &arrival.ip) {
             return Some(Err(Reason::MovedOverBudget));
         }
         let (kind, full) =
             if joins { (Exception::Joined, Reason::JoinedFull) } else { (Exception::Moved, Reason::MovedFull) };
-        if insert(tables, arrival, embryo.sequence, embryo.backend, kind).is_err() {
+        if insert(tables, arrival, embryo.sequence, backend, kind).is_err() {
             return Some(Err(full));
         }
     }
     if let Some(bucket) = tables.embryonic(arrival.flow) {
         bucket.remove(arrival.flow);
     }
-    Some(Ok((embryo.backend, if joins { Reason::Joined } else { Reason::Moved })))
+    Some(Ok((backend, if joins { Reason::Joined } else { Reason::Moved })))
+}
+
+/// Whose answer a third packet confirms, where the server's key in it tells: two backends may have answered, to SYNs between
+/// which the slot's owner changed, and the client took whichever answer was first.
+#[inline(always)]
+fn answerer<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &mut T,
+    arrival: &Arrival,
+    capable: Option<Capable>,
+) -> Option<BackendId> {
+    if !arrival.service.ways.has(Ways::TOKEN) {
+        return None;
+    }
+    let capable = capable?;
+    let version = capable.accepted(arrival.tcp.payload_len)?;
+    let (_, key) = capable.keys(packet, &arrival.tcp)?;
+    let token = T::derive_token(version, key);
+    tables.named_by(arrival.service.pool, token).backend().filter(|&backend| serves(tables, backend))
 }
 
 /// What was chosen for the SYN that this packet confirms: it carries the very next sequence number (behind the SYN's data

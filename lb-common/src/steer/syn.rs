@@ -44,10 +44,23 @@ fn choose_new<T: Tables>(tables: &mut T, arrival: &Arrival, reason: Reason) -> C
         Former::Ended => true,
         Former::None => false,
     };
+    // A client may have had the answer to its first SYN by the time that the second one is here.
+    if slot.is_in_transition()
+        && let Some(backend) = asked_before(tables, arrival)
+    {
+        return Ok((backend, reason));
+    }
     if slot.owner().is_some() && (contested || !slot.answers_for(slot.owner())) {
         await_confirmation(tables, arrival, slot.owner(), Exception::Moved);
     }
     by_ring(slot.owner(), reason)
+}
+
+/// Who was asked by the same SYN before, when the slot was another's.
+#[inline(always)]
+fn asked_before<T: Tables>(tables: &mut T, arrival: &Arrival) -> Option<BackendId> {
+    let &mut Recent { sequence, backend, .. } = tables.embryonic(arrival.flow)?.find(arrival.flow)?;
+    (sequence == arrival.tcp.sequence && serves(tables, backend)).then_some(backend)
 }
 
 #[inline(always)]

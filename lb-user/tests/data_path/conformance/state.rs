@@ -143,6 +143,8 @@ fn case_86_a_plain_handshake_ends_where_it_began_though_its_backend_has_left_and
         let backend = worlds.send(&flow.plain_syn(ISN).frame()).backend.expect("two backends are left");
         ring.change(&owners(&[B1, B2, B3]), WINDOW / 2, WINDOW, |_| true);
         change(worlds, ring.slots());
+        worlds.sends(&flow.plain_syn(ISN), Reason::RingNew, backend);
+        worlds.sends(&flow.at_port(50_000).owned_by(B3).plain_syn(ISN), Reason::RingNew, B3);
         worlds.sends(&flow.ack(ISN + 1), Reason::Moved, backend);
         worlds.sends(&flow.data(ISN), Reason::Flow, backend);
     });

@@ -5,16 +5,16 @@ use crate::worlds::{
     Worlds,
     client::ISN,
     in_both_worlds_of,
-    mptcp::{SERVER_KEY, TOKEN},
+    mptcp::{self, Key, SERVER_KEY, TOKEN, V1},
     packet::Flow,
-    setup::{B1, B2, B3, Setup, WEB},
+    setup::{B1, B2, B3, Setup, WEB, ring_of},
 };
 use lb_common::{
     hash::SipKey,
     ids::BackendId,
     reason::Reason,
     stateless::{Bearer, Codec, Epoch, IdBits, TokenId},
-    tables::{self, UnknownJoin, Ways},
+    tables::{self, Slot, UnknownJoin, Ways},
 };
 use siphasher::sip::SipHasher13;
 
@@ -37,6 +37,16 @@ fn token(epoch: u8, TokenId(id): TokenId, nth: usize) -> u32 {
     let tokens = (0_u32..).map(|number| u32::from(epoch) << 30 | number.wrapping_mul(0x9e37_79b1) >> 2);
     let named = |token: &u32| hasher.hash(&token.to_be_bytes()) % (1 << BITS) == u64::from(id);
     tokens.filter(named).nth(nth).expect("one in 64")
+}
+
+/// A server's key with such a token.
+fn key_of(epoch: u8, TokenId(id): TokenId) -> Key {
+    let hasher = SipHasher13::new_with_key(&key(epoch));
+    let is_named = |key: &Key| {
+        let token = mptcp::token(V1, *key);
+        token >> 30 == u32::from(epoch) && hasher.hash(&token.to_be_bytes()) % (1 << BITS) == u64::from(id)
+    };
+    (0_u64..).map(u64::to_be_bytes).find(is_named).expect("one in 256")
 }
 
 fn codec() -> Codec {
@@ -87,6 +97,32 @@ fn a_connection_teaches_nothing() {
         let state = worlds.state();
         assert!(state.tokens.is_empty());
         assert_eq!(state.recent_count(), (0, 0));
+    });
+}
+
+/// A SYN came twice, before and after its slot changed hands, so two backends have answered it.
+#[test]
+fn case_86_a_handshake_ends_at_the_backend_whose_answer_the_client_took() {
+    in_the_farm(|worlds, flow| {
+        let moving: Vec<_> = ring_of(&[B2]).iter().map(|slot| Slot::in_transition(slot.owner(), B1)).collect();
+        for (port, (id, taken)) in (2000..).zip(BEARERS) {
+            worlds.change(|world| world.write_ring(WEB, &ring_of(&[B1])));
+            let flow = flow.at_port(port);
+            worlds.sends(&flow.capable_syn(ISN), Reason::RingNew, B1);
+            worlds.change(|world| world.write_ring(WEB, &moving));
+            worlds.sends(&flow.capable_syn(ISN), Reason::RingNew, B2);
+            worlds.sends(&flow.third_ack(ISN, key_of(1, id)), Reason::Moved, taken);
+            // The slot's former owner needs no entry.
+            let known = if taken == B1 { Reason::RingPrevious } else { Reason::Flow };
+            worlds.sends(&flow.data(ISN), known, taken);
+        }
+        let other = flow.at_port(3000);
+        worlds.sends(&other.capable_syn(ISN), Reason::RingNew, B2);
+        worlds.sends(&other.third_ack(ISN, key_of(1, NOBODY)), Reason::Moved, B2);
+        let other = flow.at_port(3001);
+        worlds.sends(&other.capable_syn(ISN), Reason::RingNew, B2);
+        worlds.change(|world| world.write_backend(B3, tables::Backend::GONE));
+        worlds.sends(&other.third_ack(ISN, key_of(1, BEARERS[2].0)), Reason::Moved, B2);
     });
 }
 
