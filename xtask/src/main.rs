@@ -18,6 +18,8 @@ mod dist;
 mod documents;
 #[cfg(test)]
 mod links;
+#[cfg(test)]
+mod pages;
 mod progress;
 mod setup;
 mod test;

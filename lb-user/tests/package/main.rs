@@ -2,6 +2,8 @@
 //!
 //! The packages are made by `cargo xtask dist` of the `weir` under test; the machine is `machine.rs`.
 
+#[path = "../../../xtask/src/links.rs"]
+mod links;
 mod machine;
 
 use machine::Machine;
@@ -100,10 +102,28 @@ fn the_same_is_packed_the_same() {
     assert!(again == fs::read(&FIRST.1).expect("a package"), "the two differ: diffoscope says where");
 }
 
+/// The files of the first revision.
+fn extracted() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (said, is_good) = judged_by("dpkg-deb", &["--extract", path(&FIRST.1), path(folder.path())]);
+    assert!(is_good, "{said}");
+    folder
+}
+
+#[test]
+fn every_page_is_there_and_its_links_lead_to_what_is_there() {
+    let folder = extracted();
+    let root = folder.path().join("usr/share/doc/weir");
+    let of_repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    assert_eq!(links::pages_below(&root.join("docs")), links::pages_below(&of_repository));
+    let pages = links::pages_below(&root);
+    assert!(pages.contains(&"README.md".to_owned()), "{pages:?}");
+    assert_eq!(links::broken(&root, &pages), Vec::<String>::new());
+}
+
 #[test]
 fn the_units_are_closed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    judged_by("dpkg-deb", &["--extract", path(&FIRST.1), path(folder.path())]);
+    let folder = extracted();
     for unit in ["weir.service", "weir-agent.service", "weir-announce.service"] {
         let unit = folder.path().join("lib/systemd/system").join(unit);
         let arguments = ["security", "--offline=yes", &format!("--threshold={EXPOSURE}"), path(&unit)];
