@@ -158,7 +158,7 @@ async fn metrics_are_what_the_source_has_at_the_scrape() {
             format!("weir_bytes_total{{vip=\"web-v4\",pool=\"web\",reason=\"ring\"}} {}", 60 * scrape),
             "weir_packets_total{vip=\"web-v4\",pool=\"web\",reason=\"join_unknown\"} 7".to_owned(),
             "weir_joins_total{pool=\"web\",way=\"none\",outcome=\"dropped\"} 8".to_owned(),
-            "weir_joins_total{pool=\"web\",way=\"learn\",outcome=\"forwarded\"} 9".to_owned(),
+            "weir_joins_total{pool=\"web\",way=\"table\",outcome=\"forwarded\"} 9".to_owned(),
             "weir_filter_renewals_total 2".to_owned(),
             "weir_pins_lost 3".to_owned(),
             "weir_withdrawn 1".to_owned(),

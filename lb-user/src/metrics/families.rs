@@ -96,7 +96,7 @@ const BYTES: Family = Family {
 };
 const JOINS: Family = Family {
     name: "weir_joins_total",
-    help: "Joining SYNs, and ACKs that needed an entry, by the way that knew their connection and what became of them.",
+    help: "Joining SYNs, and ACKs that needed an entry, by what knew their connection and what became of them.",
     kind: Kind::Counter,
     labels: &["pool", "way", "outcome"],
 };
