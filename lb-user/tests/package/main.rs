@@ -189,7 +189,15 @@ fn started(machine: &Machine) {
     assert!(has_xdp(machine));
     let pid = main_pid(machine);
     assert_eq!(machine.run(&format!("stat --format %U /proc/{pid}")), "weir");
+    dumps_no_core(machine, "weir");
     assert!(machine.run("weir status").contains("web1"));
+}
+
+/// What is in its memory comes into no file, as the kernel has it.
+fn dumps_no_core(machine: &Machine, unit: &str) {
+    let pid = property(machine, unit, "MainPID");
+    let limits = machine.run(&format!("grep 'core file size' /proc/{pid}/limits"));
+    assert_eq!(limits.split_whitespace().collect::<Vec<_>>(), ["Max", "core", "file", "size", "0", "0", "bytes"]);
 }
 
 fn main_pid(machine: &Machine) -> String {
@@ -230,6 +238,7 @@ fn served(machine: &Machine) {
     machine.run(&format!("cat > /etc/weir/agent.toml <<'END'\n{AGENT}END"));
     machine.run("systemctl start weir-agent && systemctl reload weir-agent");
     assert!(machine.run("ip -json link show dev far0").contains("\"xdp\""));
+    dumps_no_core(machine, "weir-agent");
     machine.run("systemctl stop weir-agent && weir agent --detach");
     loses_xdp(machine, "far0");
 }
@@ -239,6 +248,7 @@ fn served(machine: &Machine) {
 fn announced(machine: &Machine) {
     machine.run("systemctl enable weir-announce && systemctl start weir-announce");
     becomes(machine, "blackhole 192.0.2.1 proto 87");
+    dumps_no_core(machine, "weir-announce");
     for signal in ["KILL", "STOP"] {
         machine.run(&format!("systemctl kill --signal {signal} weir-announce"));
         becomes(machine, "");
