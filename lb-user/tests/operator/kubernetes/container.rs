@@ -10,11 +10,13 @@ use k8s_openapi::{
     api::core::v1::{self as core, PodSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{
     fs,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 /// Where the program finds what it is linked with.
@@ -83,7 +85,8 @@ impl<'m> Container<'m> {
     pub(super) fn prepare_to_stop(&self) {
         let before = self.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
         let command = before.and_then(|handler| handler.exec.as_ref()?.command.clone()).expect("a command");
-        self.crun(&["exec".to_owned(), NAME.to_owned()].into_iter().chain(command).collect::<Vec<_>>());
+        let output = self.crun(&["exec".to_owned(), NAME.to_owned()].into_iter().chain(command).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
     /// Waits for its own end; its exit code and all that it said.
@@ -93,18 +96,20 @@ impl<'m> Container<'m> {
 
     /// Has it end as Kubernetes would; its exit code and all that it said.
     pub(super) fn end(self) -> (Option<i32>, String) {
-        self.crun(&["kill", NAME, "TERM"].map(str::to_owned));
+        let output = self.crun(&["kill", NAME, "TERM"].map(str::to_owned));
+        // When it has ended, so has all in its process namespace: also who told it to, if still there.
+        let is_taken_along = output.status.signal() == Some(Signal::SIGKILL as i32);
+        assert!(output.status.success() || is_taken_along, "{}: {}", output.status, text(&output.stderr));
         self.running.ended()
     }
 
     /// Runs crun where it runs.
-    fn crun(&self, arguments: &[String]) {
+    fn crun(&self, arguments: &[String]) -> Output {
         let outside = self.running.pid();
         let children = fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).expect("it runs");
         let mut crun = Command::new("nsenter");
         crun.args(["--target", children.trim(), "--pid", "--mount", "crun", "--root"]).arg(&self.known).args(arguments);
-        let output = crun.output().expect("nsenter starts");
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        crun.output().expect("nsenter starts")
     }
 }
 
