@@ -1,16 +1,62 @@
-//! The links of the documents: each leads to a file that there is, and to a heading in it.
+//! The links of pages below a folder, be it the repository or what is installed. Tests of several crates read it.
 
-use crate::documents::{document, pages, root};
-use std::path::Path;
+use std::{fs, path::Path};
 
-/// The index, which leads to every page of its folder.
-const INDEX: &str = "docs/README.md";
+/// The paths of all pages below a folder.
+///
+/// # Panics
+/// A folder cannot be read.
+pub(crate) fn pages_below(root: &Path) -> Vec<String> {
+    let mut pages = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "md") {
+                pages.push(path.strip_prefix(root).expect("below it").to_string_lossy().into_owned());
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
+/// The links of these pages that lead to no file below the root, or to no heading in it.
+pub(crate) fn broken(root: &Path, pages: &[String]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for page in pages {
+        let text = read(root, page);
+        for target in targets(&text).into_iter().filter(|target| !target.contains("://")) {
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let destination = if path.is_empty() { Some(page.clone()) } else { destination(root, page, path) };
+            let leads = destination.is_some_and(|file| heading.is_empty() || has_heading(&read(root, &file), heading));
+            if !leads {
+                broken.push(format!("{page}: {target}"));
+            }
+        }
+    }
+    broken
+}
 
 /// What the links of a page lead to, as it is written there.
-fn targets(text: &str) -> Vec<&str> {
+pub(crate) fn targets(text: &str) -> Vec<&str> {
     let prose = text.split("\n```").step_by(2);
     let rests = prose.flat_map(|part| part.split("](").skip(1));
     rests.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
+}
+
+/// Where a link leads to, from the root; none where that is no place below it.
+pub(crate) fn destination(root: &Path, page: &str, path: &str) -> Option<String> {
+    let folder = Path::new(page).parent()?;
+    let place = root.join(folder).join(path).canonicalize().ok()?;
+    let from_root = place.strip_prefix(root.canonicalize().ok()?).ok()?;
+    Some(from_root.to_string_lossy().into_owned())
+}
+
+fn read(root: &Path, page: &str) -> String {
+    fs::read_to_string(root.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
 /// What a link is to a heading by, as forges make it.
@@ -22,42 +68,6 @@ fn anchor(heading: &str) -> String {
 fn has_heading(text: &str, wanted: &str) -> bool {
     let prose = text.split("\n```").step_by(2);
     prose.flat_map(str::lines).any(|line| line.starts_with('#') && anchor(line) == wanted)
-}
-
-/// Where a link leads to, from the root; none where that is no place of the repository.
-fn destination(page: &str, path: &str) -> Option<String> {
-    let folder = Path::new(page).parent()?;
-    let place = root().join(folder).join(path).canonicalize().ok()?;
-    let from_root = place.strip_prefix(root().canonicalize().ok()?).ok()?;
-    Some(from_root.to_string_lossy().into_owned())
-}
-
-#[test]
-fn every_link_leads_somewhere() {
-    let mut broken = Vec::new();
-    for page in pages() {
-        let text = document(&page);
-        for target in targets(&text).into_iter().filter(|target| !target.contains("://")) {
-            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
-            let destination = if path.is_empty() { Some(page.clone()) } else { destination(&page, path) };
-            let leads = destination.is_some_and(|file| heading.is_empty() || has_heading(&document(&file), heading));
-            if !leads {
-                broken.push(format!("{page}: {target}"));
-            }
-        }
-    }
-    assert_eq!(broken, Vec::<String>::new());
-}
-
-#[test]
-fn the_index_leads_to_every_page() {
-    let text = document(INDEX);
-    let linked: Vec<_> = targets(&text).into_iter().filter_map(|target| destination(INDEX, target)).collect();
-    let missing: Vec<_> = pages()
-        .into_iter()
-        .filter(|page| page.starts_with("docs/") && page != INDEX && !linked.contains(page))
-        .collect();
-    assert_eq!(missing, Vec::<String>::new(), "{INDEX} leads to none of these");
 }
 
 #[test]

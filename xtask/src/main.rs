@@ -18,6 +18,8 @@ mod dist;
 mod documents;
 #[cfg(test)]
 mod links;
+#[cfg(test)]
+mod pages;
 mod progress;
 mod setup;
 mod test;
@@ -83,11 +85,7 @@ enum Chore {
     /// Set up, build, then write the pages of `docs/reference` anew, and man pages into `target/man`
     Docs,
     /// Hold the crates against `deny.toml`: licences, sources and versions
-    Deny {
-        /// Also the known flaws of crates, a list that is fetched
-        #[arg(long)]
-        advisories: bool,
-    },
+    Deny(deny::Args),
     /// Set up, build, then pack: a Debian package, a tarball with a static `weir`, their bill of materials, checksums
     Dist(dist::Args),
     /// Set up, then formatting, lints, documentation and every test
@@ -125,7 +123,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Fuzz(ForLab { args }) => return become_lab(Some("fuzz"), &args),
         Chore::Verifier(ForLab { args }) => return become_lab(Some("verifier"), &args),
         Chore::Docs => write_docs()?,
-        Chore::Deny { advisories } => deny::deny(advisories)?,
+        Chore::Deny(args) => deny::deny(&args)?,
         Chore::Dist(args) => dist::dist(&args)?,
         Chore::Test { fast: false } => return test::test(Extent::Everything),
         Chore::Test { fast: true } => return test::test(Extent::Fast),

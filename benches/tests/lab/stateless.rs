@@ -290,7 +290,7 @@ fn a_pool_turns_from_learned_tokens_to_those_that_name_backends_under_live_conne
     for connection in &mut connections {
         connection.exchange().expect("it works");
     }
-    assert!(metric(&weir, "weir_joins_total", &[("way", "learn"), ("outcome", "forwarded")]) > 0.5);
+    assert!(metric(&weir, "weir_joins_total", &[("way", "table"), ("outcome", "forwarded")]) > 0.5);
     assert!(metric(&weir, "weir_joins_total", &[("way", "token"), ("outcome", "forwarded")]) > 0.5);
 }
 

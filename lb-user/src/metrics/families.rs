@@ -61,6 +61,7 @@ pub const FAMILIES: &[Family] = &[
     TABLE_LIMIT,
     TABLE_EVICTED,
     FILTER_RENEWALS,
+    SWEEP_AGE,
     PINS_LOST,
     WITHDRAWN,
     FORMER_KEY,
@@ -96,7 +97,7 @@ const BYTES: Family = Family {
 };
 const JOINS: Family = Family {
     name: "weir_joins_total",
-    help: "Joining SYNs, and ACKs that needed an entry, by the way that knew their connection and what became of them.",
+    help: "Joining SYNs, and ACKs that needed an entry, by what knew their connection and what became of them.",
     kind: Kind::Counter,
     labels: &["pool", "way", "outcome"],
 };
@@ -210,6 +211,12 @@ const FILTER_RENEWALS: Family = Family {
     kind: Kind::Counter,
     labels: &[],
 };
+const SWEEP_AGE: Family = Family {
+    name: "weir_sweep_age_seconds",
+    help: "How long ago the last sweep ended, which takes out of the tables what is over: one begins every ten seconds. The start counts as one.",
+    kind: Kind::Gauge,
+    labels: &[],
+};
 const PINS_LOST: Family = Family {
     name: "weir_pins_lost",
     help: "Files of the directory of pins that somebody else has removed, so that what they held does not outlive weir run.",
@@ -310,6 +317,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (TABLE_LIMIT, tables(|fill| fill.limit)),
         (TABLE_EVICTED, tables(|fill| fill.evicted)),
         (FILTER_RENEWALS, alone(snapshot.filter_renewals)),
+        (SWEEP_AGE, alone(snapshot.swept_s_ago)),
         (PINS_LOST, alone(snapshot.pins_lost)),
         (WITHDRAWN, alone(u64::from(snapshot.is_withdrawn))),
         (FORMER_KEY, alone(snapshot.former_key_ends_in_s)),

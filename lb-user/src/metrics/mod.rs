@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub reload: ReloadOutcome,
     /// How often the filter in front of the flows' entries was renewed.
     pub filter_renewals: u64,
+    /// Seconds since the last sweep through the tables, or since the start.
+    pub swept_s_ago: u64,
     /// Pins that somebody else has removed.
     pub pins_lost: u64,
     /// Whether the operator has withdrawn this balancer.

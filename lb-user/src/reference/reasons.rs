@@ -32,5 +32,9 @@ pub(super) fn page() -> String {
     for (reason, join) in Reason::ALL.iter().filter_map(|&reason| Some((reason, joins::of(reason)?))) {
         let _ = writeln!(page, "| `{}` | `{}` | `{}` |", join.way, join.outcome, reason.as_str());
     }
+    page.push_str("\n| way | how the connection was known |\n| --- | --- |\n");
+    for (way, meaning) in joins::WAYS {
+        let _ = writeln!(page, "| `{way}` | {meaning} |");
+    }
     page
 }

@@ -36,7 +36,7 @@ impl Service {
         let state = self.state();
         let now = crate::clock::tick();
         Ok(Flows {
-            counted_s_ago: state.swept_at.elapsed().as_secs(),
+            counted_s_ago: state.swept_s_ago(),
             tables: state.table_status("_flows"),
             backends: state.flow_counts(),
             samples: found.iter().map(|(table, flow, entry)| state.flow_sample(table, *flow, entry, now)).collect(),
@@ -53,7 +53,7 @@ impl Service {
         let state = self.state();
         let now = crate::clock::tick();
         Ok(Tokens {
-            counted_s_ago: state.swept_at.elapsed().as_secs(),
+            counted_s_ago: state.swept_s_ago(),
             entries: state.swept.tokens,
             limit: u64::from(state.config.limits.tokens),
             ambiguous: state.swept.tokens_ambiguous,

@@ -59,6 +59,11 @@ impl<F: FnMut()> Lender for Pieces<'_, F> {
 }
 
 impl State {
+    /// How long ago the last sweep ended; the start counts as one.
+    pub(super) fn swept_s_ago(&self) -> u64 {
+        self.swept_at.elapsed().as_secs()
+    }
+
     fn take_in(&mut self, mut sweeper: Sweeper, swept: Swept, renewed: bool) {
         self.tell_ended(&sweeper.take_ended());
         self.evicted.tokens += swept.tokens_evicted;

@@ -235,7 +235,7 @@ mod tests {
             uptime_s: 90_000,
             interval_s: 1.0,
             vips: (0..3).map(vip).collect(),
-            joins: vec![JoinRate { way: "learn", outcome: "forwarded", total: 123_456_789, rate: 99_999.0 }],
+            joins: vec![JoinRate { way: "table", outcome: "forwarded", total: 123_456_789, rate: 99_999.0 }],
             drops: vec![ReasonRate { reason: "moved_over_budget".to_owned(), total: 7, rate: 0.2 }],
             backends,
             pools: vec![PoolState {
@@ -262,7 +262,7 @@ mod tests {
         assert!(screen[at + 1].contains(" down "), "{screen:#?}");
         assert!(screen.iter().any(|line| line.starts_with("  ... and ") && line.ends_with(" more")), "{screen:#?}");
         assert!(
-            screen.iter().any(|line| line.starts_with("learn  forwarded") && line.contains("123.5M")),
+            screen.iter().any(|line| line.starts_with("table  forwarded") && line.contains("123.5M")),
             "{screen:#?}"
         );
     }

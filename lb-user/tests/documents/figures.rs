@@ -26,9 +26,9 @@ fn the_figures_of_the_security_page_are_those_of_the_code() {
     assert!(page.contains(&table), "docs/security.md has another table than\n{table}");
 }
 
-type Row = (String, String);
+pub(crate) type Row = (String, String);
 
-fn row(what: impl Into<String>, how_much: impl Into<String>) -> Row {
+pub(crate) fn row(what: impl Into<String>, how_much: impl Into<String>) -> Row {
     (what.into(), how_much.into())
 }
 
@@ -104,7 +104,7 @@ fn lossy(number: usize) -> f64 {
 }
 
 /// With a comma for each thousand.
-fn whole(number: f64) -> String {
+pub(crate) fn whole(number: f64) -> String {
     let digits = format!("{number:.0}");
     let separated = digits.char_indices().map(|(index, digit)| {
         let comma = if index > 0 && (digits.len() - index) % 3 == 0 { "," } else { "" };

@@ -7,5 +7,6 @@ mod guides;
 mod page;
 mod shell;
 mod snippets;
+mod tokens;
 mod tutorial;
 mod typed;

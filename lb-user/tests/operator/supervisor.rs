@@ -1,7 +1,8 @@
 //! What `weir run` tells the service manager. The test is the service manager: a datagram socket.
 
-use crate::stage::{DEADLINE, Running, Stage, WEIR, word};
+use crate::stage::{DEADLINE, Running, Stage, WEIR, until, word};
 use nix::{
+    libc,
     sys::{
         ptrace,
         signal::Signal,
@@ -120,10 +121,24 @@ impl Hanging {
     pub(crate) fn of(weir: &Running) -> Self {
         let main_loop = Pid::from_raw(weir.pid().cast_signed());
         ptrace::seize(main_loop, ptrace::Options::empty()).expect("traced");
-        ptrace::interrupt(main_loop).expect("interrupted");
-        waitpid(main_loop, Some(WaitPidFlag::__WALL)).expect("stopped");
+        // One that does not wait may have a lock that its other threads need.
+        until("it is held where it waits", || {
+            ptrace::interrupt(main_loop).expect("interrupted");
+            waitpid(main_loop, Some(WaitPidFlag::__WALL)).expect("stopped");
+            waits(main_loop) || {
+                ptrace::cont(main_loop, None).expect("let go on");
+                false
+            }
+        });
         Self(main_loop)
     }
+}
+
+/// Whether a thread that is held is asleep, as its system call tells.
+fn waits(thread: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{thread}/syscall")).expect("it is there");
+    let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
+    [libc::SYS_futex, libc::SYS_epoll_wait, libc::SYS_epoll_pwait].map(Some).contains(&number)
 }
 
 impl Drop for Hanging {

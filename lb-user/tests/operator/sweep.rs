@@ -2,9 +2,9 @@
 
 use crate::{
     scrape::{learn_tokens, own_bpffs, tokens},
-    stage::{CONFIG, DEADLINE, Stage},
+    stage::{CONFIG, DEADLINE, Stage, until},
 };
-use lb_user::{config::Config, service::Service, sweep::PIECE};
+use lb_user::{config::Config, metrics::Source as _, service::Service, sweep::PIECE};
 use std::{
     sync::{Arc, mpsc},
     thread,
@@ -22,11 +22,15 @@ fn ask(service: &Arc<Service>) {
     assert!(answered.recv_timeout(DEADLINE).expect("an answer before the sweep goes on"));
 }
 
+fn load() -> Service {
+    Service::load(Config::parse(CONFIG, "weir.toml").expect("it is good")).expect("it loads")
+}
+
 #[test]
 fn between_the_pieces_of_a_sweep_others_are_answered() {
     let stage = Stage::new();
     own_bpffs();
-    let service = Arc::new(Service::load(Config::parse(CONFIG, "weir.toml").expect("it is good")).expect("it loads"));
+    let service = Arc::new(load());
     let entries = 3 * PIECE + 1;
     learn_tokens(0..entries.try_into().expect("few"));
     let (mut pieces, mut left) = (0, Vec::new());
@@ -43,5 +47,18 @@ fn between_the_pieces_of_a_sweep_others_are_answered() {
     assert_eq!(left, [entries, entries, after(1), after(2), after(3), 0, 0]);
     let told = service.tokens(1).expect("the kernel tells");
     assert_eq!((told.entries, told.samples.len()), (0, 0));
+    drop(stage);
+}
+
+#[test]
+fn the_metrics_tell_how_long_ago_the_last_sweep_ended() {
+    let stage = Stage::new();
+    own_bpffs();
+    let service = load();
+    until("nothing has been swept since the start", || service.snapshot().swept_s_ago >= 2);
+    until("a sweep has just ended", || {
+        service.sweep().expect("the kernel lets it");
+        service.snapshot().swept_s_ago < 2
+    });
     drop(stage);
 }

@@ -2,6 +2,8 @@
 //!
 //! The packages are made by `cargo xtask dist` of the `weir` under test; the machine is `machine.rs`.
 
+#[path = "../../../xtask/src/links.rs"]
+mod links;
 mod machine;
 
 use machine::Machine;
@@ -100,10 +102,28 @@ fn the_same_is_packed_the_same() {
     assert!(again == fs::read(&FIRST.1).expect("a package"), "the two differ: diffoscope says where");
 }
 
+/// The files of the first revision.
+fn extracted() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (said, is_good) = judged_by("dpkg-deb", &["--extract", path(&FIRST.1), path(folder.path())]);
+    assert!(is_good, "{said}");
+    folder
+}
+
+#[test]
+fn every_page_is_there_and_its_links_lead_to_what_is_there() {
+    let folder = extracted();
+    let root = folder.path().join("usr/share/doc/weir");
+    let of_repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    assert_eq!(links::pages_below(&root.join("docs")), links::pages_below(&of_repository));
+    let pages = links::pages_below(&root);
+    assert!(pages.contains(&"README.md".to_owned()), "{pages:?}");
+    assert_eq!(links::broken(&root, &pages), Vec::<String>::new());
+}
+
 #[test]
 fn the_units_are_closed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    judged_by("dpkg-deb", &["--extract", path(&FIRST.1), path(folder.path())]);
+    let folder = extracted();
     for unit in ["weir.service", "weir-agent.service", "weir-announce.service"] {
         let unit = folder.path().join("lib/systemd/system").join(unit);
         let arguments = ["security", "--offline=yes", &format!("--threshold={EXPOSURE}"), path(&unit)];
@@ -169,7 +189,15 @@ fn started(machine: &Machine) {
     assert!(has_xdp(machine));
     let pid = main_pid(machine);
     assert_eq!(machine.run(&format!("stat --format %U /proc/{pid}")), "weir");
+    dumps_no_core(machine, "weir");
     assert!(machine.run("weir status").contains("web1"));
+}
+
+/// What is in its memory comes into no file, as the kernel has it.
+fn dumps_no_core(machine: &Machine, unit: &str) {
+    let pid = property(machine, unit, "MainPID");
+    let limits = machine.run(&format!("grep 'core file size' /proc/{pid}/limits"));
+    assert_eq!(limits.split_whitespace().collect::<Vec<_>>(), ["Max", "core", "file", "size", "0", "0", "bytes"]);
 }
 
 fn main_pid(machine: &Machine) -> String {
@@ -210,6 +238,7 @@ fn served(machine: &Machine) {
     machine.run(&format!("cat > /etc/weir/agent.toml <<'END'\n{AGENT}END"));
     machine.run("systemctl start weir-agent && systemctl reload weir-agent");
     assert!(machine.run("ip -json link show dev far0").contains("\"xdp\""));
+    dumps_no_core(machine, "weir-agent");
     machine.run("systemctl stop weir-agent && weir agent --detach");
     loses_xdp(machine, "far0");
 }
@@ -219,6 +248,7 @@ fn served(machine: &Machine) {
 fn announced(machine: &Machine) {
     machine.run("systemctl enable weir-announce && systemctl start weir-announce");
     becomes(machine, "blackhole 192.0.2.1 proto 87");
+    dumps_no_core(machine, "weir-announce");
     for signal in ["KILL", "STOP"] {
         machine.run(&format!("systemctl kill --signal {signal} weir-announce"));
         becomes(machine, "");

@@ -14,26 +14,10 @@ const CONTROL: &str = "deploy/debian";
 const UNITS: [&str; 3] = ["weir.service", "weir-agent.service", "weir-announce.service"];
 const CONFIGURATIONS: [&str; 2] = ["weir.toml", "agent.toml"];
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
-/// Documents that an operator reads, and what the package calls them.
-const DOCUMENTS: &[(&str, &str)] = &[
-    ("README.md", "README.md"),
-    ("deploy/README.md", "running.md"),
-    ("docs/bgp.md", "bgp.md"),
-    ("docs/ways.md", "ways.md"),
-    ("docs/monitoring.md", "monitoring.md"),
-    ("docs/reference/metrics.md", "metrics.md"),
-    ("docs/reference/reasons.md", "reasons.md"),
-];
-
-/// For other programs, to be copied from.
-const EXAMPLES: &[&str] = &[
-    "bgp/bird.conf",
-    "bgp/exabgp.conf",
-    "bgp/router.conf",
-    "monitoring/weir-dashboard.json",
-    "monitoring/weir.rules.test.yml",
-    "monitoring/weir.rules.yml",
-];
+/// Where documents lie, by their own paths, so that the links between them lead somewhere.
+const DOCUMENTS: &str = "usr/share/doc/weir";
+/// What the repository and Debian call what is there to be copied from.
+const EXAMPLES: (&str, &str) = ("deploy", "examples");
 
 /// Builds the package, and returns the name of its file.
 pub(super) fn build(weir: &Path, revision: Option<u32>, pack: &Pack) -> Result<String> {
@@ -64,18 +48,30 @@ fn put_files(tree: &Tree, changelog: &str) -> Result<()> {
     tree.put("usr/lib/tmpfiles.d/weir.conf", &payload::source("deploy/weir.tmpfiles")?, Kind::Data)?;
     let overrides = payload::source(&format!("{CONTROL}/lintian-overrides"))?;
     tree.put("usr/share/lintian/overrides/weir", &overrides, Kind::Data)?;
-    for (from, to) in DOCUMENTS {
-        tree.put(&format!("usr/share/doc/weir/{to}"), &payload::source(from)?, Kind::Compressed)?;
-    }
-    for file in EXAMPLES {
-        let example = payload::packaged(&format!("deploy/{file}"))?;
-        tree.put(&format!("usr/share/doc/weir/examples/{file}"), example.as_bytes(), Kind::Data)?;
-    }
-    tree.put("usr/share/doc/weir/changelog.Debian", changelog.as_bytes(), Kind::Compressed)?;
+    put_documents(tree)?;
+    tree.put(&format!("{DOCUMENTS}/changelog.Debian"), changelog.as_bytes(), Kind::Compressed)?;
     let bill = materials::bill()?;
-    tree.put("usr/share/doc/weir/weir.cdx.json", bill.as_bytes(), Kind::Compressed)?;
-    tree.put("usr/share/doc/weir/licences.txt", materials::licences()?.as_bytes(), Kind::Compressed)?;
-    tree.put("usr/share/doc/weir/copyright", copyright()?.as_bytes(), Kind::Data)
+    tree.put(&format!("{DOCUMENTS}/weir.cdx.json"), bill.as_bytes(), Kind::Compressed)?;
+    tree.put(&format!("{DOCUMENTS}/licences.txt"), materials::licences()?.as_bytes(), Kind::Compressed)?;
+    tree.put(&format!("{DOCUMENTS}/copyright"), copyright()?.as_bytes(), Kind::Data)
+}
+
+/// Pages are not compressed: no link leads into an archive.
+fn put_documents(tree: &Tree) -> Result<()> {
+    let (ours, debians) = EXAMPLES;
+    for path in payload::documents()?.iter().filter(|path| !path.starts_with(CONTROL)) {
+        match path.strip_prefix(ours) {
+            Some(example) => tree.put(&format!("{DOCUMENTS}/{debians}{example}"), &example_of(path)?, Kind::Data)?,
+            None => tree.put(&format!("{DOCUMENTS}/{path}"), &payload::source(path)?, Kind::Data)?,
+        }
+    }
+    tree.link(&format!("{DOCUMENTS}/{ours}"), debians)
+}
+
+/// An example as it is with this package. A page says what is typed without it.
+fn example_of(path: &str) -> Result<Vec<u8>> {
+    let is_page = Path::new(path).extension().is_some_and(|kind| kind == "md");
+    if is_page { payload::source(path) } else { Ok(payload::packaged(path)?.into_bytes()) }
 }
 
 fn put_control(tree: &Tree, version: &str) -> Result<()> {
@@ -142,6 +138,7 @@ fn kibibytes(tree: &Tree) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links;
 
     #[test]
     fn the_changelog_is_of_this_release() {
@@ -157,5 +154,16 @@ mod tests {
         let text = copyright().expect("made");
         assert!(text.contains("\nLicense: MIT\n Permission is hereby granted"), "{text}");
         assert!(!text.contains('@') && !text.contains("\n\n\n"), "{text}");
+    }
+
+    #[test]
+    fn every_link_of_a_page_leads_to_what_is_packed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tree = Tree::new(folder.path().join("tree")).expect("empty");
+        put_documents(&tree).expect("put");
+        let root = tree.root().join(DOCUMENTS);
+        let pages = links::pages_below(&root);
+        assert!(pages.contains(&"README.md".to_owned()), "{pages:?}");
+        assert_eq!(links::broken(&root, &pages), Vec::<String>::new());
     }
 }

@@ -20,18 +20,32 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "share/fish/vendor_completions.d/weir.fish"),
 ];
 
+/// What people read, and what that leads to.
+const DOCUMENTS: [&str; 9] = [
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "SECURITY.md",
+    "benches/results/README.md",
+    "deploy",
+    "docs",
+];
+
+/// The paths of all documents, and of what they give as examples; not of what only lies there. Each link of a page leads to
+/// another of them, so packages keep the paths.
+pub(super) fn documents() -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    let listed = child::output(git.args(["ls-files", "--"]).args(DOCUMENTS).current_dir(workspace::root()))
+        .context("only in a clone is it known which files are the repository's")?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
 /// A file of this repository.
 pub(super) fn source(path: &str) -> Result<Vec<u8>> {
     let path = workspace::root().join(path);
     fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// The paths of all files of this repository in some of its folders; not what only lies there.
-pub(super) fn files_in(folders: &[&str]) -> Result<Vec<String>> {
-    let mut git = Command::new("git");
-    let listed = child::output(git.args(["ls-files", "--"]).args(folders).current_dir(workspace::root()))
-        .context("only in a clone is it known which files are the repository's")?;
-    Ok(listed.lines().map(str::to_owned).collect())
 }
 
 /// A text of this repository.

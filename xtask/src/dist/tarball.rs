@@ -10,10 +10,6 @@ use super::{
 };
 use crate::child;
 
-/// What of the repository goes along by its own paths: files, and folders with all that is in them.
-const FILES: &[&str] = &["README.md", "LICENSE-APACHE", "LICENSE-MIT", "SECURITY.md"];
-const FOLDERS: &[&str] = &["deploy", "docs"];
-
 /// Builds it, and returns the name of its file.
 pub(super) fn build(weir: &Path, pack: &Pack) -> Result<String> {
     static_program(weir)?;
@@ -21,9 +17,7 @@ pub(super) fn build(weir: &Path, pack: &Pack) -> Result<String> {
     let tree = Tree::new(pack.out.join(&name))?;
     payload::program(weir, &tree, "bin/weir")?;
     payload::pages(weir, &tree, "")?;
-    for file in FILES.iter().map(|&file| file.to_owned()).chain(payload::files_in(FOLDERS)?) {
-        tree.put(&file, &payload::source(&file)?, Kind::Data)?;
-    }
+    put_documents(&tree)?;
     tree.put("licences.txt", materials::licences()?.as_bytes(), Kind::Data)?;
     let file = format!("{name}.tar.gz");
     let mut tar = Command::new("tar");
@@ -35,6 +29,13 @@ pub(super) fn build(weir: &Path, pack: &Pack) -> Result<String> {
     Ok(file)
 }
 
+fn put_documents(tree: &Tree) -> Result<()> {
+    for file in payload::documents()? {
+        tree.put(&file, &payload::source(&file)?, Kind::Data)?;
+    }
+    Ok(())
+}
+
 /// A program that asks for a loader runs only where that one is.
 fn static_program(weir: &Path) -> Result<()> {
     let mut ask = Command::new("readelf");
@@ -42,4 +43,20 @@ fn static_program(weir: &Path) -> Result<()> {
         .with_context(|| format!("{} is no program", weir.display()))?;
     ensure!(!said.contains("INTERP"), "{} is not static: it asks for a loader", weir.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links;
+
+    #[test]
+    fn every_link_of_a_page_leads_to_what_is_packed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tree = Tree::new(folder.path().join("tree")).expect("empty");
+        put_documents(&tree).expect("put");
+        let pages = links::pages_below(tree.root());
+        assert!(pages.contains(&"README.md".to_owned()), "{pages:?}");
+        assert_eq!(links::broken(tree.root(), &pages), Vec::<String>::new());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -49,6 +49,12 @@ impl Tree {
             Kind::Compressed => child::run(Command::new("gzip").args(["-9", "--no-name"]).arg(&file)),
             Kind::Data | Kind::Program => Ok(()),
         }
+    }
+
+    /// Makes a link to what lies beside it.
+    pub(super) fn link(&self, path: &str, to: &str) -> Result<()> {
+        let link = self.place(path)?;
+        symlink(to, &link).with_context(|| format!("cannot make the link {}", link.display()))
     }
 
     /// A path whose folders are there.

@@ -137,6 +137,7 @@ const TOOLS: &[Tool] = &[
     Tool::packaged("systemd-analyze", "systemd", Scope::Tests, "judging the units"),
     Tool::packaged("buildah", "buildah", Scope::Tests, "building the container image"),
     Tool::packaged("crun", "crun", Scope::Tests, "running containers as the manifests say"),
+    Tool::packaged("jq", "jq", Scope::Tests, "changing a runtime's seccomp profile as the documents say"),
     Tool {
         command: "kubectl",
         source: Source::FileOf { package: "kubernetes-client", file: "usr/bin/kubectl", libraries: &[] },

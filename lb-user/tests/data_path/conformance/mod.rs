@@ -2,6 +2,7 @@
 //!
 //! What is right is said here by the cases' own words: which backend, for which reason, and what is remembered of it.
 
+mod counted;
 mod endpoint;
 mod handshake;
 mod join;

@@ -23,7 +23,7 @@ const BITS: u32 = 6;
 /// The epochs that have a key.
 const LIVE: [u8; 3] = [1, 2, 3];
 /// The ids of backends.
-const BEARERS: [(TokenId, BackendId); 3] = [(TokenId(0), B1), (TokenId(33), B2), (TokenId(63), B3)];
+pub(super) const BEARERS: [(TokenId, BackendId); 3] = [(TokenId(0), B1), (TokenId(33), B2), (TokenId(63), B3)];
 const GONE: TokenId = TokenId(5);
 const NOBODY: TokenId = TokenId(6);
 
@@ -32,7 +32,7 @@ const fn key(epoch: u8) -> [u8; 16] {
 }
 
 /// A token of an epoch that reads as an id; each `nth` is another one.
-fn token(epoch: u8, TokenId(id): TokenId, nth: usize) -> u32 {
+pub(super) fn token(epoch: u8, TokenId(id): TokenId, nth: usize) -> u32 {
     let hasher = SipHasher13::new_with_key(&key(epoch));
     let tokens = (0_u32..).map(|number| u32::from(epoch) << 30 | number.wrapping_mul(0x9e37_79b1) >> 2);
     let named = |token: &u32| hasher.hash(&token.to_be_bytes()) % (1 << BITS) == u64::from(id);
@@ -56,7 +56,7 @@ fn codec() -> Codec {
     })
 }
 
-fn farm(ways: Ways, unknown_join: UnknownJoin) -> Setup {
+pub(super) fn farm(ways: Ways, unknown_join: UnknownJoin) -> Setup {
     let mut setup = Setup::farm_with(ways, unknown_join);
     setup.codecs = vec![(WEB, codec())];
     setup.bearers = BEARERS.map(|(id, backend)| (WEB, id, Bearer::of(backend))).to_vec();

@@ -1,7 +1,7 @@
 //! A container of a pod, in the network of a stage: its image is built from `deploy/container/Dockerfile`, and crun runs it by
 //! what the manifest says. The program is not the static one of a release, so the machine's libraries are mounted beside it.
 
-use super::image;
+use super::{image, seccomp};
 use crate::{
     fitness::get_from,
     stage::{Running, Stage, text, until, word},
@@ -10,11 +10,13 @@ use k8s_openapi::{
     api::core::v1::{self as core, PodSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{
     fs,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 /// Where the program finds what it is linked with.
@@ -29,8 +31,9 @@ pub(super) struct Container<'m> {
 }
 
 impl<'m> Container<'m> {
-    /// Starts the only container of a pod. These are the files of its configuration.
-    pub(super) fn start(stage: &Stage, pod: &'m PodSpec, config: &[(&str, &str)]) -> Self {
+    /// Starts the only container of a pod, where this is the runtime's profile of system calls. These are the files of its
+    /// configuration.
+    pub(super) fn start(stage: &Stage, profile: &str, pod: &'m PodSpec, config: &[(&str, &str)]) -> Self {
         let [spec] = &pod.containers[..] else { panic!("one container") };
         assert_eq!(pod.host_network, Some(true), "the stage's network is the host's");
         let (parcel, known) = (stage.folder.path().join("bundle"), stage.folder.path().join("crun"));
@@ -40,12 +43,15 @@ impl<'m> Container<'m> {
             fs::write(files.join(name), content).expect("written");
         }
         let entrypoint = image::unpack(stage, &parcel.join("rootfs"));
-        let process = process(spec, entrypoint);
+        let capabilities = capabilities(spec);
+        let process = process(spec, &capabilities, entrypoint);
         let root = json!({"path": "rootfs", "readonly": is_read_only(spec)});
         let namespaces = [json!({"type": "mount"}), json!({"type": "ipc"}), json!({"type": "uts"})];
         let said = json!({
             "ociVersion": "1.0.2", "process": process, "root": root, "mounts": mounts(pod, spec, &files),
-            "linux": {"namespaces": namespaces},
+            "linux": {
+                "namespaces": namespaces, "seccomp": seccomp::of_container(profile, security(spec), &capabilities),
+            },
         });
         fs::write(parcel.join("config.json"), said.to_string()).expect("written");
         // What crun has started ends with the first process of its process namespace: crun, when that is killed. It uses no
@@ -79,23 +85,31 @@ impl<'m> Container<'m> {
     pub(super) fn prepare_to_stop(&self) {
         let before = self.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
         let command = before.and_then(|handler| handler.exec.as_ref()?.command.clone()).expect("a command");
-        self.crun(&["exec".to_owned(), NAME.to_owned()].into_iter().chain(command).collect::<Vec<_>>());
+        let output = self.crun(&["exec".to_owned(), NAME.to_owned()].into_iter().chain(command).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+
+    /// Waits for its own end; its exit code and all that it said.
+    pub(super) fn ended(self) -> (Option<i32>, String) {
+        self.running.ended()
     }
 
     /// Has it end as Kubernetes would; its exit code and all that it said.
     pub(super) fn end(self) -> (Option<i32>, String) {
-        self.crun(&["kill", NAME, "TERM"].map(str::to_owned));
+        let output = self.crun(&["kill", NAME, "TERM"].map(str::to_owned));
+        // When it has ended, so has all in its process namespace: also who told it to, if still there.
+        let is_taken_along = output.status.signal() == Some(Signal::SIGKILL as i32);
+        assert!(output.status.success() || is_taken_along, "{}: {}", output.status, text(&output.stderr));
         self.running.ended()
     }
 
     /// Runs crun where it runs.
-    fn crun(&self, arguments: &[String]) {
+    fn crun(&self, arguments: &[String]) -> Output {
         let outside = self.running.pid();
         let children = fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).expect("it runs");
         let mut crun = Command::new("nsenter");
         crun.args(["--target", children.trim(), "--pid", "--mount", "crun", "--root"]).arg(&self.known).args(arguments);
-        let output = crun.output().expect("nsenter starts");
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        crun.output().expect("nsenter starts")
     }
 }
 
@@ -116,11 +130,14 @@ fn is_read_only(spec: &core::Container) -> bool {
     security(spec).read_only_root_filesystem == Some(true)
 }
 
-fn process(spec: &core::Container, entrypoint: Vec<String>) -> Value {
-    let security = security(spec);
-    let capabilities = security.capabilities.as_ref().expect("capabilities");
+fn capabilities(spec: &core::Container) -> Vec<String> {
+    let capabilities = security(spec).capabilities.as_ref().expect("capabilities");
     assert_eq!(capabilities.drop.as_deref(), Some(&["ALL".to_owned()][..]));
-    let named: Vec<_> = capabilities.add.iter().flatten().map(|name| format!("CAP_{name}")).collect();
+    capabilities.add.iter().flatten().map(|name| format!("CAP_{name}")).collect()
+}
+
+fn process(spec: &core::Container, named: &[String], entrypoint: Vec<String>) -> Value {
+    let security = security(spec);
     let arguments: Vec<_> = entrypoint.into_iter().chain(spec.args.iter().flatten().cloned()).collect();
     json!({
         "args": arguments, "cwd": "/", "user": {"uid": security.run_as_user.expect("a user"), "gid": 0},

@@ -1,9 +1,10 @@
 //! `deploy/kubernetes` and the container image: kustomize renders what Kubernetes has types for, and the containers run as the
-//! manifests say, with the capabilities, mounts and commands that are written there and no others.
+//! manifests say, with the capabilities, system calls, mounts and commands that are written there and no others.
 
 mod container;
 mod image;
 mod manifests;
+mod seccomp;
 
 use crate::stage::{CONFIG, Stage, WEIR, sh, text, until};
 use container::Container;
@@ -39,7 +40,8 @@ fn a_balancer_runs_as_its_daemon_set_says() {
     let stage = Stage::new();
     let config = CONFIG.replace("on_stop = \"detach\"", "") + METRICS;
     let manifests = Manifests::render();
-    let mut container = Container::start(&stage, manifests.pod("weir"), &[("weir.toml", &config)]);
+    let mut container =
+        Container::start(&stage, &seccomp::with_bpf(), manifests.pod("weir"), &[("weir.toml", &config)]);
     container.wait_for("\"ready\"");
     assert!(sh("ip -json link show dev weir0").contains("\"xdp\""), "the program is attached");
     container.becomes_well();
@@ -57,9 +59,20 @@ fn an_agent_runs_as_its_daemon_set_says() {
     let stage = Stage::new();
     let manifests = Manifests::render();
     let config = manifests.config("agent.toml").replace("eth0", "weir0");
-    let mut container = Container::start(&stage, manifests.pod("weir-agent"), &[("agent.toml", &config)]);
+    let mut container =
+        Container::start(&stage, &seccomp::with_bpf(), manifests.pod("weir-agent"), &[("agent.toml", &config)]);
     container.wait_for("ready, taking tunnels off on weir0");
     container.becomes_well();
     let (code, log) = container.end();
     assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn where_the_runtimes_profile_does_not_know_its_capability_a_pod_says_so() {
+    let stage = Stage::new();
+    let manifests = Manifests::render();
+    let container = Container::start(&stage, &seccomp::of_machine(), manifests.pod("weir"), &[("weir.toml", CONFIG)]);
+    let (code, log) = container.ended();
+    assert_ne!(code, Some(0), "{log}");
+    assert!(log.contains("a container's seccomp filter that forbids the bpf system call"), "{log}");
 }
