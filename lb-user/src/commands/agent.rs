@@ -319,7 +319,8 @@ fn pools(config: &AgentConfig) -> Vec<Name> {
 /// Removes the programs of an agent that no longer runs, and nothing else.
 fn detach(config: &Path) -> Result<()> {
     let root = match std::fs::metadata(config) {
-        Err(error) if error.kind() == ErrorKind::NotFound => PathBuf::from(AgentConfig::PINS),
+        // A file that is named and misspelt must not take down another agent.
+        Err(error) if error.kind() == ErrorKind::NotFound && config == Path::new(CONFIG) => AgentConfig::PINS.into(),
         _ => AgentConfig::load(config)?.pins,
     };
     let Removed { interfaces, pins, foreign, minted } = bpf::detach(&root)?;

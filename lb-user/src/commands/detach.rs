@@ -47,10 +47,14 @@ fn remove(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The directory that a configuration names. A file that does not hold is asked no more: the operator says which.
+/// The directory that a configuration names. A file that does not hold is asked no more: the operator says which. Only where
+/// nobody has named a file, and there is none, is it the usual directory: one that is misspelt must not take down another
+/// balancer.
 fn pins_of(config: &Path) -> Result<PathBuf> {
     match std::fs::metadata(config) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Balancer::PINS.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound && config == Path::new(super::CONFIG) => {
+            Ok(Balancer::PINS.into())
+        }
         _ => Ok(Config::load(config).context("name the directory with --pins")?.balancer.pins),
     }
 }
