@@ -1,7 +1,7 @@
 //! `weir agent`: on a backend, takes the balancers' tunnels off, clamps the MSS, and follows the MPTCP connections that
 //! live here. The first two are the kernel's from then on and outlive the process; `weir agent --detach` ends them.
 
-use super::{finish, finish_logged_on_one_thread, keys};
+use super::{complain, finish, finish_logged_on_one_thread, keys, put};
 use crate::{
     agent::{
         Counts, Known, Memory, Reporter, Teller,
@@ -86,12 +86,9 @@ pub fn agent(args: &Args) -> ExitCode {
 
 fn check(file: &Path) -> ExitCode {
     match AgentConfig::load(file) {
-        Ok(config) => {
-            println!("{} is good: {}", file.display(), config.summary());
-            ExitCode::SUCCESS
-        }
+        Ok(config) => finish(async { put(&format!("{} is good: {}\n", file.display(), config.summary())) }),
         Err(errors) => {
-            eprintln!("{errors}");
+            complain(&errors);
             ExitCode::from(super::BAD_CONFIG)
         }
     }
@@ -325,14 +322,13 @@ fn detach(config: &Path) -> Result<()> {
     };
     let Removed { interfaces, pins, foreign, minted } = bpf::detach(&root)?;
     if minted {
-        eprintln!("weir: {KERNELS_KEYS}");
+        complain(format_args!("weir: {KERNELS_KEYS}"));
     }
     for path in &foreign {
-        eprintln!("weir: {} is not Weir's, and stays", path.display());
+        complain(format_args!("weir: {} is not Weir's, and stays", path.display()));
     }
     match (pins, root.display()) {
-        (0, root) => println!("nothing of an agent's is under {root}"),
-        (pins, root) => println!("no longer on {}; {pins} pins under {root} are removed", interfaces.join(", ")),
+        (0, root) => put(&format!("nothing of an agent's is under {root}\n")),
+        (pins, root) => put(&format!("no longer on {}; {pins} pins under {root} are removed\n", interfaces.join(", "))),
     }
-    Ok(())
 }
