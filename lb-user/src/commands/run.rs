@@ -314,7 +314,7 @@ async fn follow_health(service: Arc<Service>) -> Result<()> {
         let follower = Arc::clone(&service);
         for news in spawn_blocking(move || follower.follow_health()).await?? {
             match news {
-                News::FailOpen(_) => warn!("{news}"),
+                News::FailOpen(_) | News::Unmade { .. } => warn!("{news}"),
                 News::Health { .. } | News::FailOpenEnded(_) => info!("{news}"),
             }
         }
