@@ -4,7 +4,7 @@
 use super::{complain, finish, finish_logged_on_one_thread, keys, put};
 use crate::{
     agent::{
-        Counts, Known, Memory, Reporter, Teller,
+        Counts, Known, Memory, Place, Reporter, Teller,
         mint::{self, Feed, Minter, Needs},
     },
     bpf::{self, AgentCounters, AgentPrograms, Holder, LoadError, MintTables, Pins, Removed},
@@ -12,7 +12,7 @@ use crate::{
     config::{self, AgentConfig, AgentVip, InterfaceName, Name, Prefix, XdpMode},
     logging::{self, LogArgs},
     metrics::{
-        Listener, Readiness,
+        Listener,
         agent::{AgentPage, MintPage},
     },
     resolve::Resolver,
@@ -29,7 +29,6 @@ use std::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
 };
 use tracing::{error, info, warn};
 
@@ -132,10 +131,11 @@ async fn serve(config: Arc<AgentConfig>) -> Result<()> {
         Some(settings) => Some(join_cluster(settings, &config.backend, Arc::clone(&known)).await?),
         None => None,
     };
+    let (place, readiness) = Place::new(Resolver::connect()?, config.interfaces.clone());
+    tokio::spawn(place.follow());
     if let Some(listener) = listener {
         let publisher = bus.as_ref().map(|bus| bus.publisher.clone());
         let page = AgentPage { pools: pools(&config), counters, known, counts, publisher, mint: mint_page };
-        let (_, readiness) = watch::channel(Readiness::Ready);
         tokio::spawn(async move {
             listener.serve_page(Arc::new(page), readiness).await;
         });

@@ -129,3 +129,21 @@ fn a_loop_that_hangs_is_not_well() {
     becomes("200", "ok\n");
     assert_eq!(weir.end().0, Some(0));
 }
+
+#[test]
+fn an_agent_tells_that_its_interface_has_been_made_anew_and_takes_no_tunnel_off() {
+    let stage = Stage::new();
+    let agent = "[agent]\nbackend = \"b1\"\ninterface = \"weir0\"\nxdp_mode = \"generic\"\nbalancers = [\"10.77.0.9\"]\n\
+                 [metrics]\nlisten = \"127.0.0.1:9107\"\n\
+                 [[vip]]\naddress = \"192.0.2.1\"\nport = 443\npool = \"web\"\n";
+    fs::write(stage.config(), agent).expect("written");
+    let config = stage.config().display().to_string();
+    let mut running = stage.start(WEIR, &["agent".to_owned(), "--config".to_owned(), config], &[]);
+    running.wait_for("ready");
+    becomes("200", "ok\n");
+
+    sh("ip link del weir0; ip link add weir0 type veth peer name other0; ip link set weir0 up");
+    becomes("503", "there is no XDP program on weir0\n");
+    running.wait_for("no tunnel is taken off: there is no XDP program on weir0 any more");
+    assert_eq!(get("/livez").0, "200");
+}
