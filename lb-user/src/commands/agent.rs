@@ -27,9 +27,7 @@ use std::{
     process::ExitCode,
     sync::Arc,
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 /// Where the configuration is unless the operator says otherwise.
