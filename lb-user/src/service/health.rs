@@ -168,13 +168,7 @@ impl Service {
     /// # Errors
     /// The kernel refuses the program.
     pub fn attach_probe(&self, interface: &str) -> Result<(), crate::bpf::LoadError> {
-        let mut state = self.state();
-        if state.probed_interfaces.contains(interface) {
-            return Ok(());
-        }
-        state.balancer.attach_probe(interface)?;
-        state.probed_interfaces.insert(interface.to_owned());
-        Ok(())
+        self.state().balancer.attach_probe(interface)
     }
 
     /// Waits until some backend's health has changed.
