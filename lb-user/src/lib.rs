@@ -8,6 +8,7 @@ pub mod bus;
 mod clock;
 pub mod commands;
 pub mod config;
+mod connections;
 pub mod doctor;
 pub mod explain;
 pub mod fitness;

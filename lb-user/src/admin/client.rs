@@ -13,12 +13,22 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
+
+/// What is only read is there after this time; only a Weir that hangs takes so long.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// Why a running Weir could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// Somebody listens who does not answer.
+    #[error(
+        "weir has not answered on {} for {} s: is it stopped, or does it hang? `systemctl restart weir` loses no packet",
+        .0.display(), ANSWER_TIME.as_secs()
+    )]
+    Silent(PathBuf),
     /// Nobody listens.
     #[error("no weir answers on {}: is `weir run` running? ({source})", path.display())]
     Connect {
@@ -67,7 +77,8 @@ impl Client {
     /// # Errors
     /// Nobody answers, or Weir refuses, or not in this version's words.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Method::GET, path, Bytes::new()).await
+        let answer = timeout(ANSWER_TIME, self.ask(Method::GET, path, Bytes::new())).await;
+        answer.unwrap_or_else(|_| Err(ClientError::Silent(self.socket.clone())))
     }
 
     /// Has something done that needs no more words than a path.
@@ -158,5 +169,21 @@ impl Lines {
                 Some(frame) => self.read.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_does_not_answer_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weir.sock");
+        let _mute = UnixListener::bind(&path).expect("a socket");
+        let answer: Result<(), _> = Client::new(&path).get("/v1/status").await;
+        let said = answer.expect_err("nobody answers").to_string();
+        assert!(said.contains("has not answered on") && said.contains("for 30 s"), "{said}");
     }
 }

@@ -4,7 +4,10 @@ use super::{
     fault::{ErrorBody, Fault},
     routes::{self, Context, ROUTES, Reply},
 };
-use crate::config::Name;
+use crate::{
+    config::Name,
+    connections::{Asked, Connections},
+};
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Either, Full, Limited, StreamBody};
 use hyper::{
@@ -14,13 +17,13 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use lb_common::limits::TRACE_SECONDS_MAX;
 use nix::unistd::Group;
 use std::{
     convert::Infallible,
     fs, io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     pin::Pin,
     time::Duration,
@@ -33,6 +36,8 @@ use tokio::{
 
 /// A connection may last so long: a trace, and a minute.
 const CONNECTION_TIME: Duration = Duration::from_secs(TRACE_SECONDS_MAX + 60);
+/// A request must be there so long after its connection, and what is sent with it so long after that.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// What is sent with a request may have so many bytes: the frames of a capture that is to be explained.
 const BODY_MAX: usize = 16 << 20;
 const JSON: &str = "application/json";
@@ -67,12 +72,16 @@ pub enum AdminError {
     },
 }
 
-/// An open admin socket. Dropping it removes it from the file system.
+/// An open admin socket. Dropping it removes it from the file system, unless another has its path by then.
 #[derive(Debug)]
 pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
+    file: Option<FileId>,
 }
+
+/// What tells a file from others: its device and its number there.
+type FileId = (u64, u64);
 
 impl AdminSocket {
     /// Opens the socket for the own user and, if one is named, a group; one that a dead process has left behind is
@@ -94,7 +103,8 @@ impl AdminSocket {
             }
             Err(_) => {}
         }
-        let socket = Self { listener: UnixListener::bind(path).map_err(failed)?, path: path.to_owned() };
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let socket = Self { listener, path: path.to_owned(), file: file_id(path) };
         let mode = if let Some((name, id)) = group {
             chown(path, None, Some(id)).map_err(|source| AdminError::Group { group: name.clone(), source })?;
             0o660
@@ -107,26 +117,45 @@ impl AdminSocket {
 
     /// Serves until it is dropped.
     pub async fn serve(self, context: Context) {
+        let mut connections = Connections::lasting(CONNECTION_TIME);
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             };
-            let context = context.clone();
-            let answer = service_fn(move |request| {
-                let context = context.clone();
-                async move { Ok::<_, Infallible>(respond(answer(request, context).await)) }
-            });
-            let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer);
-            tokio::spawn(timeout(CONNECTION_TIME, connection));
+            connections.make_room().await;
+            let asked = Asked::default();
+            connections.take(asked.clone(), serve_one(stream, context.clone(), asked));
         }
     }
 }
 
+/// A connection that breaks is its client's affair.
+async fn serve_one(stream: UnixStream, context: Context, asked: Asked) {
+    let service = service_fn(|request| {
+        asked.note();
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(respond(answer(request, context).await)) }
+    });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIME)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if file_id(&self.path) == self.file {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -141,10 +170,11 @@ fn id_of(group: &Name) -> Result<u32, AdminError> {
 async fn answer(request: Request<Incoming>, context: Context) -> Result<Reply, Fault> {
     let uri = request.uri();
     let (route, mut call) = routes::find(ROUTES, request.method(), uri.path(), uri.query().unwrap_or_default())?;
-    let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
+    let body = timeout(REQUEST_TIME, Limited::new(request.into_body(), BODY_MAX).collect()).await;
     call.body = match body {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return Err(Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("too much was sent: {error}"))),
+        Ok(Ok(body)) => body.to_bytes(),
+        Err(_) => return Err(Fault::new(StatusCode::REQUEST_TIMEOUT, "what was announced has not been sent")),
+        Ok(Err(error)) => return Err(Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("too much was sent: {error}"))),
     };
     (route.handler)(context, call).await
 }
@@ -202,5 +232,18 @@ mod tests {
         fs::remove_file(&path).expect("it is there");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket whose owner dies"));
         AdminSocket::bind(&path, None).await.expect("it takes its place");
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_another_that_has_the_path_by_now_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weir.sock");
+        let first = AdminSocket::bind(&path, None).await.expect("it is free");
+        fs::rename(&path, folder.path().join("away")).expect("somebody moves it");
+        let second = AdminSocket::bind(&path, None).await.expect("it is free again");
+        drop(first);
+        UnixStream::connect(&path).await.expect("the second still answers");
+        drop(second);
+        assert!(!path.exists());
     }
 }

@@ -7,10 +7,12 @@ mod events;
 mod member;
 pub mod mint;
 mod netlink;
+mod place;
 mod reporter;
 mod sockets;
 
 pub use connections::{Known, Op, Report, Sink};
 pub use events::EventsError;
 pub use member::{Memory, Teller};
+pub use place::Place;
 pub use reporter::{Counts, Reporter};

@@ -4,6 +4,7 @@ use super::{
     ArrayTable, BearerTable, Events, HashTable, LedgerError, LedgerTable, LoadError, PerCpuTable, PrefixTable,
     RingTable, Value,
     pins::{LEDGER, LostPins, PinError, Pins, TABLES},
+    probe::Probed,
     shape::Shape,
 };
 use crate::object::OBJECT;
@@ -160,6 +161,8 @@ pub struct Balancer {
     programs: Option<ProgramArray<MapData>>,
     /// Where their table is pinned, if it is.
     programs_pin: Option<PathBuf>,
+    /// Where the packets of checks are sent on their way.
+    pub(super) probed: Probed,
     pub globals: ArrayTable<Globals>,
     addresses: ArrayTable<addresses::Row>,
     prefixes: PrefixTable<Services>,
@@ -263,6 +266,7 @@ impl Balancer {
         Ok(Self {
             programs: None,
             programs_pin: None,
+            probed: Probed::new(),
             globals: array(&mut ebpf, "weir_globals")?,
             addresses: array(&mut ebpf, "weir_addresses")?,
             prefixes: prefix(&mut ebpf, "weir_prefixes")?,

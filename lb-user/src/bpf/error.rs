@@ -106,6 +106,15 @@ pub enum LoadError {
     },
 }
 
+/// An error and what is behind it, unless it says that itself: aya names the call, and the kernel's answer is behind it.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
+    let said = error.to_string();
+    match error.source().map(ToString::to_string).filter(|cause| !said.contains(cause)) {
+        Some(cause) => format!("{said}: {cause}"),
+        None => said,
+    }
+}
+
 impl LoadError {
     fn privilege() -> Self {
         Self::Privilege { missing: privilege::missing() }
@@ -128,11 +137,7 @@ impl LoadError {
     }
 
     pub(super) fn pin(path: &Path, error: impl std::error::Error) -> Self {
-        let mut reason = error.to_string();
-        if let Some(cause) = error.source().map(ToString::to_string).filter(|cause| !reason.contains(cause)) {
-            reason = format!("{reason}: {cause}");
-        }
-        Self::Pin { path: path.to_owned(), reason }
+        Self::Pin { path: path.to_owned(), reason: with_cause(&error) }
     }
 
     /// The kernel's own number for an error of a program's, if it has one.

@@ -3,7 +3,7 @@
 //! One controller at a time has them. Nothing here removes a file that is not Weir's, and no table is used whose shape is
 //! not the expected one.
 
-use super::shape;
+use super::{error::with_cause, shape};
 use aya::{
     maps::MapError,
     programs::{XdpMode, links::LinkError},
@@ -142,7 +142,11 @@ pub enum PinError {
         source: io::Error,
     },
     /// A pinned table cannot be opened.
-    #[error("the pinned table {table} cannot be used: {error}; `weir detach` gives all of them up")]
+    #[error(
+        "the pinned table {table} cannot be used: {}; mend that, or give all of them up with `weir detach`, tokens and \
+         entries included",
+        with_cause(error)
+    )]
     Map {
         /// The table.
         table: &'static str,
@@ -150,7 +154,10 @@ pub enum PinError {
         error: MapError,
     },
     /// A pinned link cannot be opened.
-    #[error("the pinned link {} cannot be used: {error}; `weir detach` gives it up", path.display())]
+    #[error(
+        "the pinned link {} cannot be used: {}; mend that, or give it up with `weir detach`, or an agent's with `weir agent \
+         --detach`", path.display(), with_cause(error)
+    )]
     Link {
         /// Its file.
         path: PathBuf,
@@ -525,6 +532,14 @@ mod tests {
         maps.sort();
         known.sort_unstable();
         assert_eq!(maps, known);
+    }
+
+    #[test]
+    fn the_kernels_answer_is_told_before_anything_is_given_up() {
+        let (call, io_error) = ("BPF_OBJ_GET", io::Error::from_raw_os_error(nix::libc::EACCES));
+        let error = MapError::SyscallError(aya::sys::SyscallError { call, io_error });
+        let said = PinError::Map { table: "weir_tokens", error }.to_string();
+        assert!(said.contains("`BPF_OBJ_GET` failed: Permission denied (os error 13); mend that"), "{said}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the bus has done, as numbers.
 
+use super::seldom::Seldom;
 use lb_common::share::Entered;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -60,6 +61,8 @@ pub struct BusCounts {
     /// How often messages were missed, because they came faster than they were taken in.
     pub overruns: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
+    /// When the operator last heard of a message that could not be read.
+    pub(super) illegible: Seldom,
 }
 
 impl BusCounts {

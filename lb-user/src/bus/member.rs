@@ -191,7 +191,9 @@ async fn take(message: Message, sharer: &Arc<dyn Sharer>, counts: &Arc<BusCounts
         Ok(batch) => batch,
         Err(error) => {
             counts.refuse(Refusal::Illegible, 1);
-            warn!("a message on the bus is left out: {error}");
+            if counts.illegible.may_tell(Instant::now().into_std()) {
+                warn!("a message on the bus is left out: {error}; this is said once a minute at most");
+            }
             return None;
         }
     };

@@ -10,6 +10,7 @@ mod handover;
 mod link;
 mod member;
 mod publisher;
+mod seldom;
 pub mod wire;
 
 pub use counts::{BusCounts, BusNumbers, Refusal};

@@ -1,10 +1,10 @@
 //! `weir agent`: on a backend, takes the balancers' tunnels off, clamps the MSS, and follows the MPTCP connections that
 //! live here. The first two are the kernel's from then on and outlive the process; `weir agent --detach` ends them.
 
-use super::{finish, finish_logged_on_one_thread, keys};
+use super::{complain, finish, finish_logged_on_one_thread, keys, put};
 use crate::{
     agent::{
-        Counts, Known, Memory, Reporter, Teller,
+        Counts, Known, Memory, Place, Reporter, Teller,
         mint::{self, Feed, Minter, Needs},
     },
     bpf::{self, AgentCounters, AgentPrograms, Holder, LoadError, MintTables, Pins, Removed},
@@ -12,7 +12,7 @@ use crate::{
     config::{self, AgentConfig, AgentVip, InterfaceName, Name, Prefix, XdpMode},
     logging::{self, LogArgs},
     metrics::{
-        Listener, Readiness,
+        Listener,
         agent::{AgentPage, MintPage},
     },
     resolve::Resolver,
@@ -27,10 +27,7 @@ use std::{
     process::ExitCode,
     sync::Arc,
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 /// Where the configuration is unless the operator says otherwise.
@@ -86,12 +83,9 @@ pub fn agent(args: &Args) -> ExitCode {
 
 fn check(file: &Path) -> ExitCode {
     match AgentConfig::load(file) {
-        Ok(config) => {
-            println!("{} is good: {}", file.display(), config.summary());
-            ExitCode::SUCCESS
-        }
+        Ok(config) => finish(async { put(&format!("{} is good: {}\n", file.display(), config.summary())) }),
         Err(errors) => {
-            eprintln!("{errors}");
+            complain(&errors);
             ExitCode::from(super::BAD_CONFIG)
         }
     }
@@ -135,10 +129,11 @@ async fn serve(config: Arc<AgentConfig>) -> Result<()> {
         Some(settings) => Some(join_cluster(settings, &config.backend, Arc::clone(&known)).await?),
         None => None,
     };
+    let (place, readiness) = Place::new(Resolver::connect()?, config.interfaces.clone());
+    tokio::spawn(place.follow());
     if let Some(listener) = listener {
         let publisher = bus.as_ref().map(|bus| bus.publisher.clone());
         let page = AgentPage { pools: pools(&config), counters, known, counts, publisher, mint: mint_page };
-        let (_, readiness) = watch::channel(Readiness::Ready);
         tokio::spawn(async move {
             listener.serve_page(Arc::new(page), readiness).await;
         });
@@ -319,19 +314,19 @@ fn pools(config: &AgentConfig) -> Vec<Name> {
 /// Removes the programs of an agent that no longer runs, and nothing else.
 fn detach(config: &Path) -> Result<()> {
     let root = match std::fs::metadata(config) {
-        Err(error) if error.kind() == ErrorKind::NotFound => PathBuf::from(AgentConfig::PINS),
+        // A file that is named and misspelt must not take down another agent.
+        Err(error) if error.kind() == ErrorKind::NotFound && config == Path::new(CONFIG) => AgentConfig::PINS.into(),
         _ => AgentConfig::load(config)?.pins,
     };
     let Removed { interfaces, pins, foreign, minted } = bpf::detach(&root)?;
     if minted {
-        eprintln!("weir: {KERNELS_KEYS}");
+        complain(format_args!("weir: {KERNELS_KEYS}"));
     }
     for path in &foreign {
-        eprintln!("weir: {} is not Weir's, and stays", path.display());
+        complain(format_args!("weir: {} is not Weir's, and stays", path.display()));
     }
     match (pins, root.display()) {
-        (0, root) => println!("nothing of an agent's is under {root}"),
-        (pins, root) => println!("no longer on {}; {pins} pins under {root} are removed", interfaces.join(", ")),
+        (0, root) => put(&format!("nothing of an agent's is under {root}\n")),
+        (pins, root) => put(&format!("no longer on {}; {pins} pins under {root} are removed\n", interfaces.join(", "))),
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `weir backend`: what single backends do, and the orders to drain and to serve again.
 
-use super::{Output, finish, put, put_json};
+use super::{Output, complain, finish, put, put_json};
 use crate::admin::{
     self, Client,
     status::{BackendStatus, HealthStatus, HeldStatus},
@@ -66,7 +66,7 @@ fn print_setup(SetupArgs { backend: Name { name }, config }: &SetupArgs, output:
     let config = match Config::load(config) {
         Ok(config) => config,
         Err(errors) => {
-            eprintln!("{errors}");
+            complain(&errors);
             return ExitCode::from(super::BAD_CONFIG);
         }
     };

@@ -1,8 +1,9 @@
 //! `weir completions`: what a shell needs to complete this command line.
 
+use super::{finish, put};
 use clap::Command;
 use clap_complete::{Shell, generate};
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 /// What `weir completions` is told.
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,5 @@ pub fn completions(args: &Args, mut weir: Command) -> ExitCode {
     let name = weir.get_name().to_owned();
     let mut script = Vec::new();
     generate(args.shell, &mut weir, name, &mut script);
-    // Where nobody reads it any more, there is nothing to say.
-    let _ = io::Write::write_all(&mut io::stdout(), &script);
-    ExitCode::SUCCESS
+    finish(async { put(str::from_utf8(&script)?) })
 }

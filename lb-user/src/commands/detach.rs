@@ -1,7 +1,7 @@
 //! `weir detach`: takes the data path down, when no controller runs. It removes what Weir has put into the kernel, and
 //! nothing else.
 
-use super::finish;
+use super::{complain, finish, put};
 use crate::{
     bpf::{self, Removed},
     config::{Balancer, Config},
@@ -36,21 +36,26 @@ fn remove(args: &Args) -> Result<()> {
     };
     let Removed { interfaces, pins, foreign, .. } = bpf::detach(&root)?;
     for path in &foreign {
-        eprintln!("weir: {} is not Weir's, and stays", path.display());
+        complain(format_args!("weir: {} is not Weir's, and stays", path.display()));
     }
     let root = root.display();
     match (pins, &interfaces[..]) {
-        (0, _) => println!("nothing of Weir's is under {root}"),
-        (_, []) => println!("{pins} pins under {root} are removed; no interface had the program"),
-        (_, interfaces) => println!("no longer on {}; {pins} pins under {root} are removed", interfaces.join(", ")),
+        (0, _) => put(&format!("nothing of Weir's is under {root}\n")),
+        (_, []) => put(&format!("{pins} pins under {root} are removed; no interface had the program\n")),
+        (_, interfaces) => {
+            put(&format!("no longer on {}; {pins} pins under {root} are removed\n", interfaces.join(", ")))
+        }
     }
-    Ok(())
 }
 
-/// The directory that a configuration names. A file that does not hold is asked no more: the operator says which.
+/// The directory that a configuration names. A file that does not hold is asked no more: the operator says which. Only where
+/// nobody has named a file, and there is none, is it the usual directory: one that is misspelt must not take down another
+/// balancer.
 fn pins_of(config: &Path) -> Result<PathBuf> {
     match std::fs::metadata(config) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Balancer::PINS.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound && config == Path::new(super::CONFIG) => {
+            Ok(Balancer::PINS.into())
+        }
         _ => Ok(Config::load(config).context("name the directory with --pins")?.balancer.pins),
     }
 }

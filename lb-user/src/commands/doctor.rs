@@ -1,6 +1,6 @@
 //! `weir doctor`: preflight and diagnosis of a balancer or a backend.
 
-use super::{CONFIG, Output, finish_with, say};
+use super::{CONFIG, Output, complain, finish_with, say};
 use crate::{
     config::{AgentConfig, Config, Forward},
     doctor::{BackendQuestions, JoinEndpoint, Links, examine_backend, examine_balancer},
@@ -69,7 +69,7 @@ async fn examine(args: &Args) -> Result<ExitCode> {
         let agent = match args.agent.as_deref().map(AgentConfig::load).transpose() {
             Ok(agent) => agent.map(Arc::new),
             Err(errors) => {
-                eprintln!("{errors}");
+                complain(&errors);
                 return Ok(ExitCode::from(super::BAD_CONFIG));
             }
         };
@@ -78,9 +78,9 @@ async fn examine(args: &Args) -> Result<ExitCode> {
         match Config::load(&args.config) {
             Ok(config) => examine_balancer(&config, &args.config, args.client_mtu).await?,
             Err(errors) => {
-                eprintln!("{errors}");
+                complain(&errors);
                 if args.config == Path::new(CONFIG) {
-                    eprintln!("on a backend: `weir doctor --backend`");
+                    complain("on a backend: `weir doctor --backend`");
                 }
                 return Ok(ExitCode::from(super::BAD_CONFIG));
             }

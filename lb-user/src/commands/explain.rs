@@ -1,6 +1,6 @@
 //! `weir explain`: what becomes of frames, and why, by a configuration or as the running balancer would have it.
 
-use super::{Output, finish};
+use super::{Output, complain, finish};
 use crate::{
     admin::{
         self, Client,
@@ -51,7 +51,7 @@ pub fn explain(args: &Args) -> ExitCode {
     match Config::load(path) {
         Ok(config) => finish(async { by_config(args, &config) }),
         Err(errors) => {
-            eprintln!("{errors}");
+            complain(&errors);
             ExitCode::from(super::BAD_CONFIG)
         }
     }
@@ -63,7 +63,7 @@ fn frames_of(args: &Args) -> Result<Vec<Fitted>> {
         None => frames::of_packets(&args.packet)?,
     };
     if frames.is_empty() {
-        eprintln!("weir: the capture holds no packet: there is nothing to explain");
+        complain("weir: the capture holds no packet: there is nothing to explain");
     }
     Ok(frames)
 }
@@ -88,9 +88,9 @@ fn start(engine: Option<Engine>, plan: impl Fn() -> Result<Plan>) -> Result<Expl
     match (engine, Explainer::new(plan()?, None, engine.unwrap_or(Engine::Kernel))) {
         (_, Ok(explainer)) => Ok(explainer),
         (None, Err(KernelError::Load(error @ (LoadError::Privilege { .. } | LoadError::NoObject)))) => {
-            eprintln!("weir: {error}");
-            eprintln!(
-                "weir: explained by the host's decision: the same code, but not the kernel's program (--engine host)"
+            complain(format_args!("weir: {error}"));
+            complain(
+                "weir: explained by the host's decision: the same code, but not the kernel's program (--engine host)",
             );
             Ok(Explainer::new(plan()?, None, Engine::Host)?)
         }
@@ -114,7 +114,7 @@ async fn by_the_running(args: &Args) -> Result<()> {
     let request = ExplainRequest { engine: args.engine, frames: asked.collect() };
     let answer = ask(&args.socket, &request).await?;
     if args.engine.is_none() && answer.engine == Engine::Host {
-        eprintln!("weir: the balancer may not load its program again: explained by the host's decision");
+        complain("weir: the balancer may not load its program again: explained by the host's decision");
     }
     let mut printer = Printer::new(args.output);
     printer.begin(&answer.notes)?;
@@ -165,10 +165,10 @@ impl Printer {
     fn end(mut self) -> Result<()> {
         written(self.to.flush())?;
         if self.unfit > 0 {
-            eprintln!(
+            complain(format_args!(
                 "weir: {} frames could not be explained; each says why, and those behind it lack what it would have taught",
                 self.unfit
-            );
+            ));
         }
         Ok(())
     }

@@ -67,6 +67,11 @@ fn put(text: &str) -> Result<()> {
     }
 }
 
+/// Says a line on standard error. Where nobody can hear it, the exit status tells all the same.
+fn complain(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Runs a command to its end; an error becomes a line and an exit status.
 fn finish(command: impl Future<Output = Result<()>>) -> ExitCode {
     finish_with(async { command.await.map(|()| ExitCode::SUCCESS) })
@@ -75,7 +80,7 @@ fn finish(command: impl Future<Output = Result<()>>) -> ExitCode {
 /// The same for a command that has exit statuses of its own.
 fn finish_with(command: impl Future<Output = Result<ExitCode>>) -> ExitCode {
     block_on(command).unwrap_or_else(|error| {
-        eprintln!("weir: {}", in_one_line(&error));
+        complain(format_args!("weir: {}", in_one_line(&error)));
         ExitCode::FAILURE
     })
 }

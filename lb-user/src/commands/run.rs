@@ -23,6 +23,7 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::join_all;
 use hyper::StatusCode;
+use nix::net::if_::if_nametoindex;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -294,10 +295,12 @@ async fn check_backends(service: &Service, resolver: &Resolver, checker: &mut Ch
     let vips: BTreeSet<IpAddr> = plans.iter().flat_map(|plan| &plan.health.targets).map(SocketAddr::ip).collect();
     for vip in vips {
         let trouble = match resolver.way_to_vip(vip).await {
-            Ok(interface) => {
-                service.attach_probe(&interface)?;
-                None
-            }
+            Ok(interface) => match service.attach_probe(&interface) {
+                Ok(()) => None,
+                // One that has just gone is looked for anew with the next change.
+                Err(error) if if_nametoindex(interface.as_str()).is_err() => Some(error.to_string()),
+                Err(error) => return Err(error.into()),
+            },
             Err(error) => Some(error.to_string()),
         };
         service.set_probe_trouble(vip, trouble);
@@ -314,7 +317,7 @@ async fn follow_health(service: Arc<Service>) -> Result<()> {
         let follower = Arc::clone(&service);
         for news in spawn_blocking(move || follower.follow_health()).await?? {
             match news {
-                News::FailOpen(_) => warn!("{news}"),
+                News::FailOpen(_) | News::Unmade { .. } => warn!("{news}"),
                 News::Health { .. } | News::FailOpenEnded(_) => info!("{news}"),
             }
         }

@@ -55,6 +55,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether this machine could not even ask, which says nothing of the backend.
+    pub(super) const fn is_ours(&self) -> bool {
+        matches!(self, Self::Socket(_))
+    }
+
     pub(super) fn connect(error: &io::Error, vip: IpAddr) -> Self {
         match error.raw_os_error() {
             Some(nix::libc::ECONNREFUSED) => Self::Refused,
@@ -63,6 +68,10 @@ impl Failure {
             Some(nix::libc::EHOSTUNREACH) => Self::NoNeighbour(vip),
             Some(nix::libc::EPERM | nix::libc::EACCES) => Self::NotPermitted,
             Some(nix::libc::ETIMEDOUT) => Self::Broken(io::ErrorKind::TimedOut.into()),
+            // No source port, or no memory.
+            Some(nix::libc::EADDRNOTAVAIL | nix::libc::ENOBUFS | nix::libc::ENOMEM) => {
+                Self::Socket(io::Error::from(error.kind()))
+            }
             _ => Self::Broken(io::Error::from(error.kind())),
         }
     }

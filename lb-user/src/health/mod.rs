@@ -57,6 +57,9 @@ pub trait Listener: Send + Sync + 'static {
 
     /// A check has ended.
     fn note(&self, id: BackendId, outcome: Outcome);
+
+    /// This machine could not make a check, which says nothing of the backend.
+    fn note_unmade(&self, id: BackendId, why: String);
 }
 
 /// The checks under way. Dropping it ends them.
@@ -103,9 +106,12 @@ impl<L: Listener> Checker<L> {
             loop {
                 let begun = Instant::now();
                 let Ok(permit) = permits.acquire().await else { return };
-                let outcome = check(&plan, &*listener).await;
+                let checked = check(&plan, &*listener).await;
                 drop(permit);
-                listener.note(plan.id, outcome);
+                match checked {
+                    Ok(outcome) => listener.note(plan.id, outcome),
+                    Err(Unmade(why)) => listener.note_unmade(plan.id, why),
+                }
                 sleep(jittered(&plan.health).saturating_sub(begun.elapsed())).await;
             }
         })
@@ -121,8 +127,12 @@ impl<L> Drop for Checker<L> {
     }
 }
 
+/// Why this machine could not make a check.
+#[derive(Debug, PartialEq, Eq)]
+struct Unmade(String);
+
 /// Checks a backend once, at all targets at the same time: it is well if it is well at each.
-async fn check(plan: &Plan, listener: &impl Listener) -> Outcome {
+async fn check(plan: &Plan, listener: &impl Listener) -> Result<Outcome, Unmade> {
     let begun = Instant::now();
     let limit = plan.health.timeout;
     let attempts = plan.health.targets.iter().map(|&target| async move {
@@ -132,23 +142,33 @@ async fn check(plan: &Plan, listener: &impl Listener) -> Outcome {
                 None => timeout(limit, attempt(plan, target, listener)).await.unwrap_or(Err(Failure::Late(limit))),
             }
         };
-        (target, attempt.await.map_err(|failure| failure.to_string()))
+        (target, attempt.await)
     });
     let ends = join_all(attempts).await;
     let found = ends.iter().filter_map(|(_, end)| *end.as_ref().ok()?);
     let minting = found.reduce(|all, one| if all == one { all } else { Minting::PlainTcp });
-    Outcome { error: all_well(&ends), minting, took: begun.elapsed() }
+    Ok(Outcome { error: all_well(&ends)?, minting, took: begun.elapsed() })
 }
 
-/// What is wrong, if anything: the target is named unless all of them have failed alike.
-fn all_well<T>(ends: &[(SocketAddr, Result<T, String>)]) -> Option<String> {
+/// What is wrong, if anything: the target is named unless all of them have failed alike. Where nothing else is wrong than
+/// that this machine could not ask, nobody knows.
+fn all_well<T>(ends: &[(SocketAddr, Result<T, Failure>)]) -> Result<Option<String>, Unmade> {
+    let failures = || ends.iter().filter_map(|(_, end)| end.as_ref().err());
+    match failures().next() {
+        Some(failure) if failures().all(Failure::is_ours) => Err(Unmade(failure.to_string())),
+        _ => Ok(what_is_wrong(ends)),
+    }
+}
+
+fn what_is_wrong<T>(ends: &[(SocketAddr, Result<T, Failure>)]) -> Option<String> {
+    let words = |end: &Result<T, Failure>| end.as_ref().err().map(ToString::to_string);
     let (_, first) = ends.first()?;
-    let first = first.as_ref().err();
-    if ends.iter().all(|(_, end)| end.as_ref().err() == first) {
-        return first.cloned();
+    let first = words(first);
+    if ends.iter().all(|(_, end)| words(end) == first) {
+        return first;
     }
     let family = |target: &SocketAddr| if target.is_ipv4() { "IPv4" } else { "IPv6" };
-    let said = ends.iter().filter_map(|(target, end)| Some(format!("{}: {}", family(target), end.as_ref().err()?)));
+    let said = ends.iter().filter_map(|(target, end)| Some(format!("{}: {}", family(target), words(end)?)));
     Some(said.collect::<Vec<_>>().join("; "))
 }
 
@@ -193,21 +213,33 @@ fn random_percent(most: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
     fn a_backend_is_well_if_it_is_at_each_target_and_the_one_that_fails_is_named() {
-        let said = |errors: [Option<&str>; 2]| {
-            let targets = ["192.0.2.1:80", "[2001:db8::1]:80"].map(|target| target.parse().expect("a target"));
-            let ends: Vec<_> = targets
-                .into_iter()
-                .zip(errors.map(|error| error.map_or(Ok(()), |error| Err(error.to_owned()))))
-                .collect();
-            all_well(&ends)
-        };
-        assert_eq!(said([None, None]), None);
-        assert_eq!(said([None, Some("connection refused")]).as_deref(), Some("IPv6: connection refused"));
-        assert_eq!(said([Some("connection refused"); 2]).as_deref(), Some("connection refused"));
-        let both = said([Some("no answer in 1 s"), Some("connection refused")]);
-        assert_eq!(both.as_deref(), Some("IPv4: no answer in 1 s; IPv6: connection refused"));
+        let late = || Err(Failure::Late(Duration::from_secs(1)));
+        for (ends, wrong) in [
+            ([Ok(()), Ok(())], None),
+            ([Ok(()), Err(Failure::Refused)], Some("IPv6: connection refused")),
+            ([Err(Failure::Refused), Err(Failure::Refused)], Some("connection refused")),
+            ([late(), Err(Failure::Refused)], Some("IPv4: no answer in 1 s; IPv6: connection refused")),
+        ] {
+            assert_eq!(all_well(&at_both(ends)), Ok(wrong.map(str::to_owned)));
+        }
+    }
+
+    #[test]
+    fn that_this_machine_cannot_ask_is_no_fault_of_the_backend() {
+        let no_files = || Err(Failure::Socket(io::Error::from_raw_os_error(nix::libc::EMFILE)));
+        for ends in [[no_files(), no_files()], [Ok(()), no_files()]] {
+            let Err(Unmade(why)) = all_well(&at_both(ends)) else { panic!("it says something of the backend") };
+            assert!(why.contains("Too many open files"), "{why}");
+        }
+        assert!(matches!(all_well(&at_both([no_files(), Err(Failure::Refused)])), Ok(Some(_))));
+    }
+
+    fn at_both<T>(ends: [Result<T, Failure>; 2]) -> Vec<(SocketAddr, Result<T, Failure>)> {
+        let targets = ["192.0.2.1:80", "[2001:db8::1]:80"].map(|target| target.parse().expect("a target"));
+        targets.into_iter().zip(ends).collect()
     }
 }

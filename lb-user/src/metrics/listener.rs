@@ -6,8 +6,8 @@
 
 use super::Source;
 use super::collector::Exposition;
-use super::connections::{Asked, Connections};
 use super::vital::{Readiness, Vital};
+use crate::connections::{Asked, Connections};
 use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -29,6 +29,8 @@ use tokio::time::sleep;
 
 /// A request must be there so long after its connection.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// A connection may last so long.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// A pause after a failed accept (no file descriptors left, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -91,7 +93,7 @@ impl Listener {
     }
 
     async fn serve_all(self, pages: Pages) -> Infallible {
-        let mut connections = Connections::default();
+        let mut connections = Connections::lasting(CONNECTION_TIME);
         loop {
             let Ok((stream, _)) = self.socket.accept().await else {
                 sleep(ACCEPT_PAUSE).await;

@@ -7,7 +7,6 @@
 pub mod agent;
 mod bus;
 mod collector;
-mod connections;
 mod families;
 mod listener;
 pub mod reference;

@@ -31,6 +31,15 @@ pub enum News {
         /// Why, if it is down.
         error: Option<String>,
     },
+    /// A backend could not be checked, for a reason that is new.
+    Unmade {
+        /// The pool's name.
+        pool: String,
+        /// The backend's name.
+        backend: String,
+        /// What this machine lacks.
+        why: String,
+    },
     /// All of a pool's backends have failed, and all are used nevertheless.
     FailOpen(String),
     /// A backend of the pool is well again, and those that are not are out.
@@ -43,6 +52,9 @@ impl std::fmt::Display for News {
             Self::Health { pool, backend, verdict, error } => {
                 write!(f, "backend {backend} of pool {pool} is {} by its health checks", verdict.as_str())?;
                 error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+            }
+            Self::Unmade { pool, backend, why } => {
+                write!(f, "backend {backend} of pool {pool} cannot be checked, and stays what it is: {why}")
             }
             Self::FailOpen(pool) => write!(
                 f,
@@ -156,13 +168,7 @@ impl Service {
     /// # Errors
     /// The kernel refuses the program.
     pub fn attach_probe(&self, interface: &str) -> Result<(), crate::bpf::LoadError> {
-        let mut state = self.state();
-        if state.probed_interfaces.contains(interface) {
-            return Ok(());
-        }
-        state.balancer.attach_probe(interface)?;
-        state.probed_interfaces.insert(interface.to_owned());
-        Ok(())
+        self.state().balancer.attach_probe(interface)
     }
 
     /// Waits until some backend's health has changed.
@@ -231,6 +237,20 @@ impl Listener for Service {
         if before.is_up() != health.verdict.is_up() || !state.news.is_empty() {
             self.health_changed.notify_one();
         }
+    }
+
+    fn note_unmade(&self, id: BackendId, why: String) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(known) = state.backends.get_mut(&id) else { return };
+        let Some(health) = &mut known.health else { return };
+        if health.last_error.as_ref() == Some(&why) {
+            return;
+        }
+        health.last_error = Some(why.clone());
+        let (pool, backend) = (known.row.name.pool.clone(), known.row.name.name.clone());
+        state.news.push(News::Unmade { pool, backend, why });
+        self.health_changed.notify_one();
     }
 }
 

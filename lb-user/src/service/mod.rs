@@ -131,8 +131,6 @@ struct State {
     failing_open: BTreeSet<PoolId>,
     /// What checks have found and nobody was told yet.
     news: Vec<News>,
-    /// Where the packets of checks are sent on their way.
-    probed_interfaces: BTreeSet<String>,
     /// Why no check of an address can leave this machine.
     probe_troubles: BTreeMap<IpAddr, String>,
 }

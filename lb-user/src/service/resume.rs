@@ -101,7 +101,6 @@ impl State {
             reloads: Reloads { last_succeeded: true, last_tried, in_force_since, commits: 0 },
             failing_open: BTreeSet::new(),
             news: Vec::new(),
-            probed_interfaces: BTreeSet::new(),
             probe_troubles: BTreeMap::new(),
         }
     }

@@ -8,7 +8,10 @@ use crate::{
 use serde_json::Value;
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
 };
 
 const NAMES: [&str; 3] = ["lab_v1_join_2paths", "lab_rmaddr", "lab_csum_backup"];
@@ -127,6 +130,17 @@ fn answers_are_as_the_schema_says(stage: &Stage, frame: &str) {
         assert_eq!(answer.allow.as_deref(), (status == 405).then_some("GET"));
         judge("GET", "/v1/flows", "default", &answer.body);
     }
+}
+
+#[test]
+fn who_only_connects_takes_no_file_from_the_health_checks_and_keeps_nobody_out() {
+    let mut stage = Stage::new("");
+    stage.start();
+    let before = stage.open_files();
+    let idle: Vec<_> = (0..500).map(|_| UnixStream::connect(stage.socket()).expect("it listens")).collect();
+    assert_eq!(ask(&stage.socket(), "GET", "/v1/status", "").status, 200, "what comes last is answered");
+    let taken = stage.open_files() - before;
+    assert!(taken < 100, "{} connections have taken {taken} files", idle.len());
 }
 
 #[test]

@@ -80,6 +80,12 @@ impl Stage {
         });
     }
 
+    /// How many files the running balancer has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let weir = self.weir.as_ref().expect("it was started");
+        fs::read_dir(format!("/proc/{}/fd", weir.id())).expect("it runs").count()
+    }
+
     /// What a balancer says that cannot start.
     pub(crate) fn fail_to_start(&self) -> String {
         let output = self.weir_run().output().expect("weir starts");

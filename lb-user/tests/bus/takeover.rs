@@ -12,6 +12,7 @@ use nix::{
 use serde_json::Value;
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
@@ -282,4 +283,21 @@ fn without_a_store_there_is_a_warning_and_all_else_goes_on() {
     let two = stage.start(2);
     assert_eq!(two.in_transition(), 0);
     assert_ne!(two.backends_of_old_flows(), before);
+}
+
+#[test]
+fn a_member_of_another_version_does_not_fill_the_log() {
+    let stage = Stage::new();
+    let _server = stage.serve(&[]);
+    stage.configure(1, KEY, ALL);
+    let balancer = stage.start(1);
+    let mut server = TcpStream::connect("127.0.0.1:4222").expect("it listens");
+    let message = "PUB weir.test.tokens 1\r\n\x09\r\n".repeat(200);
+    // Who asks is answered after all that came before.
+    let asked = format!("CONNECT {{}}\r\nSUB answer 1\r\n{message}PUB weir.test.tokens answer 1\r\n\x09\r\n");
+    server.write_all(asked.as_bytes()).expect("it is sent");
+    let answered = BufReader::new(server).lines().map_while(Result::ok).any(|line| line.starts_with("MSG answer"));
+    assert!(answered, "the balancer takes messages in");
+    let log = balancer.log();
+    assert_eq!(log.matches("a message on the bus is left out: it is of version 9").count(), 1, "{log}");
 }

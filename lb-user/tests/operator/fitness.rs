@@ -129,3 +129,48 @@ fn a_loop_that_hangs_is_not_well() {
     becomes("200", "ok\n");
     assert_eq!(weir.end().0, Some(0));
 }
+
+#[test]
+fn an_agent_tells_that_its_interface_has_been_made_anew_and_takes_no_tunnel_off() {
+    let stage = Stage::new();
+    let agent = "[agent]\nbackend = \"b1\"\ninterface = \"weir0\"\nxdp_mode = \"generic\"\nbalancers = [\"10.77.0.9\"]\n\
+                 [metrics]\nlisten = \"127.0.0.1:9107\"\n\
+                 [[vip]]\naddress = \"192.0.2.1\"\nport = 443\npool = \"web\"\n";
+    fs::write(stage.config(), agent).expect("written");
+    let config = stage.config().display().to_string();
+    let mut running = stage.start(WEIR, &["agent".to_owned(), "--config".to_owned(), config], &[]);
+    running.wait_for("ready");
+    becomes("200", "ok\n");
+
+    sh("ip link del weir0; ip link add weir0 type veth peer name other0; ip link set weir0 up");
+    becomes("503", "there is no XDP program on weir0\n");
+    running.wait_for("no tunnel is taken off: there is no XDP program on weir0 any more");
+    assert_eq!(get("/livez").0, "200");
+}
+
+#[test]
+fn checks_keep_to_their_tunnels_when_the_interface_of_the_route_to_the_vip_is_made_anew() {
+    let stage = Stage::new();
+    let make = "ip link add out0 type veth peer name out1 && ip addr add 10.88.0.1/24 dev out0 && ip link set out1 up && \
+                ip link set out0 up && ip neigh add 10.88.0.2 lladdr 02:00:00:00:00:03 dev out0 nud permanent && \
+                ip route add 192.0.2.1 via 10.88.0.2";
+    sh(make);
+    let checked = "[pool.health]\ncheck = \"tcp\"\ninterval_ms = 100\ntimeout_ms = 50\n[[pool.backend]]";
+    fs::write(stage.config(), CONFIG.replace("[[pool.backend]]", checked)).expect("written");
+    let weir = stage.run();
+    let checks_arrive = || stage.in_peer("timeout 100 tcpdump -i peer0 -c 3 'ip proto 4 and dst 10.77.0.2'");
+    checks_arrive();
+
+    sh(&format!("ip link del out0 && {make}"));
+    checks_arrive();
+    let files = || fs::read_dir(format!("/proc/{}/fd", weir.pid())).expect("it runs").count();
+    let before = files();
+    for _ in 0..10 {
+        sh(&format!("ip link del out0 && {make}"));
+        checks_arrive();
+    }
+    // A check may be under way or not.
+    assert!(files() < before + 5, "{before} files before, {} after", files());
+    let (code, log) = weir.end();
+    assert_eq!(code, Some(0), "{log}");
+}

@@ -1,5 +1,6 @@
-//! The connections of strangers to the listener, bounded in number: where one more comes, the one that has waited longest
-//! without asking anything makes room. So who only connects keeps nobody out.
+//! The connections of clients to a listener, bounded in number, so that they leave file descriptors for all else that needs
+//! some: where one more comes, the one that has waited longest without asking anything makes room. So who only connects
+//! keeps nobody out.
 
 use std::{
     collections::VecDeque,
@@ -16,12 +17,11 @@ use tokio::{
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
-/// A connection may last so long.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 /// The connections, oldest first.
-#[derive(Default)]
-pub(super) struct Connections {
+pub(crate) struct Connections {
+    /// Each may last so long.
+    time: Duration,
     tasks: JoinSet<()>,
     silent: VecDeque<Silent>,
 }
@@ -34,18 +34,23 @@ struct Silent {
 
 /// Whether a connection has asked something.
 #[derive(Clone, Default)]
-pub(super) struct Asked(Arc<AtomicBool>);
+pub(crate) struct Asked(Arc<AtomicBool>);
 
 impl Asked {
     /// It has.
-    pub(super) fn note(&self) {
+    pub(crate) fn note(&self) {
         self.0.store(true, Relaxed);
     }
 }
 
 impl Connections {
+    /// None yet; each may last so long.
+    pub(crate) fn lasting(time: Duration) -> Self {
+        Self { time, tasks: JoinSet::new(), silent: VecDeque::new() }
+    }
+
     /// Waits until there is room for one more. Where all have asked, the first that is answered makes room.
-    pub(super) async fn make_room(&mut self) {
+    pub(crate) async fn make_room(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         while self.tasks.len() >= CONNECTIONS_MAX {
             self.forget_the_heard();
@@ -58,9 +63,10 @@ impl Connections {
     }
 
     /// Takes one more, which is to note when it is asked something.
-    pub(super) fn take(&mut self, asked: Asked, connection: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(async {
-            let _ = timeout(CONNECTION_TIME, connection).await;
+    pub(crate) fn take(&mut self, asked: Asked, connection: impl Future<Output = ()> + Send + 'static) {
+        let time = self.time;
+        let task = self.tasks.spawn(async move {
+            let _ = timeout(time, connection).await;
         });
         self.silent.push_back(Silent { task, asked });
     }
