@@ -4,7 +4,8 @@
 //!
 //! Rates are those of the balancer's interface, counted by the kernel, and the three take turns in one run: the quotients are
 //! what counts. The time of a packet, one by its rate, tells where it goes: what the reflector needs is the link's, what a
-//! tunnel needs is every balancer's, and the rest is Weir's decision.
+//! tunnel needs is every balancer's, and the rest is Weir's decision. In a lab of its own Weir is measured beside the reflector
+//! where its backend is on the link, so that it only puts another address on each packet, as the reflector does.
 
 mod flood;
 mod generator;
@@ -20,13 +21,13 @@ use crate::{
     addresses::{BALANCER, VIP},
     bench::OBJECT,
     topology::{INTERFACE, links::BALANCER_SIDE},
-    weir::{Join, Weir, WeirConfig},
+    weir::{Join, PoolBackend, Weir, WeirConfig},
     xdp::Attached,
 };
 use generator::{Generator, Packets};
 use link::{BALANCER_CPU, End};
 
-pub use report::{Flood, Quality, Rate, Report};
+pub use report::{Flood, OnLink, Quality, Rate, Report};
 
 /// The links of the programs that Weir is measured beside, by their names at the router and at the balancer.
 const REFLECTOR: [&str; 2] = ["reflect0", "reflect1"];
@@ -76,17 +77,32 @@ struct Stage {
 ///
 /// If the lab cannot be built, the kernel refuses a program, or a signal asks for the end.
 pub fn run(options: Options, step: &dyn Fn(&str)) -> Result<(Report, Vec<String>), LabError> {
+    let on_link = rate::measure_on_link(&Stage::set_up_on_link(options)?, options, step)?;
     let stage = Stage::set_up(options)?;
     let rates = rate::measure(&stage, options, step)?;
     let half = rate::of(&rates, "syn").weir_pps / 2;
     let (calm, floods) = flood::measure(&stage, options, half, step)?;
-    let report = Report { options: report::Asked::from(options), rates, calm, floods };
+    let report = Report { options: report::Asked::from(options), rates, on_link, calm, floods };
     let failures = report.objections();
     Ok((report, failures))
 }
 
 impl Stage {
+    /// Every packet goes to a backend in a tunnel.
     fn set_up(options: Options) -> Result<Self, LabError> {
+        Self::set_up_with(options, |lab| WeirConfig::for_lab(lab, Join::Learn))
+    }
+
+    /// Every packet goes to the router, as a backend on the same link.
+    fn set_up_on_link(options: Options) -> Result<Self, LabError> {
+        Self::set_up_with(options, |lab| {
+            let all = PoolBackend { backend: &lab.backends[0], weight: 1, state: "up" };
+            let router = BALANCER.router().v4.to_string();
+            WeirConfig::for_lab(lab, Join::Learn).with_backends(vec![all]).with_address(0, &router).with_forward("l2")
+        })
+    }
+
+    fn set_up_with(options: Options, config: impl FnOnce(&Lab) -> WeirConfig) -> Result<Self, LabError> {
         let mut lab = Lab::builder().backends(options.backends).build()?;
         let (router, balancer) = (lab.router.namespace.clone(), lab.balancer.namespace.clone());
         router.ip_batch(&format!("link add {} type veth peer name {}\n", IDLE[0], IDLE[1]))?;
@@ -105,7 +121,7 @@ impl Stage {
             Attached::wrapping(&balancer, TUNNEL[1], hop)?,
         ];
         lab.router.replace_program(OBJECT, "weir_sink")?;
-        let weir = Weir::start(&lab, &WeirConfig::for_lab(&lab, Join::Learn))?;
+        let weir = Weir::start(&lab, &config(&lab))?;
         let ends = |[router_side, balancer_side]: [&'static str; 2]| {
             [
                 End { namespace: router.clone(), interface: router_side },

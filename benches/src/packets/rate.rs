@@ -12,7 +12,7 @@ use super::{
     Options, Stage,
     generator::{Generator, Packets},
     link::{Counted, End},
-    report::Rate,
+    report::{OnLink, Rate},
 };
 use crate::{
     LabError,
@@ -56,22 +56,48 @@ pub(super) fn of<'r>(rates: &'r [Rate], name: &str) -> &'r Rate {
     rates.iter().find(|rate| rate.packets == name).expect("every kind is measured")
 }
 
+/// The same where the backend is on the link: Weir and the reflector in turn.
+pub(super) fn measure_on_link(stage: &Stage, options: Options, step: &dyn Fn(&str)) -> Result<Vec<OnLink>, LabError> {
+    let mut rates = Vec::new();
+    for (name, packets) in kinds(options.flows) {
+        let seen = measure_in_turn([&stage.weirs, &stage.reflectors], options, &packets)?;
+        let [weir, reflector] = seen.each_ref().map(|seen| Seen::median(seen));
+        let rate = OnLink::of(name, [reflector, weir], quotient(&seen[0], &seen[1]));
+        step(&rate.to_string());
+        rates.push(rate);
+    }
+    Ok(rates)
+}
+
 fn measure_kind(stage: &Stage, options: Options, name: &'static str, packets: &Packets) -> Result<Rate, LabError> {
-    let sides = [&stage.weirs, &stage.tunnels, &stage.reflectors];
+    let seen = measure_in_turn([&stage.weirs, &stage.tunnels, &stage.reflectors], options, packets)?;
+    let [weir, tunnel, reflector] = seen.each_ref().map(|seen| Seen::median(seen));
+    let (of_tunnel, of_reflector) = (quotient(&seen[0], &seen[1]), quotient(&seen[0], &seen[2]));
+    Ok(Rate::of(name, [reflector, tunnel, weir], of_reflector, of_tunnel))
+}
+
+/// What is seen on each link in each round.
+fn measure_in_turn<const N: usize>(
+    sides: [&[End; 2]; N],
+    options: Options,
+    packets: &Packets,
+) -> Result<[Vec<Seen>; N], LabError> {
     // Two at one interface that comes to nothing would be in each other's way, so each is opened when it is needed.
-    let mut seen: [Vec<Seen>; 3] = Default::default();
+    let mut seen = [const { Vec::new() }; N];
     for round in 0..options.rounds {
-        // One way, then the other: what drifts is the same for all.
-        for side in if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
+        for turn in 0..N {
+            // One way, then the other: what drifts is the same for all.
+            let side = if round % 2 == 0 { turn } else { N - 1 - turn };
             let mut generator = Stage::generator(sides[side], packets)?;
             seen[side].push(Seen::while_sent(sides[side], &mut generator, Duration::from_millis(options.span))?);
         }
     }
-    let [weir, tunnel, reflector] = seen.each_ref().map(|seen| Seen::median(seen));
-    let beside =
-        |other: &[Seen]| median(seen[0].iter().zip(other).map(|(weir, other)| weir.rate / other.rate).collect());
-    let (of_tunnel, of_reflector) = (beside(&seen[1]), beside(&seen[2]));
-    Ok(Rate::of(name, [reflector, tunnel, weir], of_reflector, of_tunnel))
+    Ok(seen)
+}
+
+/// One rate by the other: the median of each round's quotient.
+fn quotient(seen: &[Seen], other: &[Seen]) -> f64 {
+    median(seen.iter().zip(other).map(|(one, other)| one.rate / other.rate).collect())
 }
 
 /// Packets a second.

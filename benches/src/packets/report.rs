@@ -14,6 +14,8 @@ pub struct Report {
     pub options: Asked,
     /// Packets a second, by their kind.
     pub rates: Vec<Rate>,
+    /// The same where the backend is on the link, and needs no tunnel.
+    pub on_link: Vec<OnLink>,
     /// Connections without a flood.
     pub calm: Quality,
     /// Connections in each flood.
@@ -63,7 +65,6 @@ impl Rate {
     pub(super) fn of(packets: &'static str, seen: [Seen; 3], of_reflector: f64, of_tunnel: f64) -> Self {
         let [reflector_pps, tunnel_pps, weir_pps] = seen.map(|seen| whole(seen.rate));
         let [reflector, tunnel, weir] = seen.map(|seen| 1e9 / seen.rate);
-        let rounded = |ratio: f64| (ratio * 1000.0).round() / 1000.0;
         Self {
             packets,
             reflector_pps,
@@ -88,6 +89,39 @@ impl fmt::Display for Rate {
             "{packets:<10} reflector {reflector:>10}, tunnel alone {tunnels:>10}, Weir {weir:>10} packets a second: \
              {of_reflector:.3} of the reflector, {of_tunnel:.3} of the tunnel alone; {link:.0} ns the link, {tunnel:+.0} the \
              tunnel, {decision:+.0} the decision (offered {offered})"
+        )
+    }
+}
+
+/// Medians over the rounds, in packets a second on one CPU, where Weir puts on another Ethernet address and no tunnel.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct OnLink {
+    /// Their kind.
+    pub packets: &'static str,
+    /// That the reflector sends back.
+    pub reflector_pps: u64,
+    /// That Weir steers.
+    pub weir_pps: u64,
+    /// Weir's by the reflector's: the median of each round's quotient.
+    pub of_reflector: f64,
+}
+
+impl OnLink {
+    /// Of the reflector and Weir.
+    pub(super) fn of(packets: &'static str, seen: [Seen; 2], of_reflector: f64) -> Self {
+        let [reflector_pps, weir_pps] = seen.map(|seen| whole(seen.rate));
+        Self { packets, reflector_pps, weir_pps, of_reflector: rounded(of_reflector) }
+    }
+}
+
+impl fmt::Display for OnLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { packets, reflector_pps, weir_pps, of_reflector } = self;
+        let [reflector, weir] = [*reflector_pps, *weir_pps].map(thousands);
+        write!(
+            f,
+            "{packets:<10} reflector {reflector:>10}, Weir on the link {weir:>10} packets a second: {of_reflector:.3} of the \
+             reflector"
         )
     }
 }
@@ -164,6 +198,10 @@ impl Report {
             .flatten()
             .collect()
     }
+}
+
+fn rounded(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "packets a second")]
