@@ -70,6 +70,10 @@ pub struct Reload {
     pub touched: Option<Touched>,
     /// What is allowed, and hardly meant.
     pub warnings: Vec<String>,
+    /// What loses packets now: backends that cannot be reached, and pools none of whose backends takes new connections. A dry
+    /// run looks for new backends alone.
+    #[serde(default)]
+    pub losses: Vec<String>,
 }
 
 /// Things of one kind.
@@ -128,7 +132,7 @@ impl Reload {
 
 impl fmt::Display for Reload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().chain(&self.losses) {
             writeln!(f, "warning: {warning}")?;
         }
         for setting in &self.settings {
