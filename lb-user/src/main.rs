@@ -3,9 +3,9 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lb_user::commands::{
     agent, announce, backend, check, completions, decap, detach, doctor, drain_self, explain, flows, generate, reload,
-    run, secret, status, tokens, top, trace,
+    run, secret, status, tip::with_tip, tokens, top, trace,
 };
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 /// An MPTCP-aware layer-4 load balancer.
 #[derive(Parser)]
@@ -59,7 +59,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error, &Cli::command(), &words).exit());
+    match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),

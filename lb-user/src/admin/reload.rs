@@ -70,6 +70,10 @@ pub struct Reload {
     pub touched: Option<Touched>,
     /// What is allowed, and hardly meant.
     pub warnings: Vec<String>,
+    /// What loses packets now: backends that cannot be reached, and pools none of whose backends takes new connections. A dry
+    /// run looks for new backends alone.
+    #[serde(default)]
+    pub losses: Vec<String>,
 }
 
 /// Things of one kind.
@@ -122,13 +126,20 @@ impl Reload {
     /// The line for the log.
     pub fn line(&self) -> String {
         let (added, removed) = (self.backends.added.len(), self.backends.removed.len());
-        format!("{added} backends joined, {removed} left, {} slots changed", self.slots_changed)
+        let backends = format!("{added} backends joined, {removed} left, {} slots changed", self.slots_changed);
+        let Changes { added, removed, changed } = &self.vips;
+        match (added.len(), removed.len(), changed.len()) {
+            (0, 0, 0) => backends,
+            (added, removed, changed) => {
+                format!("{backends}; {added} VIPs added, {removed} removed, {changed} changed")
+            }
+        }
     }
 }
 
 impl fmt::Display for Reload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().chain(&self.losses) {
             writeln!(f, "warning: {warning}")?;
         }
         for setting in &self.settings {
@@ -146,5 +157,18 @@ impl fmt::Display for Reload {
             }
         }
         if self.dry_run { writeln!(f, "nothing has been changed") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_for_the_log_tells_of_vips_where_one_is_another() {
+        let mut reload = Reload { slots_changed: 7, ..Reload::default() };
+        assert_eq!(reload.line(), "0 backends joined, 0 left, 7 slots changed");
+        reload.vips.added.push("shop".to_owned());
+        assert_eq!(reload.line(), "0 backends joined, 0 left, 7 slots changed; 1 VIPs added, 0 removed, 0 changed");
     }
 }

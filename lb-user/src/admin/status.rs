@@ -28,6 +28,9 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// Whether `weir drain-self` has withdrawn this balancer.
     pub is_withdrawn: bool,
+    /// Whether the last reload was refused, so that the configuration in force is an older one than the file.
+    #[serde(default)]
+    pub reload_refused: bool,
     /// Seconds until flows of the former cluster key are no longer kept; nothing where no other key has held.
     pub former_key_ends_in_s: Option<u64>,
     /// The bus of the cluster; nothing where none is configured.
@@ -70,6 +73,9 @@ pub struct PoolStatus {
     pub failing_open: bool,
     /// Slots that stay in transition longer than configured, because the table of pinned flows had no room.
     pub slots_extended: usize,
+    /// None of its backends takes new connections: each is dropped.
+    #[serde(default)]
+    pub takes_nobody: bool,
 }
 
 /// A backend and its packets since the start.
@@ -106,6 +112,12 @@ pub struct BackendStatus {
     pub drain_ends_in_s: Option<u64>,
     /// MAC address and interface by which it is reached; nothing while it is not.
     pub next_hop: Option<String>,
+    /// Why it is not reached; nothing while it is, or while nothing is to be sent to it.
+    #[serde(default)]
+    pub unreached: Option<String>,
+    /// Neither it nor another backend of its pool takes new connections: each is dropped.
+    #[serde(default)]
+    pub pool_takes_nobody: bool,
     /// Packets sent to it.
     pub packets: u64,
 }
@@ -211,6 +223,12 @@ impl fmt::Display for Status {
         if self.is_withdrawn {
             writeln!(f, "withdrawn: /healthz answers 503 until `weir drain-self --undo`")?;
         }
+        if self.reload_refused {
+            writeln!(
+                f,
+                "the last reload was refused, and an older configuration is in force: `weir reload --dry-run` says why"
+            )?;
+        }
         if let Some(seconds) = self.former_key_ends_in_s {
             writeln!(f, "the cluster key has been changed: flows of the former one are kept for {seconds} s")?;
         }
@@ -233,6 +251,9 @@ impl fmt::Display for Status {
             let settled = seconds(pool.transition_ends_in_s);
             let PoolStatus { name, slots_in_transition, slots_extended, .. } = pool;
             writeln!(f, "{name:<24} {slots_in_transition:>20} {settled:>16} {slots_extended:>16}")?;
+        }
+        for pool in self.pools.iter().filter(|pool| pool.takes_nobody) {
+            writeln!(f, "warning: {}", takes_nobody(&pool.name))?;
         }
         writeln!(
             f,
@@ -276,6 +297,18 @@ impl Status {
         }
         Ok(())
     }
+}
+
+impl BackendStatus {
+    /// What somebody has to know of it: why it is not reached, or what its health checks found.
+    pub fn trouble(&self) -> Option<&str> {
+        self.unreached.as_deref().or_else(|| self.health.as_ref().and_then(HealthStatus::trouble))
+    }
+}
+
+/// That every new connection of a pool is dropped, in words.
+pub fn takes_nobody(pool: &str) -> String {
+    format!("no backend of pool {pool} takes new connections: each is dropped")
 }
 
 impl fmt::Display for BackendStatus {

@@ -3,9 +3,9 @@
 use super::{Output, complain, finish, put, put_json};
 use crate::admin::{
     self, Client,
-    status::{BackendStatus, HealthStatus, HeldStatus},
+    status::{BackendStatus, HeldStatus, takes_nobody},
 };
-use crate::{config::Config, setup::Setup};
+use crate::{config::Config, service::unreached, setup::Setup};
 use anyhow::Result;
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
@@ -109,7 +109,7 @@ fn list(backends: &[BackendStatus]) -> String {
         let BackendStatus { name, pool, duty, held, health, .. } = backend;
         let address = backend.address.to_string();
         let verdict = health.as_ref().map_or("-", |health| &health.verdict);
-        let error = health.as_ref().and_then(HealthStatus::trouble).unwrap_or("-");
+        let error = backend.trouble().unwrap_or("-");
         let left = backend.drain_ends_in_s.map_or_else(|| "-".to_owned(), |left| format!("{left} s"));
         let (flows, tokens) = (flows(held), held.tokens);
         let _ = writeln!(
@@ -144,6 +144,9 @@ fn story(backend: &BackendStatus) -> String {
         text,
         "  in the tables at the last sweep: {tokens} tokens, {joined_flows} joined, {moved_flows} moved, {pinned_flows} pinned flows"
     );
+    if let Some(why) = &backend.unreached {
+        let _ = writeln!(text, "  not reached: {}", unreached(why));
+    }
     if let Some(health) = &backend.health {
         let _ = writeln!(
             text,
@@ -157,12 +160,16 @@ fn story(backend: &BackendStatus) -> String {
             health.trouble().map_or_else(String::new, |trouble| format!(": {trouble}")),
         );
     }
+    if backend.pool_takes_nobody {
+        let _ = writeln!(text, "warning: {}", takes_nobody(pool));
+    }
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::status::HealthStatus;
 
     fn backend() -> BackendStatus {
         BackendStatus {
@@ -190,6 +197,8 @@ mod tests {
             slots_previous: 21_845,
             drain_ends_in_s: Some(1742),
             next_hop: None,
+            unreached: None,
+            pool_takes_nobody: false,
             packets: 9,
         }
     }

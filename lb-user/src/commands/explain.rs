@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     explain::{
         Engine, Explainer, KernelError, Plan,
+        flow::{Flow, Moment},
         frames::{self, Fitted},
         line::Told,
     },
@@ -23,8 +24,15 @@ use std::{
 
 /// What `weir explain` is told.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("frames").required(true).args(["pcap", "packet"])))]
+#[command(group(clap::ArgGroup::new("frames").required(true).args(["flow", "pcap", "packet"])))]
 pub struct Args {
+    /// A flow, by its ends, such as 198.51.100.7:40000,192.0.2.1:443: where a packet of it goes; for UDP with `udp,` in front.
+    /// Once for each.
+    #[arg(long, value_name = "CLIENT:PORT,VIP:PORT")]
+    flow: Vec<Flow>,
+    /// With --flow: as a connection that is about to begin, not as one that is open.
+    #[arg(long, requires = "flow")]
+    new: bool,
     /// A capture, pcap or pcapng.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
@@ -58,9 +66,11 @@ pub fn explain(args: &Args) -> ExitCode {
 }
 
 fn frames_of(args: &Args) -> Result<Vec<Fitted>> {
+    let moment = if args.new { Moment::Opening } else { Moment::Open };
     let frames = match &args.pcap {
         Some(path) => frames::of_capture(path)?,
-        None => frames::of_packets(&args.packet)?,
+        None if args.flow.is_empty() => frames::of_packets(&args.packet)?,
+        None => args.flow.iter().map(|flow| flow.frame(moment)).collect(),
     };
     if frames.is_empty() {
         complain("weir: the capture holds no packet: there is nothing to explain");

@@ -17,6 +17,7 @@ pub mod reload;
 pub mod run;
 pub mod secret;
 pub mod status;
+pub mod tip;
 pub mod tokens;
 pub mod top;
 pub mod trace;

@@ -17,7 +17,7 @@ use crate::{
     metrics::{Attachment, Listener},
     pulse::Heart,
     resolve::{NextHop, Reach, ResolveError, Resolver, Target},
-    service::{Ending, News, Service, ServiceError},
+    service::{Ending, News, Service, ServiceError, unreached},
     supervisor::Supervisor,
 };
 use anyhow::{Context as _, Result, bail};
@@ -248,7 +248,7 @@ async fn steer(
             }
             Some(Request { dry_run, answer }) = requests.recv() => {
                 let reloaded = if dry_run {
-                    plan(service, config_path).await
+                    plan(service, resolver, config_path).await
                 } else {
                     reload(service, resolver, config_path, supervisor).await
                 };
@@ -350,10 +350,13 @@ async fn reload(
 }
 
 /// Says what a reload would change.
-async fn plan(service: &Arc<Service>, config_path: &Path) -> Result<Reload> {
+async fn plan(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reload> {
     let staged = service.stage(Config::load(config_path)?)?;
+    let troubles = ways(resolver, staged.to_resolve()).await.into_iter().filter_map(|(_, hop)| hop.err());
+    let losses = troubles.map(|error| unreached(&error.to_string())).collect();
     let service = Arc::clone(service);
-    Ok(spawn_blocking(move || service.plan(&staged)).await??)
+    let planned = spawn_blocking(move || service.plan(&staged)).await??;
+    Ok(Reload { losses, ..planned })
 }
 
 /// Whether a configuration has not even been tried.
@@ -378,10 +381,11 @@ async fn put_in_force(service: &Arc<Service>, resolver: &Resolver, config_path: 
     let staged = service.stage(config)?;
     let mut hops = Vec::new();
     for (row, hop) in ways(resolver, staged.to_resolve()).await {
+        let hop = hop.map_err(|error| error.to_string());
         if let Err(error) = &hop {
-            warn!(backend = row.name.name, "{error}; its packets are dropped until then");
+            warn!(backend = row.name.name, "{}", unreached(error));
         }
-        hops.push((row.id, hop.ok()));
+        hops.push((row.id, hop));
     }
     let service = Arc::clone(service);
     Ok(spawn_blocking(move || service.commit(staged, hops)).await??)
@@ -412,8 +416,9 @@ async fn resolve(service: &Service, resolver: &Resolver) -> Result<()> {
             }
             Err(error) => {
                 service.set_hop(row.id, None)?;
-                if service.is_new_trouble(row.id, &error.to_string()) {
-                    warn!(backend = row.name.name, "{error}; its packets are dropped until then");
+                let error = error.to_string();
+                if service.is_new_trouble(row.id, &error) {
+                    warn!(backend = row.name.name, "{}", unreached(&error));
                 }
             }
         }

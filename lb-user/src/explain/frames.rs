@@ -84,6 +84,12 @@ pub fn of_packets(packets: &[String]) -> Result<Vec<Fitted>, FramesError> {
     (1..).zip(packets).map(frame).collect()
 }
 
+/// A frame around an IP packet that nobody has sent, and what it stands for.
+pub(super) fn made_up(packet: &[u8], what: &str) -> Fitted {
+    let frame = fit(DataLink::RAW, packet, packet.len(), None)?;
+    Ok(Frame { note: Some(what.to_owned()), ..frame })
+}
+
 /// The frames of a capture, in order.
 ///
 /// # Errors

@@ -9,6 +9,7 @@
 //! kernel's cannot be, so what a frame looks at there is aged instead.
 
 mod decide;
+pub mod flow;
 pub mod frames;
 mod kernel;
 pub mod line;

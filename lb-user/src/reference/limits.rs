@@ -11,6 +11,9 @@ What can be configured has a smallest, a default and a largest value; [config.md
 [agent-config.md](agent-config.md) say by which field. The others are fixed. A configuration that is beyond one is refused, with a
 message that names it.
 
+Most limits have the name of their field in capitals, with that of its table in front where that alone would not do: `TOKENS` is
+`tokens` in `[limits]`, `HEALTH_RISE` is `rise` in `[pool.health]`.
+
 ";
 
 /// The page, in Markdown.

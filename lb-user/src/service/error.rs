@@ -51,6 +51,12 @@ pub enum ServiceError {
     /// A reload cannot change this.
     #[error("{0} cannot change while weir runs: restart it for that")]
     Fixed(&'static str),
+    /// Nor this, nor a restart over the tables as they are.
+    #[error(
+        "[limits] cannot change while weir runs, nor by a restart alone, for the tables would be other ones: put them back, or \
+         `weir drain-self`, stop weir, `weir detach`, which gives up tokens and entries, and start it again"
+    )]
+    FixedLimits,
     /// Nor this, but a restart does it under traffic.
     #[error(
         "[bus] (servers, cluster, name, or what is in the credentials) cannot change while weir runs: restart it for that; \
@@ -67,6 +73,7 @@ impl ServiceError {
             Self::Exhausted(_)
                 | Self::Tokens(_)
                 | Self::Fixed(_)
+                | Self::FixedLimits
                 | Self::FixedBus
                 | Self::OtherKey
                 | Self::RotationUnderWay

@@ -32,7 +32,7 @@ pub use generations::TakeOver;
 pub use health::News;
 pub use ledger::Illegible;
 pub use orders::OrderError;
-pub use reload::Staged;
+pub use reload::{Staged, unreached};
 pub(crate) use resume::sizes;
 pub use survival::Ending;
 pub use tokens::TokenConflict;
@@ -465,6 +465,11 @@ impl Known {
             health: None,
             drain_ordered: false,
         }
+    }
+
+    /// Why it is not reached, if it is to be and is not.
+    fn unreached(&self) -> Option<&str> {
+        (self.needs_a_way() && self.hop.is_none() && !self.trouble.is_empty()).then_some(self.trouble.as_str())
     }
 
     /// Whether packets are sent to it, be they only those of checks.

@@ -4,7 +4,7 @@
 //! leaves it out: what was written last wins. It never makes a backend do more than its configuration says.
 
 use super::{Service, State};
-use crate::{clock, config::BackendState};
+use crate::{admin::status::takes_nobody, clock, config::BackendState};
 use lb_common::ids::BackendId;
 use tracing::warn;
 
@@ -81,10 +81,10 @@ impl Service {
                 return Err(OrderError::Configured { name: name.to_owned(), state: configured.as_str() });
             }
         }
-        let pool = known.row.name.pool.clone();
+        let (pool, name) = (known.row.pool, known.row.name.pool.clone());
         state.reconcile(clock::now())?;
-        if state.takes_nobody(&pool) {
-            warn!(pool, "no backend of pool {pool} takes new connections any more: each is dropped");
+        if state.rings.get(&pool).is_some_and(|ring| !ring.has_members()) {
+            warn!(pool = name, "{}", takes_nobody(&name));
         }
         self.health_changed.notify_one();
         Ok(id)
@@ -92,13 +92,6 @@ impl Service {
 }
 
 impl State {
-    /// Whether every new connection of a pool is dropped.
-    fn takes_nobody(&self, pool: &str) -> bool {
-        let id = self.layout.pools.iter().find(|row| row.name == pool).map(|row| row.id);
-        let ring = id.and_then(|id| self.rings.get(&id));
-        ring.is_some_and(|ring| ring.counts().iter().skip(1).all(|count| count.owned == 0))
-    }
-
     /// The configured backend of a name, or of `POOL/NAME` where pools have backends of one name.
     pub(super) fn find_backend(&self, name: &str) -> Result<BackendId, OrderError> {
         const SHOWN: usize = 8;

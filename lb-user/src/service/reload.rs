@@ -2,17 +2,20 @@
 //! is committed in an order that never leaves a packet without a backend: new backends, rings, port rules, addresses,
 //! and only then the backends that are dead.
 
-use super::{Service, ServiceError, rekey, tokens::TokenMemory};
+use super::{Service, ServiceError, State, rekey, tokens::TokenMemory};
 use crate::{
-    admin::reload::Reload,
+    admin::{reload::Reload, status::takes_nobody},
     clock,
     config::{BackendState, Config},
-    layout::{BackendRow, Layout, VipRow},
+    layout::{BackendRow, Layout, PoolRow, VipRow},
     numbering::Numbering,
     resolve::NextHop,
 };
 use lb_common::{hash::SipKey, ids::BackendId};
 use std::time::SystemTime;
+use tracing::warn;
+
+const LIMITS: &str = "[limits]";
 
 /// A configuration that could be committed.
 pub struct Staged {
@@ -75,11 +78,16 @@ impl Service {
         Ok(Staged { to_resolve: to_resolve.cloned().collect(), config, numbers, tokens, layout, key })
     }
 
-    /// Puts a staged configuration in the place of the present one. `hops` are the ways that had to be known.
+    /// Puts a staged configuration in the place of the present one. `hops` are the ways that had to be known, or why there
+    /// is none.
     ///
     /// # Errors
     /// The kernel refuses an entry.
-    pub fn commit(&self, staged: Staged, hops: Vec<(BackendId, Option<NextHop>)>) -> Result<Reload, ServiceError> {
+    pub fn commit(
+        &self,
+        staged: Staged,
+        hops: Vec<(BackendId, Result<NextHop, String>)>,
+    ) -> Result<Reload, ServiceError> {
         let mut guard = self.state();
         let state = &mut *guard;
         let now = clock::now();
@@ -92,9 +100,17 @@ impl Service {
         state.tokens = tokens;
         state.know_backends(now)?;
         for (id, hop) in hops {
-            state.set_hop(id, hop)?;
+            let trouble = hop.as_ref().err().cloned();
+            state.set_hop(id, hop.ok())?;
+            if let (Some(known), Some(trouble)) = (state.backends.get_mut(&id), trouble) {
+                known.trouble = trouble;
+            }
         }
         reload.slots_changed = state.put_in_force(now)?;
+        reload.losses = state.losses();
+        for pool in state.pools_that_take_nobody() {
+            warn!(pool, "{}", takes_nobody(pool));
+        }
         if let Some(key) = key {
             state.rekey(key, now)?;
         }
@@ -102,6 +118,25 @@ impl Service {
         self.health_changed.notify_one();
         Ok(reload)
     }
+}
+
+impl State {
+    /// What loses packets, as far as the tables are to blame.
+    fn losses(&self) -> Vec<String> {
+        let known = self.layout.backends.iter().filter_map(|row| self.backends.get(&row.id));
+        let unreached = known.filter_map(|known| known.unreached().map(unreached));
+        unreached.chain(self.pools_that_take_nobody().map(takes_nobody)).collect()
+    }
+
+    fn pools_that_take_nobody(&self) -> impl Iterator<Item = &str> {
+        let has_nobody = |pool: &&PoolRow| self.rings.get(&pool.id).is_some_and(|ring| !ring.has_members());
+        self.layout.pools.iter().filter(has_nobody).map(|pool| pool.name.as_str())
+    }
+}
+
+/// What it means that a backend is not reached, after why.
+pub fn unreached(why: &str) -> String {
+    format!("{why}; its packets are dropped until then")
 }
 
 fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> {
@@ -114,9 +149,10 @@ fn refuse_fixed_changes(old: &Config, new: &Config) -> Result<(), ServiceError> 
         ("balancer.pins", old_balancer.pins == new_balancer.pins),
         ("[metrics]", old.metrics == new.metrics),
         ("[admin]", old.admin == new.admin),
-        ("[limits]", old.limits == new.limits),
+        (LIMITS, old.limits == new.limits),
     ];
     match fixed.into_iter().find(|(_, same)| !same) {
+        Some((LIMITS, _)) => Err(ServiceError::FixedLimits),
         Some((what, _)) => Err(ServiceError::Fixed(what)),
         None if old.bus != new.bus => Err(ServiceError::FixedBus),
         None => Ok(()),

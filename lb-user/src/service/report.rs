@@ -1,6 +1,9 @@
 //! What a running balancer tells of itself: `weir status` and the metrics, read from the tables when asked.
 
-use super::{Known, Service, State, rekey, rings::SlotCount};
+use super::{
+    Known, Service, State, rekey,
+    rings::{Ring, SlotCount},
+};
 use crate::{
     admin::status::{BackendStatus, BusStatus, HealthStatus, HeldStatus, PoolStatus, Status, TableStatus, VipStatus},
     clock,
@@ -17,7 +20,6 @@ use lb_common::{
     limits::SLOW_START_STEPS,
     reason::{Action, Reason},
     tables::{Counter, counter_index},
-    transition::Transitions,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,10 +63,13 @@ impl Service {
         let backends = state.backend_numbers()?.into_iter().map(|numbers| state.backend_status(&numbers, now));
         let pools = state.pool_rings().map(|(name, ring)| PoolStatus {
             name: name.to_owned(),
-            slots_in_transition: ring.map_or(0, Transitions::in_transition),
-            transition_ends_in_s: ring.and_then(Transitions::ends_at).map(|end| end.saturating_sub(now).as_secs()),
-            slots_extended: ring.map_or(0, Transitions::extended),
+            slots_in_transition: ring.map_or(0, |ring| ring.transitions.in_transition()),
+            transition_ends_in_s: ring
+                .and_then(|ring| ring.transitions.ends_at())
+                .map(|end| end.saturating_sub(now).as_secs()),
+            slots_extended: ring.map_or(0, |ring| ring.transitions.extended()),
             failing_open: state.is_failing_open(name),
+            takes_nobody: ring.is_some_and(|ring| !ring.has_members()),
         });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -80,6 +85,7 @@ impl Service {
                 .map(|fill| TableStatus { name: fill.table.to_owned(), entries: fill.entries, limit: fill.limit })
                 .collect(),
             is_withdrawn: state.is_withdrawn,
+            reload_refused: !state.reloads.last_succeeded,
             former_key_ends_in_s: rekey::ends_in(state.rekeying.as_ref(), now),
             bus: state.bus_status()?,
         })
@@ -149,8 +155,8 @@ impl Service {
         }
         let pools = state.pool_rings().map(|(name, ring)| PoolGauges {
             pool: name.to_owned(),
-            slots_in_transition: ring.map_or(0, Transitions::in_transition) as u64,
-            slots_extended: ring.map_or(0, Transitions::extended) as u64,
+            slots_in_transition: ring.map_or(0, |ring| ring.transitions.in_transition()) as u64,
+            slots_extended: ring.map_or(0, |ring| ring.transitions.extended()) as u64,
             failing_open: state.is_failing_open(name),
         });
         Ok(Snapshot {
@@ -227,6 +233,8 @@ impl State {
             slots_previous: numbers.slots.previous,
             drain_ends_in_s: known.duty.drain_left_s(now),
             next_hop: known.hop.as_ref().map(|hop| format!("{} dev {}", mac(hop.next_hop_mac), hop.interface_name)),
+            unreached: known.unreached().map(str::to_owned),
+            pool_takes_nobody: self.rings.get(&known.row.pool).is_some_and(|ring| !ring.has_members()),
             packets: numbers.sent.packets,
         }
     }
@@ -276,9 +284,8 @@ impl State {
     }
 
     /// The pools in the order of the configuration, with their rings.
-    fn pool_rings(&self) -> impl Iterator<Item = (&str, Option<&Transitions>)> {
-        let pools = self.layout.pools.iter();
-        pools.map(|pool| (pool.name.as_str(), self.rings.get(&pool.id).map(|ring| &ring.transitions)))
+    fn pool_rings(&self) -> impl Iterator<Item = (&str, Option<&Ring>)> {
+        self.layout.pools.iter().map(|pool| (pool.name.as_str(), self.rings.get(&pool.id)))
     }
 
     /// The backends and what is to be told of each.

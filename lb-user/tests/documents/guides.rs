@@ -14,6 +14,21 @@ fn a_backend_is_added() {
 }
 
 #[test]
+fn a_vip_is_added_and_taken_back() {
+    typed("add-a-vip");
+}
+
+#[test]
+fn a_client_is_found() {
+    typed("find-a-flow");
+}
+
+#[test]
+fn memory_is_counted() {
+    typed("plan");
+}
+
+#[test]
 fn a_backend_drains() {
     typed("drain");
 }

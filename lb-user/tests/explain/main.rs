@@ -4,5 +4,6 @@
 #[path = "../captured/mod.rs"]
 mod captured;
 mod captures;
+mod flow;
 mod unfit;
 mod weir;

@@ -169,7 +169,7 @@ fn fails(arguments: &[&str], words: &str) {
 fn wrong_uses_say_what_to_do() {
     let place = Place::new(KEY);
     let text = place.path("weir.toml").display().to_string();
-    fails(&[], "<--pcap <FILE>|--packet <HEX>>");
+    fails(&[], "<--flow <CLIENT:PORT,VIP:PORT>|--pcap <FILE>|--packet <HEX>>");
     fails(&["--pcap", "/nowhere/x.pcap"], "/nowhere/x.pcap: No such file");
     fails(&["--pcap", &text], "neither pcap nor pcapng");
     fails(&["--pcap", "/dev/null"], "/dev/null: the file is empty; `tcpdump -w FILE` writes what is read here");

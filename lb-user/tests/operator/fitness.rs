@@ -51,7 +51,7 @@ fn health_tells_that_and_why_no_packet_is_steered() {
 
     // Its connections go on, so packets are steered: but new ones are not.
     order(&stage, "drain");
-    weir.wait_for("takes new connections any more");
+    weir.wait_for("takes new connections: each is dropped");
     assert_eq!(health().0, "200");
     order(&stage, "enable");
 

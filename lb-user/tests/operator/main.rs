@@ -7,6 +7,7 @@ mod doctor;
 mod fitness;
 mod kubernetes;
 mod log;
+mod losses;
 mod scrape;
 mod stage;
 mod supervisor;
