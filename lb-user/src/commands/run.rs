@@ -1,5 +1,7 @@
 //! `weir run`: brings a balancer up and keeps its tables true until it is told to end.
 
+mod ways;
+
 use super::{finish_logged, in_one_line};
 use crate::{
     admin::{
@@ -9,19 +11,17 @@ use crate::{
     },
     bpf::{Holder, LoadError},
     bus::Bus,
-    config::{Config, ConfigErrors, Forward},
+    config::{Config, ConfigErrors},
     fitness::Fitness,
     health::Checker,
-    layout::BackendRow,
     logging::{self, LogArgs},
     metrics::{Attachment, Listener},
     pulse::Heart,
-    resolve::{NextHop, Reach, ResolveError, Resolver, Target},
+    resolve::Resolver,
     service::{Ending, News, Service, ServiceError, unreached},
     supervisor::Supervisor,
 };
 use anyhow::{Context as _, Result, bail};
-use futures_util::future::join_all;
 use hyper::StatusCode;
 use nix::net::if_::if_nametoindex;
 use std::{
@@ -39,6 +39,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
+use ways::Look;
 
 /// How often ended tokens and flows are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -159,7 +160,7 @@ async fn bring_up(service: &Arc<Service>, resolver: &Resolver, tasks: &mut JoinS
         Some(settings) => Some(service.join(&settings, tasks).await?),
         None => None,
     };
-    resolve(service, resolver).await?;
+    ways::follow(service, ways::find(resolver, service.backends()).await)?;
     attach(service, resolver).await?;
     look_at_attachments(service, resolver).await;
     Ok(bus)
@@ -230,7 +231,7 @@ async fn steer(
     let mut changes = resolver.watch();
     let mut checker = Checker::new(Arc::clone(service));
     check_backends(service, resolver, &mut checker).await?;
-    let (mut retry, mut advance) = (every(RETRY), every(ADVANCE));
+    let (mut retry, mut advance, mut look) = (every(RETRY), every(ADVANCE), Look::new(resolver));
     let mut sweeps = JoinSet::new();
     sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
@@ -243,30 +244,35 @@ async fn steer(
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
+                look.forget();
                 let _ = reload(service, resolver, config_path, supervisor).await;
+                look.begin(service);
                 check_backends(service, resolver, &mut checker).await?;
             }
             Some(Request { dry_run, answer }) = requests.recv() => {
                 let reloaded = if dry_run {
                     plan(service, resolver, config_path).await
                 } else {
+                    look.forget();
                     reload(service, resolver, config_path, supervisor).await
                 };
                 // Who has asked may have gone.
                 let _ = answer.send(reloaded.map_err(|error| fault(&error)));
+                look.begin(service);
                 check_backends(service, resolver, &mut checker).await?;
             }
             change = changes.next() => {
                 change?;
-                resolve(service, resolver).await?;
+                look.begin(service);
                 look_at_attachments(service, resolver).await;
                 check_backends(service, resolver, &mut checker).await?;
             }
             _ = retry.tick() => {
                 if service.lacks_a_way() {
-                    resolve(service, resolver).await?;
+                    look.begin(service);
                 }
             }
+            found = look.found() => look.follow(service, found)?,
             _ = advance.tick() => {
                 service.advance()?;
                 look_at_data_path(service, resolver).await;
@@ -352,7 +358,8 @@ async fn reload(
 /// Says what a reload would change.
 async fn plan(service: &Arc<Service>, resolver: &Resolver, config_path: &Path) -> Result<Reload> {
     let staged = service.stage(Config::load(config_path)?)?;
-    let troubles = ways(resolver, staged.to_resolve()).await.into_iter().filter_map(|(_, hop)| hop.err());
+    let troubles =
+        ways::find(resolver, staged.to_resolve().to_vec()).await.into_iter().filter_map(|(_, hop)| hop.err());
     let losses = troubles.map(|error| unreached(&error.to_string())).collect();
     let service = Arc::clone(service);
     let planned = spawn_blocking(move || service.plan(&staged)).await??;
@@ -380,7 +387,7 @@ async fn put_in_force(service: &Arc<Service>, resolver: &Resolver, config_path: 
     let config = Config::load(config_path)?;
     let staged = service.stage(config)?;
     let mut hops = Vec::new();
-    for (row, hop) in ways(resolver, staged.to_resolve()).await {
+    for (row, hop) in ways::find(resolver, staged.to_resolve().to_vec()).await {
         let hop = hop.map_err(|error| error.to_string());
         if let Err(error) = &hop {
             warn!(backend = row.name.name, "{}", unreached(error));
@@ -389,39 +396,4 @@ async fn put_in_force(service: &Arc<Service>, resolver: &Resolver, config_path: 
     }
     let service = Arc::clone(service);
     Ok(spawn_blocking(move || service.commit(staged, hops)).await??)
-}
-
-/// Looks for the ways to backends, all at once.
-async fn ways(resolver: &Resolver, backends: &[BackendRow]) -> Vec<(BackendRow, Result<NextHop, ResolveError>)> {
-    let look = async |row: &BackendRow| {
-        let reach = match row.forward {
-            Forward::Ipip | Forward::Gue => Reach::Routed,
-            Forward::L2 => Reach::OnLink,
-        };
-        let target = Target { backend: row.name.name.clone(), address: row.name.address, reach };
-        (row.clone(), resolver.next_hop(&target).await)
-    };
-    join_all(backends.iter().map(look)).await
-}
-
-/// Looks for the way to every backend anew, and tells the operator what is new.
-async fn resolve(service: &Service, resolver: &Resolver) -> Result<()> {
-    for (row, hop) in ways(resolver, &service.backends()).await {
-        match hop {
-            Ok(hop) => {
-                let interface = hop.interface_name.clone();
-                if service.set_hop(row.id, Some(hop))? {
-                    info!(backend = row.name.name, address = %row.name.address, interface, "the backend is reached");
-                }
-            }
-            Err(error) => {
-                service.set_hop(row.id, None)?;
-                let error = error.to_string();
-                if service.is_new_trouble(row.id, &error) {
-                    warn!(backend = row.name.name, "{}", unreached(&error));
-                }
-            }
-        }
-    }
-    Ok(())
 }
