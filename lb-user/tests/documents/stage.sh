@@ -71,7 +71,13 @@ start() {
 }
 stop() {
   kill "$(cat /run/weir.pid)"
-  while test -e "/proc/$(cat /run/weir.pid)/exe"; do sleep 0.05; done
+  until ended; do sleep 0.05; done
+}
+# Nobody may reap it; what it had open is closed when its last thread has gone.
+ended() {
+  process="/proc/$(cat /run/weir.pid)"
+  ! test -e "$process/status" ||
+    { grep -q '^State:.Z' "$process/status" && test "$(ls "$process/task" | wc -l)" -eq 1; }
 }
 case "$*" in
   "start weir") start ;;

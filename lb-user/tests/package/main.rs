@@ -60,11 +60,23 @@ pool = "web"
 /// What `systemd-analyze security` may say of a unit, in tenths.
 const EXPOSURE: &str = "20";
 
+const MAINTAINER: &str = "Erika Mustermann <erika@example.org>";
+
 /// A package of the `weir` under test, with a Debian revision.
 fn pack(folder: &Path, revision: u32) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["run", "--quiet", "--package", "xtask", "--", "dist", "--quick"]);
-    cargo.args(["--revision", &revision.to_string(), "--binary", env!("CARGO_BIN_EXE_weir"), "--out"]).arg(folder);
+    cargo
+        .args([
+            "--revision",
+            &revision.to_string(),
+            "--maintainer",
+            MAINTAINER,
+            "--binary",
+            env!("CARGO_BIN_EXE_weir"),
+            "--out",
+        ])
+        .arg(folder);
     let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     folder.join(format!("weir_{}-{revision}_amd64.deb", env!("CARGO_PKG_VERSION")))
@@ -93,6 +105,12 @@ fn lintian_finds_no_fault() {
     let (said, is_good) =
         judged_by("lintian", &["--allow-root", "--display-info", "--fail-on", "error,warning,info", path(&FIRST.1)]);
     assert!(is_good && said.trim().is_empty(), "{said}");
+}
+
+#[test]
+fn whoever_gives_it_to_others_answers_for_it() {
+    let (said, is_good) = judged_by("dpkg-deb", &["--field", path(&FIRST.1), "Maintainer"]);
+    assert!(is_good && said.trim() == MAINTAINER, "{said}");
 }
 
 #[test]

@@ -19,6 +19,19 @@ const DOCUMENTS: &str = "usr/share/doc/weir";
 /// What the repository and Debian call what is there to be copied from.
 const EXAMPLES: (&str, &str) = ("deploy", "examples");
 
+/// Whom a package names that nobody has put a name to; such an address leads nowhere (RFC 2606, 2).
+pub(super) const NOBODY: &str = "The Weir authors <weir@packages.invalid>";
+
+/// Somebody as the field `Maintainer` has it (Debian Policy, 5.6.2).
+pub(super) fn maintainer(written: &str) -> Result<String> {
+    let parts = written.strip_suffix('>').and_then(|rest| rest.split_once(" <"));
+    let is_well = |(name, address): (&str, &str)| {
+        !name.trim().is_empty() && address.contains('@') && !address.contains(['<', '>', ' ', ','])
+    };
+    ensure!(parts.is_some_and(is_well) && !written.contains('\n'), "it is written `Name <address@host>`");
+    Ok(written.to_owned())
+}
+
 /// Builds the package, and returns the name of its file.
 pub(super) fn build(weir: &Path, revision: Option<u32>, pack: &Pack) -> Result<String> {
     let changelog = payload::text(&format!("{CONTROL}/changelog"))?;
@@ -28,7 +41,7 @@ pub(super) fn build(weir: &Path, revision: Option<u32>, pack: &Pack) -> Result<S
     payload::program(weir, &tree, "usr/bin/weir")?;
     payload::pages(weir, &tree, "usr/")?;
     put_files(&tree, &changelog)?;
-    put_control(&tree, &version)?;
+    put_control(&tree, &version, &pack.maintainer)?;
     let mut pack_it = Command::new("dpkg-deb");
     pack_it.env("SOURCE_DATE_EPOCH", pack.epoch.to_string()).arg("--root-owner-group");
     pack_it.args(if pack.quick { ["-Zgzip", "-z1"] } else { ["-Zxz", "-z6"] });
@@ -74,11 +87,12 @@ fn example_of(path: &str) -> Result<Vec<u8>> {
     if is_page { payload::source(path) } else { Ok(payload::packaged(path)?.into_bytes()) }
 }
 
-fn put_control(tree: &Tree, version: &str) -> Result<()> {
+fn put_control(tree: &Tree, version: &str, maintainer: &str) -> Result<()> {
     let depends = libraries(tree)?;
     let sums = sums(tree)?;
     let control = payload::text(&format!("{CONTROL}/control"))?
         .replace("@VERSION@", version)
+        .replace("@MAINTAINER@", maintainer)
         .replace("@ARCHITECTURE@", machine()?)
         .replace("@INSTALLED_SIZE@", &kibibytes(tree)?)
         .replace("@DEPENDS@", &depends);
@@ -147,6 +161,14 @@ mod tests {
         assert!(version(&changelog, Some(77)).expect("likewise").ends_with("-77"));
         let error = version("weir (9.9.9-1) bookworm; urgency=low\n", None).expect_err("of another");
         assert!(error.to_string().contains("9.9.9"), "{error}");
+    }
+
+    #[test]
+    fn a_maintainer_has_a_name_and_an_address() {
+        assert_eq!(maintainer(NOBODY).expect("the default"), NOBODY);
+        for written in ["", "erika@example.org", "Erika", "Erika <example.org>", "Erika <a@b>, Max <c@d>", " <a@b>"] {
+            maintainer(written).expect_err(written);
+        }
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// The Debian revision, instead of the changelog's; with --binary
     #[arg(long, requires = "binary")]
     revision: Option<u32>,
+    /// Who answers for the Debian package, as `Name <address>`: whoever gives it to others
+    #[arg(long, value_name = "NAME <ADDRESS>", default_value = deb::NOBODY, value_parser = deb::maintainer)]
+    maintainer: String,
     /// Compress little, as a test wants it
     #[arg(long)]
     quick: bool,
@@ -59,7 +62,7 @@ pub(crate) fn dist(args: &Args) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| workspace::target().join("dist"));
     fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
     let epoch = epoch()?;
-    let pack = Pack { out, epoch, quick: args.quick };
+    let pack = Pack { out, epoch, maintainer: args.maintainer.clone(), quick: args.quick };
     if args.binary.is_none() && args.static_binary.is_none() {
         return everything(&pack);
     }
@@ -77,6 +80,7 @@ struct Pack {
     out: PathBuf,
     /// Seconds since 1970 that every file is dated.
     epoch: u64,
+    maintainer: String,
     quick: bool,
 }
 
