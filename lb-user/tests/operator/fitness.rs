@@ -9,7 +9,10 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
     process::Command,
+    time::Duration,
 };
+
+const PAGE_LIMIT: Duration = Duration::from_mins(2);
 
 /// The status and the text of `/healthz`.
 pub(crate) fn health() -> (String, String) {
@@ -23,6 +26,8 @@ pub(crate) fn get(page: &str) -> (String, String) {
 /// The status and the text of a page at a local port, if somebody listens there.
 pub(crate) fn get_from(port: u16, page: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    // Whoever does not answer at all is not waited for without an end.
+    stream.set_read_timeout(Some(PAGE_LIMIT)).expect("a setting");
     let request = format!("GET {page} HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it is sent");
     let mut answer = String::new();
