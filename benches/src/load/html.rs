@@ -118,7 +118,7 @@ fn runs_table(runs: &[Run]) -> String {
         "MB",
         "datagrams",
         "lost",
-        "dropped",
+        "lost by full queues",
     ];
     let rows = runs.iter().map(|run| {
         let Totals {
