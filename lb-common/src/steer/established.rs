@@ -98,7 +98,15 @@ fn confirm<P: Packet, T: Tables>(
     let embryo = *confirmed_embryo(tables, arrival)?;
     let joins = embryo.kind() == state::JOINING;
     let answerer = if joins { None } else { answerer(packet, tables, arrival, capable) };
+    let answerer = answerer.filter(|&named| named == slot.owner() || named == slot.previous());
     let backend = answerer.unwrap_or(embryo.backend);
+    if !joins && !serves(tables, backend) {
+        // Its SYN came again when that backend was gone, and went to whom the ring names.
+        if let Some(bucket) = tables.embryonic(arrival.flow) {
+            bucket.remove(arrival.flow);
+        }
+        return None;
+    }
     if !slot.answers_for(backend) {
         if !joins && !may_make_entry(packet, tables, &arrival.ip) {
             return Some(Err(Reason::MovedOverBudget));
@@ -116,7 +124,8 @@ fn confirm<P: Packet, T: Tables>(
 }
 
 /// Whose answer a third packet confirms, where the server's key in it tells: two backends may have answered, to SYNs between
-/// which the slot's owner changed, and the client took whichever answer was first.
+/// which the slot's owner changed, and the client took whichever answer was first. A key of the kernel's own choice names
+/// somebody by chance, so whoever asks believes it only of those whose slot it is or was.
 #[inline(always)]
 fn answerer<P: Packet, T: Tables>(
     packet: &P,

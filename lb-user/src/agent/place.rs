@@ -2,6 +2,7 @@
 //! interface or with its pin, and an agent without one looks well and serves nothing. Nothing here puts it back.
 
 use crate::{config::InterfaceName, metrics::Readiness, resolve::Resolver};
+use nix::net::if_::if_nametoindex;
 use std::{convert::Infallible, time::Duration};
 use tokio::{
     sync::watch,
@@ -51,11 +52,14 @@ impl Place {
         }
     }
 
-    /// An interface that it is on no longer.
+    /// An interface that it is on no longer. Where the kernel does not tell, nobody knows.
     async fn left(&self) -> Option<&InterfaceName> {
         for interface in &self.interfaces {
-            // An interface that is gone is an error here.
-            if self.resolver.xdp_program(interface.as_str()).await.ok().flatten().is_none() {
+            let is_left = match self.resolver.xdp_program(interface.as_str()).await {
+                Ok(program) => program.is_none(),
+                Err(_) => if_nametoindex(interface.as_str()).is_err(),
+            };
+            if is_left {
                 return Some(interface);
             }
         }

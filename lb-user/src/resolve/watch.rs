@@ -51,31 +51,45 @@ pub(super) struct Neighbours {
 
 /// Changes that may move a backend's way.
 #[derive(Debug)]
-pub struct Changes(watch::Receiver<()>);
+pub struct Changes {
+    moved: watch::Receiver<()>,
+    /// When the burst of a change that nobody has been told of ends at the latest.
+    burst_end: Option<Instant>,
+}
 
 impl Changes {
+    fn new(moved: watch::Receiver<()>) -> Self {
+        Self { moved, burst_end: None }
+    }
+
     /// Waits for a change, and for the burst around it to end (50 ms of quiet, at most 1 s). Changes since the last
-    /// call count; a wait that is cancelled may take its change with it.
+    /// call count, also those of a wait that was cancelled.
     ///
     /// # Errors
     /// The resolver is gone.
     pub async fn next(&mut self) -> Result<(), ResolveError> {
-        self.0.changed().await.map_err(|_| ResolveError::Closed)?;
-        let burst_end = Instant::now() + BURST_MAX;
+        let burst_end = if let Some(burst_end) = self.burst_end {
+            burst_end
+        } else {
+            self.moved.changed().await.map_err(|_| ResolveError::Closed)?;
+            *self.burst_end.insert(Instant::now() + BURST_MAX)
+        };
         loop {
             let quiet = burst_end.min(Instant::now() + QUIET);
-            match timeout_at(quiet, self.0.changed()).await {
+            match timeout_at(quiet, self.moved.changed()).await {
                 Ok(Ok(())) if Instant::now() < burst_end => {}
                 Ok(Err(_)) => return Err(ResolveError::Closed),
-                Ok(Ok(())) | Err(_) => return Ok(()),
+                Ok(Ok(())) | Err(_) => break,
             }
         }
+        self.burst_end = None;
+        Ok(())
     }
 }
 
 impl Neighbours {
     pub(super) fn changes(&self) -> Changes {
-        Changes(from_now_on(&self.changed))
+        Changes::new(from_now_on(&self.changed))
     }
 
     /// Follows a neighbour; the receiver moves with events about any, from now on.
@@ -204,5 +218,21 @@ impl Follower {
     /// A neighbour that cannot be asked now (its interface is down or gone) is asked again with the silent ones.
     async fn ask(&self, neighbour: Neighbour) {
         let _ = neighbour::refresh(&self.netlink, neighbour).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn a_change_outlives_a_wait_that_is_cancelled() {
+        let (moves, moved) = watch::channel(());
+        let mut changes = Changes::new(moved);
+        moves.send(()).expect("somebody waits");
+        assert!(changes.next().now_or_never().is_none(), "the burst has not ended");
+        changes.next().await.expect("the change");
+        assert!(changes.next().now_or_never().is_none() && changes.burst_end.is_none(), "there was one change");
     }
 }

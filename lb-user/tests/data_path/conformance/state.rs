@@ -150,6 +150,23 @@ fn case_86_a_plain_handshake_ends_where_it_began_though_its_backend_has_left_and
     });
 }
 
+/// A backend that has just come dies before it answers; the SYN that comes again goes to who had the slot before.
+#[test]
+fn case_86_a_handshake_that_a_dead_backend_never_answered_ends_at_who_did() {
+    in_both_worlds(|worlds, flow| {
+        let in_transition =
+            |owner| -> Vec<_> { ring_of(&[owner]).iter().map(|slot| Slot::in_transition(slot.owner(), B1)).collect() };
+        change(worlds, &in_transition(B2));
+        worlds.sends(&flow.plain_syn(ISN), Reason::RingNew, B2);
+        worlds.change(|world| world.write_backend(B2, Backend::GONE));
+        change(worlds, &in_transition(B1));
+        worlds.sends(&flow.plain_syn(ISN), Reason::RingNew, B1);
+        worlds.sends(&flow.ack(ISN + 1), Reason::RingPrevious, B1);
+        worlds.sends(&flow.data(ISN), Reason::RingPrevious, B1);
+        assert!(worlds.state().moved.is_empty());
+    });
+}
+
 #[test]
 fn case_86_survivors_of_a_transition_are_pinned_before_it_ends() {
     in_both_worlds(|worlds, flow| {
