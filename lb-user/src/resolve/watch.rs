@@ -228,9 +228,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_outlives_a_wait_that_is_cancelled() {
-        let (moves, moved) = watch::channel(());
+        let (sender, moved) = watch::channel(());
         let mut changes = Changes::new(moved);
-        moves.send(()).expect("somebody waits");
+        sender.send(()).expect("somebody waits");
         assert!(changes.next().now_or_never().is_none(), "the burst has not ended");
         changes.next().await.expect("the change");
         assert!(changes.next().now_or_never().is_none() && changes.burst_end.is_none(), "there was one change");
