@@ -77,7 +77,7 @@ stop() {
 ended() {
   process="/proc/$(cat /run/weir.pid)"
   ! test -e "$process/status" ||
-    { grep -q '^State:.Z' "$process/status" && test "$(ls "$process/task" | wc -l)" -eq 1; }
+    { grep -qs '^State:.Z' "$process/status" && test "$(ls "$process/task" 2>/dev/null | wc -l)" -eq 1; }
 }
 case "$*" in
   "start weir") start ;;
