@@ -15,6 +15,7 @@ use std::{
 };
 
 use etherparse::{SlicedPacket, TransportSlice};
+use nix::errno::Errno;
 
 use crate::{
     LabError,
@@ -24,6 +25,10 @@ use crate::{
 
 /// Frames that are on their way in one direction: with 50 ms and full-sized frames, 15 Gbit/s.
 pub const FRAMES_MAX: usize = 1 << 16;
+
+/// How often, and after how long, a frame is sent again for which the kernel had no room: for a tenth of a second.
+const NO_ROOM_ATTEMPTS: usize = 1000;
+const NO_ROOM_PAUSE: Duration = Duration::from_micros(100);
 
 /// What a line has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,9 +159,21 @@ fn hold(held: Held, sender: &SyncSender<Held>, counts: &Counts) -> Result<(), Di
 fn deliver(to: &LinkEnd, receiver: &Receiver<Held>, counts: &Counts) {
     while let Ok(Held { due, frame }) = receiver.recv() {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let count = if to.send(&frame).is_ok() { &counts.carried } else { &counts.lost };
+        let count = if sent(to, &frame) { &counts.carried } else { &counts.lost };
         count.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Whether a frame has left. One that the kernel has no room for waits a while: what is at the other end had no time.
+fn sent(to: &LinkEnd, frame: &[u8]) -> bool {
+    for _ in 0..NO_ROOM_ATTEMPTS {
+        match to.send(frame) {
+            Ok(()) => return true,
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => thread::sleep(NO_ROOM_PAUSE),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 #[cfg(test)]

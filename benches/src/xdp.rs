@@ -7,7 +7,10 @@ use aya::{
     programs::{Xdp, xdp::XdpMode},
 };
 use lb_common::bench::Hop;
-use lb_user::{bpf::Pod, object::OBJECT};
+use lb_user::{
+    bpf::{Pod, verified},
+    object::OBJECT,
+};
 
 use crate::{LabError, bench, namespace::Namespace, verifier::VerifierError};
 
@@ -82,7 +85,7 @@ pub(crate) fn small_object(object: &[u8]) -> Result<Ebpf, VerifierError> {
 fn attach(object: &mut Ebpf, program: &str, interface: &str) -> Result<(), String> {
     let program = object.program_mut(program).ok_or("the eBPF object does not have it")?;
     let program: &mut Xdp = program.try_into().map_err(|error| chain(&error))?;
-    program.load().map_err(|error| chain(&error))?;
+    verified(|| program.load()).map_err(|error| chain(&error))?;
     program.attach(interface, XdpMode::Driver).map_err(|error| chain(&error))?;
     Ok(())
 }

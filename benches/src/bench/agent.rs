@@ -13,7 +13,7 @@ use lb_common::{
     wire::ip::Address,
 };
 use lb_user::{
-    bpf::{AgentPrograms, Balancer, Decapsulator, LoadError, Sizes},
+    bpf::{AgentPrograms, Balancer, Decapsulator, LoadError, Sizes, verified},
     config::Prefix,
 };
 
@@ -97,8 +97,10 @@ struct Bench {
 impl Bench {
     fn open(effort: Effort) -> Result<Self, BenchError> {
         let mut stubs = farm::open_bare(&Sizes { pools: 1, ..Sizes::default() })?;
-        classifier(&mut stubs)?.load().map_err(failed(CLASSIFIER_STUB))?;
-        super::measure::program(&mut stubs, XDP_STUB)?.load().map_err(failed(XDP_STUB))?;
+        let classifier = classifier(&mut stubs)?;
+        verified(|| classifier.load()).map_err(failed(CLASSIFIER_STUB))?;
+        let xdp = super::measure::program(&mut stubs, XDP_STUB)?;
+        verified(|| xdp.load()).map_err(failed(XDP_STUB))?;
         let mut decap = Decapsulator::load()?;
         decap.accept(Prefix::from(IpAddr::V4(BALANCER)), lb_common::encap::GUE_PORT)?;
         let mut programs = AgentPrograms::load(Some(KEYS))?;

@@ -14,7 +14,7 @@ use lb_common::{
     tables::counter_index,
 };
 use lb_user::{
-    bpf::{Balancer, LoadError, Pod, Sizes},
+    bpf::{Balancer, LoadError, Pod, Sizes, verified},
     refilter,
 };
 
@@ -67,7 +67,8 @@ impl Bench {
     pub(super) fn open(farm: Farm, sizes: &Sizes, outer: Outer, effort: Effort) -> Result<Self, BenchError> {
         let mut balancer = farm.open(sizes, outer)?;
         for name in STUBS.into_iter().chain([BALANCER, TRACK]) {
-            program(&mut balancer, name)?.load().map_err(|error| LoadError::Program { program: name, error })?;
+            let program = program(&mut balancer, name)?;
+            verified(|| program.load()).map_err(|error| LoadError::Program { program: name, error })?;
         }
         for (name, interface) in STUBS.into_iter().chain([BALANCER]).zip(interfaces::NAMES) {
             let attached = program(&mut balancer, name)?.attach(interface, XdpMode::Skb);

@@ -13,7 +13,7 @@ use aya::{
     programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
 };
 use lb_common::bench::Plan;
-use lb_user::bpf::Pod;
+use lb_user::bpf::{Pod, verified};
 use nix::net::if_::if_nametoindex;
 
 use super::link::{self, End, GENERATOR_CPU};
@@ -143,5 +143,6 @@ fn load_program(object: &mut Ebpf, plan: Plan) -> Result<(), String> {
     let map = object.take_map(PLAN).ok_or("the eBPF object has no plan")?;
     let mut plans: Array<_, Pod<Plan>> = Array::try_from(map).map_err(|error| chain(&error))?;
     plans.set(0, Pod(plan), 0).map_err(|error| chain(&error))?;
-    program(object)?.load().map_err(|error| chain(&error))
+    let program = program(object)?;
+    verified(|| program.load()).map_err(|error| chain(&error))
 }

@@ -16,7 +16,10 @@ use lb_common::{
     programs::{ENTRY, Program as Stage},
     trace::PROGRAM,
 };
-use lb_user::object::{OBJECT, TRACE_OBJECT};
+use lb_user::{
+    bpf::verified,
+    object::{OBJECT, TRACE_OBJECT},
+};
 
 use crate::{
     screen::{table, thousands},
@@ -116,8 +119,8 @@ fn programs_of(object: &[u8], is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Ve
 
 fn load(name: &str, program: &mut Program) -> Result<ProgramInfo, VerifierError> {
     let loaded = match program {
-        Program::Xdp(program) => program.load().and_then(|()| program.info()),
-        Program::SchedClassifier(program) => program.load().and_then(|()| program.info()),
+        Program::Xdp(program) => verified(|| program.load()).and_then(|()| program.info()),
+        Program::SchedClassifier(program) => verified(|| program.load()).and_then(|()| program.info()),
         _ => return Err(VerifierError::Type { name: name.to_owned() }),
     };
     loaded.map_err(|error| VerifierError::Program { name: name.to_owned(), error })

@@ -4,10 +4,10 @@
 
 use super::{
     LoadError, MintTables, PerCpuTable, PinError, Pins, PrefixTable,
-    balancer::{per_cpu, prefix, program},
+    balancer::{load, per_cpu, prefix, program},
     decap::{self, PROGRAM as DECAP},
     mint::{MINT, PLAIN},
-    pins,
+    pins, verified,
 };
 use crate::config::Prefix;
 use aya::{
@@ -53,10 +53,11 @@ impl AgentPrograms {
     /// The kernel refuses.
     pub fn load(keys: Option<u32>) -> Result<Self, LoadError> {
         let mut ebpf = decap::open(keys)?;
-        program(&mut ebpf, DECAP)?.load().map_err(|error| LoadError::program(DECAP, error))?;
+        load(&mut ebpf, DECAP)?;
         let minting: &[&str] = if keys.is_some() { &[MINT, PLAIN] } else { &[] };
         for name in [CLAMP].iter().chain(minting).copied() {
-            classifier(&mut ebpf, name)?.load().map_err(|error| LoadError::program(name, error))?;
+            let program = classifier(&mut ebpf, name)?;
+            verified(|| program.load()).map_err(|error| LoadError::program(name, error))?;
         }
         Ok(Self {
             mint: keys.map(|_| MintTables::of(&mut ebpf)).transpose()?,

@@ -6,6 +6,7 @@ use super::{
     pins::{LEDGER, LostPins, PinError, Pins, TABLES},
     probe::Probed,
     shape::Shape,
+    verified,
 };
 use crate::object::OBJECT;
 use aya::{
@@ -467,7 +468,8 @@ pub(super) fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e 
 }
 
 pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
-    program(ebpf, name)?.load().map_err(|error| LoadError::program(name, error))
+    let program = program(ebpf, name)?;
+    verified(|| program.load()).map_err(|error| LoadError::program(name, error))
 }
 
 /// Loads the programs that the attached one goes on to, and tells it where they are.

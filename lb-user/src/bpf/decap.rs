@@ -2,7 +2,7 @@
 
 use super::{
     LoadError, PerCpuTable, PrefixTable, TABLES,
-    balancer::{per_cpu, prefix},
+    balancer::{load, per_cpu, prefix},
     mint,
 };
 use crate::{config::Prefix, object::OBJECT};
@@ -30,7 +30,7 @@ impl Decapsulator {
     /// The kernel refuses.
     pub fn load() -> Result<Self, LoadError> {
         let mut ebpf = open(None)?;
-        program(&mut ebpf)?.load().map_err(|error| LoadError::program(PROGRAM, error))?;
+        load(&mut ebpf, PROGRAM)?;
         Ok(Self { balancers: prefix(&mut ebpf, "weir_balancers")?, counters: per_cpu(&mut ebpf, "weir_decaps")?, ebpf })
     }
 

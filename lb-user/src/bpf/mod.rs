@@ -18,6 +18,7 @@ mod probe;
 mod shape;
 mod table;
 mod tracer;
+mod verify;
 
 pub use agent::{AgentCounters, AgentPrograms};
 pub use balancer::{Balancer, Sizes};
@@ -33,3 +34,4 @@ pub use pins::{LostPins, PinError, Pins, Removed, TABLES, detach, noted_moment};
 pub use pod::Pod;
 pub use table::{ArrayTable, HashTable, PerCpuTable, PrefixTable, QueueTable, RingTable, Value};
 pub use tracer::{Told, Tracer};
+pub use verify::verified;

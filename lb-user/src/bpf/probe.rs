@@ -3,7 +3,7 @@
 //! It lives in the same object as the balancer, and so shares its key; it ends with the process. An interface is known by its
 //! number: one that is made anew has another, and no program; one that is renamed keeps both.
 
-use super::{Balancer, LoadError};
+use super::{Balancer, LoadError, verified};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc, tc::SchedClassifierLinkId};
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use std::{collections::BTreeMap, io};
@@ -55,7 +55,7 @@ impl Balancer {
 
     fn attach_probe_anew(&mut self, interface: &str) -> Result<SchedClassifierLinkId, LoadError> {
         let program = self.probe()?;
-        match program.load() {
+        match verified(|| program.load()) {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
             Err(error) => return Err(LoadError::program(PROGRAM, error)),
         }
