@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::Name,
-    connections::{Asked, Connections},
+    connections::{self, Times},
 };
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Either, Full, Limited, StreamBody};
@@ -14,10 +14,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming},
     header::{ALLOW, CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use lb_common::limits::TRACE_SECONDS_MAX;
 use nix::unistd::Group;
 use std::{
@@ -34,10 +31,11 @@ use tokio::{
     time::timeout,
 };
 
-/// A connection may last so long: a trace, and a minute.
-const CONNECTION_TIME: Duration = Duration::from_secs(TRACE_SECONDS_MAX + 60);
-/// A request must be there so long after its connection, and what is sent with it so long after that.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// What is sent with a request must be there so long after it.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// A connection may last as long as a trace, and a minute.
+const TIMES: Times =
+    Times { connection: Duration::from_secs(TRACE_SECONDS_MAX + 60), request: Duration::from_secs(10) };
 /// What is sent with a request may have so many bytes: the frames of a capture that is to be explained.
 const BODY_MAX: usize = 16 << 20;
 const JSON: &str = "application/json";
@@ -117,32 +115,12 @@ impl AdminSocket {
 
     /// Serves until it is dropped.
     pub async fn serve(self, context: Context) {
-        let mut connections = Connections::lasting(CONNECTION_TIME);
-        loop {
-            let Ok((stream, _)) = self.listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            };
-            connections.make_room().await;
-            let asked = Asked::default();
-            connections.take(asked.clone(), serve_one(stream, context.clone(), asked));
-        }
+        let answer = move |request| {
+            let context = context.clone();
+            async { respond(answer(request, context).await) }
+        };
+        connections::serve(&self.listener, TIMES, answer).await;
     }
-}
-
-/// A connection that breaks is its client's affair.
-async fn serve_one(stream: UnixStream, context: Context, asked: Asked) {
-    let service = service_fn(|request| {
-        asked.note();
-        let context = context.clone();
-        async move { Ok::<_, Infallible>(respond(answer(request, context).await)) }
-    });
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIME)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
 }
 
 impl Drop for AdminSocket {
@@ -170,7 +148,7 @@ fn id_of(group: &Name) -> Result<u32, AdminError> {
 async fn answer(request: Request<Incoming>, context: Context) -> Result<Reply, Fault> {
     let uri = request.uri();
     let (route, mut call) = routes::find(ROUTES, request.method(), uri.path(), uri.query().unwrap_or_default())?;
-    let body = timeout(REQUEST_TIME, Limited::new(request.into_body(), BODY_MAX).collect()).await;
+    let body = timeout(BODY_TIME, Limited::new(request.into_body(), BODY_MAX).collect()).await;
     call.body = match body {
         Ok(Ok(body)) => body.to_bytes(),
         Err(_) => return Err(Fault::new(StatusCode::REQUEST_TIMEOUT, "what was announced has not been sent")),

@@ -145,12 +145,13 @@ async fn ask(socket: &Path, request: &ExplainRequest) -> Result<ExplainAnswer> {
 struct Printer {
     output: Output,
     to: BufWriter<io::Stdout>,
+    explained: u64,
     unfit: u64,
 }
 
 impl Printer {
     fn new(output: Output) -> Self {
-        Self { output, to: BufWriter::new(io::stdout()), unfit: 0 }
+        Self { output, to: BufWriter::new(io::stdout()), explained: 0, unfit: 0 }
     }
 
     fn begin(&mut self, notes: &[String]) -> Result<()> {
@@ -164,7 +165,7 @@ impl Printer {
 
     /// Nothing where nobody reads any more.
     fn print(&mut self, told: &Told) -> Result<Option<()>> {
-        self.unfit += u64::from(told.line.error.is_some());
+        *(if told.line.error.is_some() { &mut self.unfit } else { &mut self.explained }) += 1;
         let printed = match self.output {
             Output::Json => writeln!(self.to, "{}", serde_json::to_string(&told.line)?),
             Output::Human => writeln!(self.to, "\n{}", told.story.join("\n    ")),
@@ -174,11 +175,12 @@ impl Printer {
 
     fn end(mut self) -> Result<()> {
         written(self.to.flush())?;
-        if self.unfit > 0 {
-            complain(format_args!(
-                "weir: {} frames could not be explained; each says why, and those behind it lack what it would have taught",
-                self.unfit
-            ));
+        match (self.explained, self.unfit) {
+            (_, 0) => {}
+            (0, unfit) => bail!("none of {unfit} frames could be explained; each says why"),
+            (_, unfit) => complain(format_args!(
+                "weir: {unfit} frames could not be explained; each says why, and those behind it lack what it would have taught"
+            )),
         }
         Ok(())
     }

@@ -7,32 +7,23 @@
 use super::Source;
 use super::collector::Exposition;
 use super::vital::{Readiness, Vital};
-use crate::connections::{Asked, Connections};
+use crate::connections::{self, Times};
 use crate::pulse::Pulse;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 
-/// A request must be there so long after its connection.
-const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// A connection may last so long.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
-/// A pause after a failed accept (no file descriptors left, for example).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+const TIMES: Times = Times { connection: Duration::from_secs(10), request: Duration::from_secs(5) };
 
 const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
@@ -93,31 +84,12 @@ impl Listener {
     }
 
     async fn serve_all(self, pages: Pages) -> Infallible {
-        let mut connections = Connections::lasting(CONNECTION_TIME);
-        loop {
-            let Ok((stream, _)) = self.socket.accept().await else {
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
-            connections.make_room().await;
-            let asked = Asked::default();
-            connections.take(asked.clone(), serve_one(stream, pages.clone(), asked));
-        }
+        let answer = move |request| {
+            let pages = pages.clone();
+            async move { pages.answer(request).await }
+        };
+        connections::serve(&self.socket, TIMES, answer).await
     }
-}
-
-/// A connection that breaks is its client's affair.
-async fn serve_one(stream: TcpStream, pages: Pages, asked: Asked) {
-    let service = service_fn(|request| {
-        asked.note();
-        async { Ok::<_, Infallible>(pages.answer(request).await) }
-    });
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIME)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
 }
 
 /// What the listener has to show.

@@ -79,8 +79,13 @@ fn other_link_types_are_explained_or_say_why_not() {
     assert_eq!(expected.reason.as_deref(), Some("ring_new"));
     assert_eq!(outcome(DataLink::LINUX_SLL, [&[0; 14][..], &whole[12..]].concat()), expected);
     assert_eq!(outcome(DataLink::RAW, whole[14..].to_vec()), expected);
-    let refused = outcome(DataLink::IEEE802_11, whole);
-    assert!(refused.error.is_some_and(|error| error.contains("carries no Ethernet")), "it says why");
+    write(&path, DataLink::IEEE802_11, &[(0, whole)]);
+    let refused = place.weir(&["--pcap", &path.display().to_string(), "--engine", "host", "--output", "json"]);
+    let error = lines(&refused).remove(0).error;
+    assert!(error.is_some_and(|error| error.contains("carries no Ethernet")), "it says why");
+    // Nothing at all was explained.
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("none of 1 frames could be explained"), "{refused:?}");
 }
 
 /// A client's network has a budget of entries in each tick of 1.07 s: by the capture's time, not by the clock on the wall.
