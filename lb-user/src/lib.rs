@@ -24,6 +24,7 @@ pub mod pulse;
 pub mod reference;
 pub mod refilter;
 pub mod resolve;
+mod seldom;
 pub mod service;
 pub mod setup;
 pub mod supervisor;

@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub connections: u32,
     /// How many rounds of each kind
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Ids that tokens have room for: each doubling doubles the work of the search for keys
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=256))]

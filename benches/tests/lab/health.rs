@@ -237,6 +237,36 @@ fn a_server_that_dies_is_out_and_comes_back_and_the_others_notice_nothing() {
     }
 }
 
+/// What this machine lacks is no fault of a backend: it stays what it is, and the operator is told once.
+#[test]
+fn without_descriptors_no_check_is_made_and_nothing_is_said_of_a_backend() {
+    let lab = lab_of(2);
+    let weir = Weir::start(&lab, &checked(&lab, "check = \"tcp\"\n")).expect("weir runs");
+    await_health(&weir, "b1", "up");
+    let count = |result| metric(&weir, "weir_health_checks_total", &[("backend", "b1"), ("result", result)]);
+    assert!(count("unmade") < 1.0);
+
+    // It has more files open than that, and may open no further one: no socket either. Its log is open.
+    let limit = |files: &str| {
+        let arguments = ["--pid", &weir.process_id().to_string(), &format!("--nofile={files}:")];
+        lab.balancer.namespace.output("prlimit", &arguments).expect("prlimit")
+    };
+    limit("10");
+    let words = "backend b1 of pool web cannot be checked, and stays what it is: ";
+    let told = wait::until("checks cannot be made", LIMIT, || Ok(weir.log().contains(words).then_some(())));
+    told.unwrap_or_else(|error| panic!("{error}: {}", weir.log()));
+    let unswept = "the tables are not swept for now, and what is over stays in them: ";
+    let told = wait::until("it does not sweep", LIMIT, || Ok(weir.log().contains(unswept).then_some(())));
+    told.unwrap_or_else(|error| panic!("{error}: {}", weir.log()));
+    limit("1024");
+    assert!(count("unmade") >= 1.0);
+    let shown = await_health(&weir, "b1", "up");
+    assert_eq!(shown["health"]["failed"], 0, "{shown}");
+    let before = count("passed");
+    wait::until("they are made again", LIMIT, || Ok((count("passed") > before).then_some(()))).expect("it is noticed");
+    assert_eq!(weir.log().matches(words).count(), 1, "once is enough: {}", weir.log());
+}
+
 #[test]
 fn a_pool_whose_backends_all_fail_goes_on_loudly_unless_told_otherwise() {
     let lab = lab_of(2);

@@ -1,6 +1,6 @@
 //! What the bus has done, as numbers.
 
-use super::seldom::Seldom;
+use crate::seldom::Seldom;
 use lb_common::share::Entered;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 

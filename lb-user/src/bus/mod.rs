@@ -10,7 +10,6 @@ mod handover;
 mod link;
 mod member;
 mod publisher;
-mod seldom;
 pub mod wire;
 
 pub use counts::{BusCounts, BusNumbers, Refusal};

@@ -18,6 +18,7 @@ use crate::{
     metrics::{Attachment, Listener},
     pulse::Heart,
     resolve::Resolver,
+    seldom::Seldom,
     service::{Ending, News, Service, ServiceError, unreached},
     supervisor::Supervisor,
 };
@@ -30,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -39,7 +40,6 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
-use ways::Look;
 
 /// How often ended tokens and flows are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -231,7 +231,7 @@ async fn steer(
     let mut changes = resolver.watch();
     let mut checker = Checker::new(Arc::clone(service));
     check_backends(service, resolver, &mut checker).await?;
-    let (mut retry, mut advance, mut look) = (every(RETRY), every(ADVANCE), Look::new(resolver));
+    let (mut retry, mut advance, mut look) = (every(RETRY), every(ADVANCE), ways::look(resolver));
     let mut sweeps = JoinSet::new();
     sweeps.spawn(sweep(Arc::clone(service)));
     supervisor.status(service.headline());
@@ -246,7 +246,7 @@ async fn steer(
             _ = hangup.recv() => {
                 look.forget();
                 let _ = reload(service, resolver, config_path, supervisor).await;
-                look.begin(service);
+                look.begin(service.backends());
                 check_backends(service, resolver, &mut checker).await?;
             }
             Some(Request { dry_run, answer }) = requests.recv() => {
@@ -258,21 +258,21 @@ async fn steer(
                 };
                 // Who has asked may have gone.
                 let _ = answer.send(reloaded.map_err(|error| fault(&error)));
-                look.begin(service);
+                look.begin(service.backends());
                 check_backends(service, resolver, &mut checker).await?;
             }
             change = changes.next() => {
                 change?;
-                look.begin(service);
+                look.begin(service.backends());
                 look_at_attachments(service, resolver).await;
                 check_backends(service, resolver, &mut checker).await?;
             }
             _ = retry.tick() => {
                 if service.lacks_a_way() {
-                    look.begin(service);
+                    look.begin(service.backends());
                 }
             }
-            found = look.found() => look.follow(service, found)?,
+            found = look.found() => ways::follow(service, [found])?,
             _ = advance.tick() => {
                 service.advance()?;
                 look_at_data_path(service, resolver).await;
@@ -287,11 +287,21 @@ async fn steer(
 
 /// Sweeps again and again, while whoever keeps the tables true goes on; ends only where it cannot.
 async fn sweep(service: Arc<Service>) -> Result<()> {
-    let mut due = every(SWEEP);
+    let (mut due, told) = (every(SWEEP), Seldom::default());
     loop {
         due.tick().await;
         let service = Arc::clone(&service);
-        spawn_blocking(move || service.sweep()).await??;
+        match spawn_blocking(move || service.sweep()).await? {
+            Err(error) if error.lacks_descriptors() => {
+                if told.may_tell(Instant::now()) {
+                    warn!(
+                        "the tables are not swept for now, and what is over stays in them: {error}; raise LimitNOFILE= of the \
+                         unit, or `ulimit -n`"
+                    );
+                }
+            }
+            swept => swept?,
+        }
     }
 }
 
@@ -301,7 +311,8 @@ async fn check_backends(service: &Service, resolver: &Resolver, checker: &mut Ch
     let vips: BTreeSet<IpAddr> = plans.iter().flat_map(|plan| &plan.health.targets).map(SocketAddr::ip).collect();
     for vip in vips {
         let trouble = match resolver.way_to_vip(vip).await {
-            Ok(interface) => match service.attach_probe(&interface) {
+            // The second time it is there, if it was only just being made anew.
+            Ok(interface) => match service.attach_probe(&interface).or_else(|_| service.attach_probe(&interface)) {
                 Ok(()) => None,
                 // One that has just gone is looked for anew with the next change.
                 Err(error) if if_nametoindex(interface.as_str()).is_err() => Some(error.to_string()),

@@ -6,7 +6,8 @@ use crate::{
     config::KeyError,
     numbering::Exhausted,
 };
-use aya::maps::MapError;
+use aya::{maps::MapError, sys::SyscallError};
+use nix::errno::Errno;
 
 /// Why a balancer could not be brought up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,15 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// Whether there were no file descriptors for it: there may be some later.
+    pub fn lacks_descriptors(&self) -> bool {
+        let Self::Table(MapError::IoError(error) | MapError::SyscallError(SyscallError { io_error: error, .. })) = self
+        else {
+            return false;
+        };
+        matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+    }
+
     /// Whether a configuration was refused before anything was changed.
     pub const fn is_refusal(&self) -> bool {
         matches!(

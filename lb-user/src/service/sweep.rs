@@ -28,9 +28,9 @@ impl Service {
         let (mut sweeper, commits) = {
             let mut state = self.state();
             let heard = std::mem::take(&mut state.heard_closed);
-            let mut sweeper = state.sweeper.clone();
-            sweeper.hear(heard);
-            (sweeper, state.reloads.commits)
+            // Into the one that stays: where this sweep fails, the next one knows it.
+            state.sweeper.hear(heard);
+            (state.sweeper.clone(), state.reloads.commits)
         };
         let mut pieces = Pieces { service: self, before_each };
         let swept = sweeper.sweep(&mut pieces, clock::tick())?;

@@ -9,11 +9,11 @@ const PAUSE: Duration = Duration::from_mins(1);
 
 /// When it was last told.
 #[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<Option<Instant>>);
+pub(crate) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
     /// Whether it may be told now, which is noted.
-    pub(super) fn may_tell(&self, now: Instant) -> bool {
+    pub(crate) fn may_tell(&self, now: Instant) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let may = told.is_none_or(|told| now.saturating_duration_since(told) >= PAUSE);
         if may {
