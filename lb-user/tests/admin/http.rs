@@ -1,9 +1,10 @@
 //! HTTP over the socket, in so many words.
 
+use crate::stage::DEADLINE;
 use lb_user::admin::schema;
 use serde_json::Value;
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write as _},
     os::unix::net::UnixStream,
     path::Path,
 };
@@ -16,22 +17,33 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Answer {
+    answer(send(socket, method, path, body), &format!("{method} {path}"))
+}
+
+/// Asks, and leaves the answer in the connection.
+pub(crate) fn send(socket: &Path, method: &str, path: &str, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
+    stream.set_read_timeout(Some(DEADLINE)).expect("a time");
     let len = body.len();
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: weir\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
     )
     .expect("it listens");
+    stream
+}
+
+/// The answer to what was asked.
+pub(crate) fn answer(mut stream: impl Read, asked: &str) -> Answer {
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text");
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
+    stream.read_to_string(&mut answer).unwrap_or_else(|error| panic!("{asked}: {error}"));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{asked}: {answer:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     let fields = head.lines().filter_map(|line| line.split_once(": "));
     let find = |name: &str| {
         fields.clone().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     };
-    assert_eq!(find("content-type").as_deref(), Some("application/json"), "{method} {path}");
+    assert_eq!(find("content-type").as_deref(), Some("application/json"), "{asked}");
     let allow = find("allow");
     Answer { status, allow, body: serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}")) }
 }

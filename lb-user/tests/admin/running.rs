@@ -2,12 +2,13 @@
 
 use crate::{
     captured::{bytes, capture, hexes, number, token_of, tool},
-    http::{ask, ask_by_schema, judge},
+    http::{answer, ask, ask_by_schema, judge, send},
     stage::{Stage, play},
 };
 use serde_json::Value;
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
         net::UnixStream,
@@ -141,6 +142,34 @@ fn who_only_connects_takes_no_file_from_the_health_checks_and_keeps_nobody_out()
     assert_eq!(ask(&stage.socket(), "GET", "/v1/status", "").status, 200, "what comes last is answered");
     let taken = stage.open_files() - before;
     assert!(taken < 100, "{} connections have taken {taken} files", idle.len());
+}
+
+/// More of them than there may be connections, and whoever asked stays connected; fewer at a time, so that none has to make
+/// room before it is heard.
+#[test]
+fn one_traces_and_any_number_of_others_keep_no_command_out() {
+    const TRACE: &str = "/v1/trace?seconds=600";
+    let mut stage = Stage::new("");
+    stage.start();
+    let first = BufReader::new(send(&stage.socket(), "POST", TRACE, ""));
+    let mut told = first.lines().map(|line| line.expect("a line"));
+    assert!(told.any(|line| line.contains(r#""kind":"begin""#)), "it does not begin");
+
+    let mut connected = Vec::new();
+    for _ in 0..4 {
+        let others: Vec<_> = (0..32).map(|_| send(&stage.socket(), "POST", TRACE, "")).collect();
+        for other in &others {
+            let refused = answer(other, TRACE);
+            assert_eq!(refused.status, 409, "{}", refused.body);
+            assert!(refused.body["error"].as_str().is_some_and(|error| error.contains("wait for its end")));
+        }
+        connected.extend(others);
+    }
+    for command in [&["status"][..], &["backend", "drain", "b1"], &["reload"]] {
+        let said = stage.weir(command);
+        assert!(said.status.success(), "{command:?} beside {} traces: {said:?}", connected.len());
+    }
+    assert_eq!(ask(&stage.socket(), "POST", TRACE, "").status, 409, "the first goes on");
 }
 
 #[test]

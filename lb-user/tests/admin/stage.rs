@@ -20,7 +20,8 @@ use std::{
 };
 
 /// Far above what any step takes.
-const DEADLINE: Duration = Duration::from_mins(2);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
+
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
     weir: Option<Child>,
