@@ -49,7 +49,7 @@ pub struct Options {
     /// How many connections are opened in each round of a kind
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=4000))]
     pub connections: u32,
-    /// How many rounds of each kind
+    /// How many rounds of each kind: the more, the less the figures scatter
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Ids that tokens have room for: each doubling doubles the work of the search for keys
