@@ -67,26 +67,22 @@ pub fn explain(args: &Args) -> ExitCode {
 
 fn frames_of(args: &Args) -> Result<Vec<Fitted>> {
     let moment = if args.new { Moment::Opening } else { Moment::Open };
-    let frames = match &args.pcap {
+    Ok(match &args.pcap {
         Some(path) => frames::of_capture(path)?,
         None if args.flow.is_empty() => frames::of_packets(&args.packet)?,
         None => args.flow.iter().map(|flow| flow.frame(moment)).collect(),
-    };
-    if frames.is_empty() {
-        complain("weir: the capture holds no packet: there is nothing to explain");
-    }
-    Ok(frames)
+    })
 }
 
 fn by_config(args: &Args, config: &Config) -> Result<()> {
     let frames = frames_of(args)?;
     let mut explainer = start(args.engine, || Ok(Plan::of_config(config)?))?;
-    let mut printer = Printer::new(args.output);
+    let mut printer = Printer::new(args);
     printer.begin(explainer.notes())?;
     for frame in &frames {
         let told = explainer.explain(frame)?;
         if printer.print(&told)?.is_none() {
-            break;
+            return Ok(());
         }
     }
     printer.end()
@@ -126,11 +122,11 @@ async fn by_the_running(args: &Args) -> Result<()> {
     if args.engine.is_none() && answer.engine == Engine::Host {
         complain("weir: the balancer may not load its program again: explained by the host's decision");
     }
-    let mut printer = Printer::new(args.output);
+    let mut printer = Printer::new(args);
     printer.begin(&answer.notes)?;
     for told in &answer.frames {
         if printer.print(told)?.is_none() {
-            break;
+            return Ok(());
         }
     }
     printer.end()
@@ -144,14 +140,21 @@ async fn ask(socket: &Path, request: &ExplainRequest) -> Result<ExplainAnswer> {
 /// Prints what is told, until nobody reads it any more.
 struct Printer {
     output: Output,
+    /// Where the frames are from.
+    source: String,
     to: BufWriter<io::Stdout>,
     explained: u64,
     unfit: u64,
 }
 
 impl Printer {
-    fn new(output: Output) -> Self {
-        Self { output, to: BufWriter::new(io::stdout()), explained: 0, unfit: 0 }
+    fn new(args: &Args) -> Self {
+        let source = match &args.pcap {
+            Some(path) => path.display().to_string(),
+            None if args.flow.is_empty() => "--packet".to_owned(),
+            None => "--flow".to_owned(),
+        };
+        Self { output: args.output, source, to: BufWriter::new(io::stdout()), explained: 0, unfit: 0 }
     }
 
     fn begin(&mut self, notes: &[String]) -> Result<()> {
@@ -177,7 +180,11 @@ impl Printer {
         written(self.to.flush())?;
         match (self.explained, self.unfit) {
             (_, 0) => {}
-            (0, unfit) => bail!("none of {unfit} frames could be explained; each says why"),
+            (0, unfit) => bail!(
+                "{}: 0 of {unfit} frames could be explained; each says why. What is explained are whole Ethernet frames or IP \
+                 packets, as `tcpdump -i INTERFACE -s 0 -w FILE` captures them",
+                self.source
+            ),
             (_, unfit) => complain(format_args!(
                 "weir: {unfit} frames could not be explained; each says why, and those behind it lack what it would have taught"
             )),

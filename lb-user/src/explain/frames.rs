@@ -51,6 +51,12 @@ pub enum FramesError {
     /// There is nothing in the file.
     #[error("{}: the file is empty; `tcpdump -w FILE` writes what is read here", .0.display())]
     Empty(PathBuf),
+    /// The file is a capture of nothing.
+    #[error(
+        "{}: the capture holds no packet, so there is nothing to explain; capture where packets come by: `tcpdump -i INTERFACE -w FILE`",
+        .0.display()
+    )]
+    NoPacket(PathBuf),
     /// The file is no capture.
     #[error("{}: neither pcap nor pcapng ({source}); `tcpdump -w FILE` writes what is read here", path.display())]
     NoCapture {
@@ -93,7 +99,7 @@ pub(super) fn made_up(packet: &[u8], what: &str) -> Fitted {
 /// The frames of a capture, in order.
 ///
 /// # Errors
-/// The file cannot be read, or is no capture.
+/// The file cannot be read, is no capture, or holds no packet.
 pub fn of_capture(path: &Path) -> Result<Vec<Fitted>, FramesError> {
     let unreadable = |source| FramesError::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(unreadable)?;
@@ -104,7 +110,8 @@ pub fn of_capture(path: &Path) -> Result<Vec<Fitted>, FramesError> {
     }
     file.rewind().map_err(unreadable)?;
     let file = BufReader::new(file);
-    if magic == [0x0a, 0x0d, 0x0d, 0x0a] { of_pcapng(path, file) } else { of_pcap(path, file) }
+    let frames = if magic == [0x0a, 0x0d, 0x0d, 0x0a] { of_pcapng(path, file) } else { of_pcap(path, file) }?;
+    if frames.is_empty() { Err(FramesError::NoPacket(path.to_owned())) } else { Ok(frames) }
 }
 
 fn of_pcap(path: &Path, file: BufReader<File>) -> Result<Vec<Fitted>, FramesError> {
