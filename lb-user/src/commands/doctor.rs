@@ -2,6 +2,7 @@
 
 use super::{CONFIG, Output, complain, finish_with, say};
 use crate::{
+    admin,
     config::{AgentConfig, Config, Forward},
     doctor::{BackendQuestions, JoinEndpoint, Links, examine_backend, examine_balancer},
 };
@@ -22,6 +23,9 @@ pub struct Args {
     /// The configuration of the balancer.
     #[arg(long, value_name = "FILE", default_value = CONFIG, conflicts_with = "backend")]
     config: PathBuf,
+    /// The admin socket of the balancer, which is asked for its status if it runs.
+    #[arg(long, value_name = "PATH", default_value = admin::SOCKET, conflicts_with = "backend")]
+    socket: PathBuf,
     /// This machine is a backend. So it is where there is no configuration and `weir decap` runs.
     #[arg(long)]
     backend: bool,
@@ -76,7 +80,7 @@ async fn examine(args: &Args) -> Result<ExitCode> {
         examine_backend(&args.questions(agent)).await?
     } else {
         match Config::load(&args.config) {
-            Ok(config) => examine_balancer(&config, &args.config, args.client_mtu).await?,
+            Ok(config) => examine_balancer(&config, &args.config, &args.socket, args.client_mtu).await?,
             Err(errors) => {
                 complain(&errors);
                 if args.config == Path::new(CONFIG) {

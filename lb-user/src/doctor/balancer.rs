@@ -1,6 +1,6 @@
-//! The questions of a balancer: its interfaces, the ways to its backends, and whether a tunnel fits them.
+//! The questions of a balancer: its interfaces, its pools, the ways to its backends, and whether a tunnel fits them.
 
-use super::{DoctorError, Finding, Links, Report, links::Link, machine, offload};
+use super::{DoctorError, Finding, Links, Report, links::Link, machine, offload, pools};
 use crate::{
     config::{Backend, BackendState, Config, Forward, InterfaceName, Pool, XdpMode},
     privilege,
@@ -13,11 +13,17 @@ use lb_common::{
 };
 use std::{collections::BTreeSet, path::Path};
 
-/// Looks at this machine as the balancer of a configuration. Clients' packets are up to `client_mtu` bytes long.
+/// Looks at this machine as the balancer of a configuration, and at the one behind the admin socket if it runs. Clients'
+/// packets are up to `client_mtu` bytes long.
 ///
 /// # Errors
 /// The kernel does not tell of its interfaces.
-pub async fn examine_balancer(config: &Config, file: &Path, client_mtu: u32) -> Result<Report, DoctorError> {
+pub async fn examine_balancer(
+    config: &Config,
+    file: &Path,
+    socket: &Path,
+    client_mtu: u32,
+) -> Result<Report, DoctorError> {
     let links = Links::read().await?;
     let mut findings = machine::findings(machine::Programs::Balancer).await;
     for interface in &config.balancer.interfaces {
@@ -30,6 +36,7 @@ pub async fn examine_balancer(config: &Config, file: &Path, client_mtu: u32) -> 
     }
     findings.push(own_vips(config, &links));
     findings.extend(sources(config, &links));
+    findings.extend(pools::findings(config, file, socket).await);
     if privilege::missing().is_empty() {
         findings.extend(ways(config, &links, client_mtu).await);
     }

@@ -1,5 +1,5 @@
 //! `weir doctor`: looks at a machine as it is, finds what keeps Weir from forwarding or makes it slow, and says what to
-//! type. It changes nothing: no program is attached, no setting written, and a running balancer is not even asked.
+//! type. It changes nothing: no program is attached, no setting written, and a running balancer is only asked for its status.
 
 mod backend;
 mod balancer;
@@ -8,6 +8,7 @@ mod links;
 mod machine;
 mod mint;
 mod offload;
+mod pools;
 mod sysctl;
 
 pub use backend::{BackendQuestions, examine_backend};

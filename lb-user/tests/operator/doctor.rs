@@ -21,7 +21,8 @@ impl Report {
     }
 
     fn balancer(stage: &Stage) -> Self {
-        Self::of(Command::new(WEIR).args(["doctor", "--config", &word(&stage.config())]))
+        let (config, socket) = (word(&stage.config()), word(&stage.socket()));
+        Self::of(Command::new(WEIR).args(["doctor", "--config", &config, "--socket", &socket]))
     }
 
     fn backend(stage: &Stage, further: &[&str]) -> Self {
@@ -147,6 +148,40 @@ fn who_sits_on_the_interface_is_told_and_how() {
     let nowhere = look();
     assert_eq!(nowhere.trouble("interface")[0].1, "there is no interface weir7");
     assert_eq!(nowhere.code, Some(1));
+}
+
+#[test]
+fn a_pool_that_takes_nobody_is_found_as_it_runs_and_as_it_is_configured() {
+    let stage = Stage::new();
+    let look = || Report::balancer(&stage);
+    let at_the_socket = |command: &str| sh(&format!("{command} --socket {}", word(&stage.socket())));
+    let said = "no backend of pool web takes new connections: each is dropped";
+    let drained = CONFIG.replace("10.77.0.2\"\n", "10.77.0.2\"\nstate = \"drain\"\n");
+
+    fs::write(stage.config(), &drained).expect("written");
+    let configured = look();
+    assert_eq!((configured.code, configured.trouble("pool")), (Some(1), vec![("fault", said, None)]));
+    fs::write(stage.config(), CONFIG).expect("written");
+    assert_eq!(look().trouble("pool"), []);
+
+    let weir = stage.run();
+    at_the_socket(&format!("{WEIR} backend drain b1"));
+    heal(look, "pool", "fault", said, |command| at_the_socket(&command.replacen("weir", WEIR, 1)));
+    fs::write(stage.config(), &drained).expect("written");
+    assert_eq!(look().trouble("pool"), [], "it is not in force");
+    at_the_socket(&format!("{WEIR} reload"));
+    let reloaded = look();
+    assert_eq!(reloaded.trouble("pool"), [("fault", said, None)]);
+    assert!(reloaded.json.to_string().contains("then `weir reload`"), "{}", reloaded.json);
+
+    // One whose checks fail is out where the pool does not fail open.
+    let health = "[pool.health]\ncheck = \"tcp\"\nfail_open = false\ninterval_ms = 100\ntimeout_ms = 100\n";
+    fs::write(stage.config(), CONFIG.replace("[[pool.backend]]", &format!("{health}[[pool.backend]]")))
+        .expect("written");
+    at_the_socket(&format!("{WEIR} reload"));
+    let by_checks = vec![("fault", said, Some("weir backend show web/b1"))];
+    until("its checks fail", || look().trouble("pool") == by_checks);
+    assert_eq!(weir.end().0, Some(0));
 }
 
 #[test]
