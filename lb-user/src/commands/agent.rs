@@ -133,8 +133,7 @@ async fn serve(config: Arc<AgentConfig>) -> Result<()> {
     tokio::spawn(place.follow());
     if let Some(listener) = listener {
         let publisher = bus.as_ref().map(|bus| bus.publisher.clone());
-        let (pools, of_page) = (pools(&config), readiness.clone());
-        let page = AgentPage { pools, counters, known, counts, publisher, mint: mint_page, readiness: of_page };
+        let page = AgentPage { pools: pools(&config), counters, known, counts, publisher, mint: mint_page };
         tokio::spawn(async move {
             listener.serve_page(Arc::new(page), readiness).await;
         });

@@ -5,7 +5,6 @@ use super::{
     collector::metric_family,
     families::{Family, Kind, Row},
     listener::Page,
-    vital::Readiness,
 };
 use crate::{
     agent::{
@@ -22,7 +21,6 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
-use tokio::sync::watch;
 
 /// Every family that only an agent has; with a bus it has those that each member has, too.
 pub const FAMILIES: &[Family] = &[
@@ -36,7 +34,6 @@ pub const FAMILIES: &[Family] = &[
     KEYS_FOUND,
     KEYS_RECYCLED,
     MINTS,
-    READY,
     RESYNCS,
     SERVICES,
     TOKENS,
@@ -105,12 +102,6 @@ const MINTS: Family = Family {
     kind: Kind::Counter,
     labels: &["outcome"],
 };
-const READY: Family = Family {
-    name: "weir_agent_ready",
-    help: "Whether `/healthz` answers 200: the program that takes tunnels off is on all its interfaces.",
-    kind: Kind::Gauge,
-    labels: &[],
-};
 const RESYNCS: Family = Family {
     name: "weir_agent_resyncs_total",
     help: "How often all MPTCP sockets were read: at the start, after a loss, and every ten seconds.",
@@ -155,8 +146,6 @@ pub struct AgentPage {
     pub publisher: Option<Publisher>,
     /// Where something is minted.
     pub mint: Option<MintPage>,
-    /// What `/healthz` says.
-    pub readiness: watch::Receiver<Readiness>,
 }
 
 impl Page for AgentPage {
@@ -175,7 +164,6 @@ impl Page for AgentPage {
             (DECAPS, decaps.iter().map(|&(word, count)| row(Some(word), count)).collect()),
             (EVENTS, vec![row(Some("created"), count(&counts.created)), row(Some("closed"), count(&counts.closed))]),
             (EVENTS_LOST, vec![row(None, count(&counts.lost))]),
-            (READY, vec![row(None, u64::from(*self.readiness.borrow() == Readiness::Ready))]),
             (RESYNCS, vec![row(None, count(&counts.resyncs))]),
         ];
         let minted =
