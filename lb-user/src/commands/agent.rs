@@ -129,11 +129,13 @@ async fn serve(config: Arc<AgentConfig>) -> Result<()> {
         Some(settings) => Some(join_cluster(settings, &config.backend, Arc::clone(&known)).await?),
         None => None,
     };
-    let (place, readiness) = Place::new(Resolver::connect()?, config.interfaces.clone());
+    let place = Place::new(Resolver::connect()?, config.interfaces.clone());
+    let (readiness, attachments) = (place.readiness(), place.attachments());
     tokio::spawn(place.follow());
     if let Some(listener) = listener {
         let publisher = bus.as_ref().map(|bus| bus.publisher.clone());
-        let page = AgentPage { pools: pools(&config), counters, known, counts, publisher, mint: mint_page };
+        let page =
+            AgentPage { pools: pools(&config), counters, known, counts, publisher, mint: mint_page, attachments };
         tokio::spawn(async move {
             listener.serve_page(Arc::new(page), readiness).await;
         });

@@ -1,7 +1,7 @@
 //! What an agent counts: the metric families of a backend, and the page that has them. No label holds anything of a client.
 
 use super::{
-    bus,
+    Attachment, bus,
     collector::metric_family,
     families::{Family, Kind, Row},
     listener::Page,
@@ -21,6 +21,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
+use tokio::sync::watch;
 
 /// Every family that only an agent has; with a bus it has those that each member has, too.
 pub const FAMILIES: &[Family] = &[
@@ -37,6 +38,7 @@ pub const FAMILIES: &[Family] = &[
     RESYNCS,
     SERVICES,
     TOKENS,
+    XDP_MODE,
 ];
 
 const BUILD_INFO: Family = Family {
@@ -121,6 +123,13 @@ const TOKENS: Family = Family {
     kind: Kind::Gauge,
     labels: &["epoch"],
 };
+const XDP_MODE: Family = Family {
+    name: "weir_agent_xdp_mode",
+    help: "How the program that takes tunnels off is attached to an interface, as the kernel tells: native, generic, hardware or \
+           none; always 1.",
+    kind: Kind::Gauge,
+    labels: &["interface", "mode"],
+};
 
 /// Where the numbers of minting come from.
 pub struct MintPage {
@@ -146,6 +155,8 @@ pub struct AgentPage {
     pub publisher: Option<Publisher>,
     /// Where something is minted.
     pub mint: Option<MintPage>,
+    /// How the program is attached, as it was last seen.
+    pub attachments: watch::Receiver<Vec<Attachment>>,
 }
 
 impl Page for AgentPage {
@@ -176,6 +187,8 @@ impl Page for AgentPage {
             ));
         }
         families.extend(bus::rows(on_bus.as_ref()));
+        let attachments = self.attachments.borrow().clone();
+        families.push((XDP_MODE, attachments.iter().map(Attachment::row).collect()));
         let with_rows = families.iter().filter(|(_, rows)| !rows.is_empty());
         let families: Vec<_> = with_rows.map(|(family, rows)| metric_family(family, rows)).collect();
         TextEncoder::new().encode_to_string(&families)

@@ -2,7 +2,7 @@
 //!
 //! The names are an interface: dashboards and alerts are written against them.
 
-use super::{BackendCount, HealthCount, MintCount, PacketCount, Snapshot, bus, vital};
+use super::{Attachment, BackendCount, HealthCount, MintCount, PacketCount, Snapshot, bus, vital};
 use crate::joins::{self, Join};
 use lb_common::reason::Reason;
 use std::collections::BTreeMap;
@@ -337,7 +337,13 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
 }
 
 fn interface_rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
-    rows_of(&snapshot.interfaces, |attached| Row { labels: vec![&attached.interface, attached.mode], value: 1 })
+    rows_of(&snapshot.interfaces, Attachment::row)
+}
+
+impl Attachment {
+    pub(super) fn row(&self) -> Row<'_> {
+        Row { labels: vec![&self.interface, self.mode], value: 1 }
+    }
 }
 
 /// Every pool has every kind, so that a rate begins at zero.

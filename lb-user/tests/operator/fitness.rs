@@ -146,11 +146,17 @@ fn an_agent_tells_that_its_interface_has_been_made_anew_and_takes_no_tunnel_off(
     let mut running = stage.start(WEIR, &["agent".to_owned(), "--config".to_owned(), config], &[]);
     running.wait_for("ready");
     becomes("200", "ok\n");
+    let xdp_modes = || {
+        let (_, metrics) = get("/metrics");
+        metrics.lines().filter(|line| line.starts_with("weir_agent_xdp_mode")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    until("the metrics say it", || xdp_modes() == ["weir_agent_xdp_mode{interface=\"weir0\",mode=\"generic\"} 1"]);
 
     sh("ip link del weir0; ip link add weir0 type veth peer name other0; ip link set weir0 up");
     becomes("503", "there is no XDP program on weir0\n");
     running.wait_for("no tunnel is taken off: there is no XDP program on weir0 any more");
     assert_eq!(get("/livez").0, "200");
+    until("the metrics say it", || xdp_modes() == ["weir_agent_xdp_mode{interface=\"weir0\",mode=\"none\"} 1"]);
 }
 
 #[test]
