@@ -51,7 +51,6 @@ impl Source for Counting {
                     is_up: false,
                     passed: 8,
                     failed: 3,
-                    unmade: 2,
                     took: Duration::from_micros(1234),
                     minting: Some(MintCount { mints: false, plain: 5 }),
                 }),

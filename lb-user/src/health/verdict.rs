@@ -64,13 +64,11 @@ pub struct Health {
     pub passed: u64,
     /// Failed ones.
     pub failed: u64,
-    /// Those that this machine could not make, which say nothing of the backend.
-    pub unmade: u64,
     /// How long all of them took together.
     pub took: Duration,
     /// How long the last took.
     pub last_took: Duration,
-    /// Why the last failed, or could not be made; nothing if it was good.
+    /// Why the last failed; nothing if it was good.
     pub last_error: Option<String>,
     /// What the last good one has found out about tokens, where they are asked.
     pub minting: Option<Minting>,
@@ -86,7 +84,6 @@ impl Health {
             against: 0,
             passed: 0,
             failed: 0,
-            unmade: 0,
             took: Duration::ZERO,
             last_took: Duration::ZERO,
             last_error: None,

@@ -151,7 +151,7 @@ const BACKEND_HEALTH: Family = Family {
 };
 const HEALTH_CHECKS: Family = Family {
     name: "weir_health_checks_total",
-    help: "Health checks of a backend, by how they ended; `unmade` are those that this machine could not make.",
+    help: "Health checks of a backend, by how they ended.",
     kind: Kind::Counter,
     labels: &["pool", "backend", "result"],
 };
@@ -305,9 +305,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
         (BACKEND_HEALTH, health_rows(&snapshot.backends, |health| vec![("", u64::from(health.is_up))])),
         (
             HEALTH_CHECKS,
-            health_rows(&snapshot.backends, |health| {
-                vec![("passed", health.passed), ("failed", health.failed), ("unmade", health.unmade)]
-            }),
+            health_rows(&snapshot.backends, |health| vec![("passed", health.passed), ("failed", health.failed)]),
         ),
         (HEALTH_CHECK_TIME, health_rows(&snapshot.backends, |health| vec![("", micros(health.took))])),
         (MINTS_TOKENS, mint_rows(&snapshot.backends, |minting| u64::from(minting.mints))),

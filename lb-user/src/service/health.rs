@@ -15,7 +15,6 @@ use lb_common::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Instant,
 };
 
 /// A change of what a backend does that nobody has asked for.
@@ -245,12 +244,10 @@ impl Listener for Service {
         let state = &mut *guard;
         let Some(known) = state.backends.get_mut(&id) else { return };
         let Some(health) = &mut known.health else { return };
-        health.unmade += 1;
-        let is_new = health.last_error.as_ref() != Some(&why);
-        health.last_error = Some(why.clone());
-        if !is_new || !known.unmade.may_tell(Instant::now()) {
+        if health.last_error.as_ref() == Some(&why) {
             return;
         }
+        health.last_error = Some(why.clone());
         let (pool, backend) = (known.row.name.pool.clone(), known.row.name.name.clone());
         state.news.push(News::Unmade { pool, backend, why });
         self.health_changed.notify_one();

@@ -47,7 +47,6 @@ use crate::{
     metrics::Attachment,
     numbering::Numbering,
     resolve::NextHop,
-    seldom::Seldom,
     sweep::{Sweeper, Swept},
 };
 use aya::{maps::MapError, programs::XdpMode};
@@ -173,8 +172,6 @@ struct Known {
     probed: tables::Backend,
     /// Its checks, if it is checked.
     health: Option<Health>,
-    /// When the operator was told that some could not be made.
-    unmade: Seldom,
     /// Whether the operator has ordered it to drain.
     drain_ordered: bool,
 }
@@ -455,7 +452,7 @@ impl State {
 
 impl Known {
     /// One that no packet has been sent to.
-    fn new(row: BackendRow, duty: Duty) -> Self {
+    const fn new(row: BackendRow, duty: Duty) -> Self {
         Self {
             row,
             duty,
@@ -466,7 +463,6 @@ impl Known {
             trouble: String::new(),
             probed: tables::Backend::GONE,
             health: None,
-            unmade: Seldom::default(),
             drain_ordered: false,
         }
     }

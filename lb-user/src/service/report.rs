@@ -334,7 +334,6 @@ impl State {
                     is_up: health.verdict.is_up(),
                     passed: health.passed,
                     failed: health.failed,
-                    unmade: health.unmade,
                     took: health.took,
                     minting: health
                         .minting
