@@ -1,4 +1,4 @@
-//! What somebody else can make happen any number of times is told in the log once a minute; the counts have all of it.
+//! What can happen any number of times without end is told in the log once a minute; the counts have all of it.
 
 use std::{
     sync::{Mutex, PoisonError},

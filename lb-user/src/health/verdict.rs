@@ -1,8 +1,9 @@
 //! Whether a backend is well, by its checks: so many good ones in a row bring it back, so many failed ones take it out.
 //! Nothing here reads a clock or asks anybody.
 
+use crate::seldom::Seldom;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a good check has found out about tokens that name backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Verdict {
 }
 
 /// A backend's checks so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Health {
     /// What they say.
     pub verdict: Verdict,
@@ -64,6 +65,8 @@ pub struct Health {
     pub passed: u64,
     /// Failed ones.
     pub failed: u64,
+    /// Those that this machine could not make.
+    pub unmade: u64,
     /// How long all of them took together.
     pub took: Duration,
     /// How long the last took.
@@ -74,21 +77,28 @@ pub struct Health {
     pub minting: Option<Minting>,
     /// How many good ones have found plain TCP where there should be tokens.
     pub plain: u64,
+    /// Why this machine could not make the last one, where nobody has been told that yet.
+    untold: bool,
+    /// When somebody was last told that this machine could not make one.
+    told: Seldom,
 }
 
 impl Health {
     /// Before the first check.
-    pub const fn new(verdict: Verdict) -> Self {
+    pub fn new(verdict: Verdict) -> Self {
         Self {
             verdict,
             against: 0,
             passed: 0,
             failed: 0,
+            unmade: 0,
             took: Duration::ZERO,
             last_took: Duration::ZERO,
             last_error: None,
             minting: None,
             plain: 0,
+            untold: false,
+            told: Seldom::default(),
         }
     }
 
@@ -117,6 +127,19 @@ impl Health {
             self.against = 0;
         }
         self.verdict != before
+    }
+
+    /// Takes in that this machine could not make a check, which leaves the verdict as it is. True if somebody is to be told
+    /// why: it was not so at the check before, or for another reason, and nobody was told for a while.
+    pub fn note_unmade(&mut self, why: String, now: Instant) -> bool {
+        self.unmade += 1;
+        if self.last_error.as_ref() != Some(&why) {
+            self.last_error = Some(why);
+            self.untold = true;
+        }
+        let tell = self.untold && self.told.may_tell(now);
+        self.untold &= !tell;
+        tell
     }
 }
 
@@ -157,6 +180,25 @@ mod tests {
             assert_eq!(verdicts(begin, "-+"), [Verdict::Down; 2]);
         }
         assert!(Verdict::Believed.is_up() && !Verdict::Unproven.is_up());
+    }
+
+    /// Checks that cannot be made and such that can, in turn, have one line in the log a minute; a reason that stays has one.
+    #[test]
+    fn checks_that_cannot_be_made_are_counted_and_told_of_seldom() {
+        let (mut health, begin) = (Health::new(Verdict::Up), Instant::now());
+        let mut told = Vec::new();
+        for second in 0..150 {
+            let why = if second < 100 { "no files" } else { "no ports" };
+            if health.note_unmade(why.to_owned(), begin + Duration::from_secs(second)) {
+                told.push(second);
+            }
+            if second < 70 {
+                health.note(outcome(true), RISE, FALL);
+            }
+        }
+        assert_eq!(told, [0, 60, 120]);
+        assert_eq!((health.unmade, health.passed, health.failed, health.verdict), (150, 70, 0, Verdict::Up));
+        assert_eq!(health.last_error.as_deref(), Some("no ports"));
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub const FAMILIES: &[Family] = &[
     BACKEND_HEALTH,
     HEALTH_CHECKS,
     HEALTH_CHECK_TIME,
+    UNMADE_CHECKS,
     MINTS_TOKENS,
     PLAIN_CHECKS,
     SLOTS_IN_TRANSITION,
@@ -159,6 +160,12 @@ const HEALTH_CHECK_TIME: Family = Family {
     name: "weir_health_check_seconds_total",
     help: "How long all health checks of a backend took together.",
     kind: Kind::Time,
+    labels: &["pool", "backend"],
+};
+const UNMADE_CHECKS: Family = Family {
+    name: "weir_health_checks_unmade_total",
+    help: "Health checks of a backend that this machine could not make, for want of files, ports or memory; they say nothing of the backend.",
+    kind: Kind::Counter,
     labels: &["pool", "backend"],
 };
 const MINTS_TOKENS: Family = Family {
@@ -308,6 +315,7 @@ pub(super) fn rows(snapshot: &Snapshot) -> Vec<(Family, Vec<Row<'_>>)> {
             health_rows(&snapshot.backends, |health| vec![("passed", health.passed), ("failed", health.failed)]),
         ),
         (HEALTH_CHECK_TIME, health_rows(&snapshot.backends, |health| vec![("", micros(health.took))])),
+        (UNMADE_CHECKS, health_rows(&snapshot.backends, |health| vec![("", health.unmade)])),
         (MINTS_TOKENS, mint_rows(&snapshot.backends, |minting| u64::from(minting.mints))),
         (PLAIN_CHECKS, mint_rows(&snapshot.backends, |minting| minting.plain)),
         (SLOTS_IN_TRANSITION, pools(|gauges| gauges.slots_in_transition)),

@@ -155,6 +155,8 @@ pub struct HealthCount {
     pub passed: u64,
     /// Failed ones.
     pub failed: u64,
+    /// Those that this machine could not make.
+    pub unmade: u64,
     /// How long all of them took together.
     pub took: std::time::Duration,
     /// What they found out about tokens that name the backend, where these are asked for.

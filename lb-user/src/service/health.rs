@@ -15,6 +15,7 @@ use lb_common::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Instant,
 };
 
 /// A change of what a backend does that nobody has asked for.
@@ -31,7 +32,7 @@ pub enum News {
         /// Why, if it is down.
         error: Option<String>,
     },
-    /// A backend could not be checked, for a reason that is new.
+    /// A backend could not be checked, for a reason that nobody has been told lately.
     Unmade {
         /// The pool's name.
         pool: String,
@@ -244,10 +245,9 @@ impl Listener for Service {
         let state = &mut *guard;
         let Some(known) = state.backends.get_mut(&id) else { return };
         let Some(health) = &mut known.health else { return };
-        if health.last_error.as_ref() == Some(&why) {
+        if !health.note_unmade(why.clone(), Instant::now()) {
             return;
         }
-        health.last_error = Some(why.clone());
         let (pool, backend) = (known.row.name.pool.clone(), known.row.name.name.clone());
         state.news.push(News::Unmade { pool, backend, why });
         self.health_changed.notify_one();

@@ -334,6 +334,7 @@ impl State {
                     is_up: health.verdict.is_up(),
                     passed: health.passed,
                     failed: health.failed,
+                    unmade: health.unmade,
                     took: health.took,
                     minting: health
                         .minting

@@ -7,7 +7,7 @@ use crate::{
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     process::Command,
     time::Duration,
 };
@@ -157,6 +157,32 @@ fn an_agent_tells_that_its_interface_has_been_made_anew_and_takes_no_tunnel_off(
     running.wait_for("no tunnel is taken off: there is no XDP program on weir0 any more");
     assert_eq!(get("/livez").0, "200");
     until("the metrics say it", || xdp_modes() == ["weir_agent_xdp_mode{interface=\"weir0\",mode=\"none\"} 1"]);
+}
+
+/// The only source port that there is, is somebody else's.
+#[test]
+fn checks_that_this_machine_cannot_make_are_told_and_counted() {
+    let stage = Stage::new();
+    sh("ip route add 192.0.2.1 via 10.77.0.2");
+    let taken = TcpListener::bind("0.0.0.0:40000").expect("a port");
+    sh("sysctl -w net.ipv4.ip_local_port_range='40000 40000'");
+    let checked = "[pool.health]\ncheck = \"tcp\"\ninterval_ms = 100\ntimeout_ms = 50\n[[pool.backend]]";
+    let config = CONFIG.replace("[[pool.backend]]", checked);
+    fs::write(stage.config(), format!("{config}[metrics]\nlisten = \"127.0.0.1:9107\"\n")).expect("written");
+    let mut weir = stage.run();
+    weir.wait_for("backend b1 of pool web cannot be checked, and stays what it is: no socket for the check");
+
+    sh("sysctl -w net.ipv4.ip_local_port_range='32768 60999'");
+    drop(taken);
+    let count = |name: &str| {
+        let (_, metrics) = get("/metrics");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")).map(str::to_owned));
+        value.and_then(|value| value.parse::<u64>().ok()).expect("a count")
+    };
+    assert!(count("weir_health_checks_unmade_total{pool=\"web\",backend=\"b1\"}") > 0);
+    let failed = "weir_health_checks_total{pool=\"web\",backend=\"b1\",result=\"failed\"}";
+    until("checks are made again", || count(failed) > 0);
+    assert_eq!(weir.end().0, Some(0));
 }
 
 #[test]
