@@ -76,6 +76,12 @@ impl Recent {
         self.state & KIND
     }
 
+    /// Whether it is of the same SYN as another.
+    #[inline(always)]
+    const fn is_again(&self, other: &Self) -> bool {
+        self.tag == other.tag && self.sequence == other.sequence
+    }
+
     /// Whether `sequence` is what the client sends next after the SYN, be its data taken by the server or not.
     #[inline(always)]
     pub const fn is_followed_by(&self, sequence: u32) -> bool {
@@ -147,13 +153,21 @@ impl Bucket {
         w[0] = entry;
     }
 
-    /// Remembers what a flow has sent now, beside what it has sent before, as the newest; the oldest goes.
-    ///
-    /// It looks at nothing: where nothing that follows depends on what is in the bucket, a CPU need not wait for it.
+    /// Remembers a SYN of a flow, beside other SYNs of it that went before, as the newest; the same one sent again takes no
+    /// second place, or else the oldest goes.
     #[inline(always)]
     pub const fn push(&mut self, entry: Recent) {
-        let [first, second, third, _] = self.ways;
-        self.ways = [entry, first, second, third];
+        let w = &mut self.ways;
+        if !w[0].is_again(&entry) {
+            if !w[1].is_again(&entry) {
+                if !w[2].is_again(&entry) {
+                    w[3] = w[2];
+                }
+                w[2] = w[1];
+            }
+            w[1] = w[0];
+        }
+        w[0] = entry;
     }
 
     /// Forgets all of a flow.
@@ -221,6 +235,17 @@ mod tests {
         bucket.remove(flow(1));
         assert!(bucket.find(flow(1)).is_none());
         assert_eq!(bucket.find(flow(2)).unwrap().sequence, 20);
+    }
+
+    /// A flow whose SYN comes again and again pushes nobody out.
+    #[test]
+    fn a_syn_that_comes_again_takes_one_place() {
+        let mut bucket = Bucket::default();
+        for tag in [1, 2, 1, 3, 3, 2, 1, 4, 4, 4, 3] {
+            bucket.push(entry(tag, tag as u32));
+        }
+        let sequences: Vec<_> = bucket.entries().map(|entry| entry.sequence).collect();
+        assert_eq!(sequences, [3, 4, 1, 2]);
     }
 
     #[test]
