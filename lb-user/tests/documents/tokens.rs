@@ -11,7 +11,7 @@ use std::{fs, iter};
 const PAGE: &str = "docs/explanation/what-tokens-cost.md";
 const LOAD: &str = "cargo xtask load --ways learn,report,endpoint,token --rtt 0,10,50 --duration 15";
 const KEYS: &str = "weir agent keys --seconds 10";
-const MINT: &str = "cargo xtask drill mint --rounds 10";
+const MINT: &str = "cargo xtask drill mint";
 const BENCH: &str = "cargo xtask bench";
 /// The flows that there are beside the one that is measured, of the bench's points.
 const FLOWS: u32 = 65_536;
