@@ -241,8 +241,8 @@ mod tests {
     #[test]
     fn a_syn_that_comes_again_takes_one_place() {
         let mut bucket = Bucket::default();
-        for tag in [1, 2, 1, 3, 3, 2, 1, 4, 4, 4, 3] {
-            bucket.push(entry(tag, tag as u32));
+        for tag in [1_u32, 2, 1, 3, 3, 2, 1, 4, 4, 4, 3] {
+            bucket.push(entry(tag.into(), tag));
         }
         let sequences: Vec<_> = bucket.entries().map(|entry| entry.sequence).collect();
         assert_eq!(sequences, [3, 4, 1, 2]);
