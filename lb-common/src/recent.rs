@@ -76,12 +76,6 @@ impl Recent {
         self.state & KIND
     }
 
-    /// Whether it is of the same SYN as another.
-    #[inline(always)]
-    const fn is_again(&self, other: &Self) -> bool {
-        self.tag == other.tag && self.sequence == other.sequence
-    }
-
     /// Whether `sequence` is what the client sends next after the SYN, be its data taken by the server or not.
     #[inline(always)]
     pub const fn is_followed_by(&self, sequence: u32) -> bool {
@@ -140,27 +134,24 @@ impl Bucket {
     /// Remembers a flow as the newest; its former entry goes, or else the oldest.
     #[inline(always)]
     pub fn insert(&mut self, entry: Recent) {
-        let w = &mut self.ways;
-        if w[0].state != 0 && w[0].tag != entry.tag {
-            if w[1].state != 0 && w[1].tag != entry.tag {
-                if w[2].state != 0 && w[2].tag != entry.tag {
-                    w[3] = w[2];
-                }
-                w[2] = w[1];
-            }
-            w[1] = w[0];
-        }
-        w[0] = entry;
+        self.succeed(entry, |former| former.tag == entry.tag);
     }
 
-    /// Remembers a SYN of a flow, beside other SYNs of it that went before, as the newest; the same one sent again takes no
-    /// second place, or else the oldest goes.
+    /// Remembers a SYN of a flow as the newest, beside other SYNs of it that went before; the same one sent before goes, or
+    /// else the oldest. So a SYN that is sent again pushes nobody out.
     #[inline(always)]
-    pub const fn push(&mut self, entry: Recent) {
+    pub fn push(&mut self, entry: Recent) {
+        self.succeed(entry, |former| former.tag == entry.tag && former.sequence == entry.sequence);
+    }
+
+    /// Puts an entry first: in the place of the one that it succeeds, or in an empty one, or in that of the oldest.
+    #[inline(always)]
+    fn succeed(&mut self, entry: Recent, succeeds: impl Fn(&Recent) -> bool) {
         let w = &mut self.ways;
-        if !w[0].is_again(&entry) {
-            if !w[1].is_again(&entry) {
-                if !w[2].is_again(&entry) {
+        let gives_way = |former: &Recent| former.state == 0 || succeeds(former);
+        if !gives_way(&w[0]) {
+            if !gives_way(&w[1]) {
+                if !gives_way(&w[2]) {
                     w[3] = w[2];
                 }
                 w[2] = w[1];

@@ -65,7 +65,7 @@ fn a_drained_backend_loses_nothing() {
 
 #[test]
 fn only_what_a_killed_backend_held_is_lost() {
-    // Of four backends the killed one would have none of 20 connections every 300th time.
+    // Of three backends the killed one would have none of 20 connections every three-thousandth time.
     let report = unharmed_with("kill-backend", &["--times", "1", "--backends", "2"]);
     assert!(figure(&report, "broken_of_killed") > 0, "{report}");
 }

@@ -237,7 +237,8 @@ fn a_server_that_dies_is_out_and_comes_back_and_the_others_notice_nothing() {
     }
 }
 
-/// What this machine lacks is no fault of a backend: it stays what it is, and the operator is told once.
+/// What this machine lacks is no fault of a backend, and ends nothing: the backend stays what it is, the operator is told,
+/// and all goes on when there are descriptors again.
 #[test]
 fn without_descriptors_no_check_is_made_and_nothing_is_said_of_a_backend() {
     let lab = lab_of(2);
@@ -265,7 +266,6 @@ fn without_descriptors_no_check_is_made_and_nothing_is_said_of_a_backend() {
     assert_eq!(shown["health"]["failed"], 0, "{shown}");
     let before = passed();
     wait::until("they are made again", LIMIT, || Ok((passed() > before).then_some(()))).expect("it is noticed");
-    assert_eq!(weir.log().matches(words).count(), 1, "once is enough: {}", weir.log());
 }
 
 #[test]

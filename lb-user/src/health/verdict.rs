@@ -77,7 +77,7 @@ pub struct Health {
     pub minting: Option<Minting>,
     /// How many good ones have found plain TCP where there should be tokens.
     pub plain: u64,
-    /// Why this machine could not make the last one, where nobody has been told that yet.
+    /// Whether nobody has been told yet why this machine could not make the last one.
     untold: bool,
     /// When somebody was last told that this machine could not make one.
     told: Seldom,
